@@ -1,0 +1,1 @@
+"""The nouns of the store, without I/O: names, objects, buckets, transforms."""

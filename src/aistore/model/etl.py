@@ -1,0 +1,111 @@
+"""Transforms: the specification of one, its digest, and the stages of its life."""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+import json
+import re
+from dataclasses import asdict, dataclass, field
+
+from ..errors import BadRequestError, NotSupportedError
+from .names import check_etl_name
+
+#: The communication types of the field, and those that this store runs.
+COMMUNICATION_TYPES = ("hpush://", "hpull://", "ws://", "io://", "hrev://")
+COMMUNICATION_TYPES_SUPPORTED = ("io://", "hpush://")
+
+OUTPUT_BYTES_MAX = 512 << 20  # guessed: a transformed sample of half a GiB is a mistake, not a sample
+
+
+class Stage(str, enum.Enum):
+    """Where an ETL is in its life; the values are the wire's strings."""
+
+    UNKNOWN = "Unknown"
+    INITIALIZING = "Initializing"
+    RUNNING = "Running"
+    ABORTED = "Aborted"
+
+
+class Isolation(str, enum.Enum):
+    """What separates two objects of one ETL: nothing but the harness (``warm``), or a process each (``fork``)."""
+
+    WARM = "warm"
+    FORK = "fork"
+
+
+class Sandbox(str, enum.Enum):
+    """Whether the transform runs inside the sandbox. ``off`` must be asked for, and every listing says so."""
+
+    ON = "on"
+    OFF = "off"
+
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
+_UNIT_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def parse_duration(text: str) -> float:
+    """Return the seconds of a duration such as ``45s``, ``5m`` or ``1h30m`` (the wire's spelling of durations)."""
+    parts = _DURATION.findall(text)
+    if not parts or "".join(number + unit for number, unit in parts) != text:
+        raise BadRequestError(f"{text!r} is not a duration", hint="expected for example 45s, 5m or 1h30m")
+    return sum(float(number) * _UNIT_SECONDS[unit] for number, unit in parts)
+
+
+@dataclass(frozen=True, slots=True)
+class EtlSpec:
+    """Everything that defines a transform made from code.
+
+    ``code`` is a Python program: for ``io://`` a script from standard input to standard output, for ``hpush://`` a
+    module with ``transform(data: bytes) -> bytes``. ``dependencies`` is the text of a requirements file. Times are in
+    seconds; ``workers`` 0 means as many as cores; ``output_bytes_max`` bounds one result.
+    """
+
+    name: str
+    code: str
+    dependencies: str = ""
+    runtime: str = "python3"
+    communication: str = "hpush://"
+    isolation: Isolation = Isolation.WARM
+    sandbox: Sandbox = Sandbox.ON
+    init_timeout_seconds: float = 900.0
+    object_timeout_seconds: float = 60.0
+    workers: int = 0
+    output_bytes_max: int = OUTPUT_BYTES_MAX
+    env: dict[str, str] = field(default_factory=dict)
+
+    def digest(self) -> str:
+        """Return 16 hex digits that change with anything that can change a result, but not with the name."""
+        content = asdict(self)
+        for key in ("name", "init_timeout_seconds", "object_timeout_seconds", "workers"):
+            del content[key]
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def check_spec(spec: EtlSpec) -> EtlSpec:
+    """Return ``spec`` if every field can be honoured, else raise BadRequestError or NotSupportedError.
+
+    Checks what needs no interpreter: names, types, ranges. Syntax is checked with the ETL's own interpreter.
+    """
+    check_etl_name(spec.name)
+    if spec.communication not in COMMUNICATION_TYPES:
+        raise BadRequestError(
+            f"unknown communication type {spec.communication!r}",
+            hint="expected one of: " + ", ".join(COMMUNICATION_TYPES_SUPPORTED),
+        )
+    if spec.communication not in COMMUNICATION_TYPES_SUPPORTED:
+        raise NotSupportedError(
+            f"communication type {spec.communication!r} is not supported for code yet",
+            hint="use io:// (a script from stdin to stdout) or hpush:// (a function transform(data: bytes) -> bytes)",
+        )
+    if not spec.code.strip():
+        raise BadRequestError("the code of the transform is empty", hint="pass a Python file with --from-file")
+    if not 0 <= spec.workers <= 1024:
+        raise BadRequestError(f"workers={spec.workers} is out of range", hint="expected 0 (as many as cores) to 1024")
+    for label, seconds in (("init", spec.init_timeout_seconds), ("object", spec.object_timeout_seconds)):
+        if not 0 < seconds <= 86_400:
+            raise BadRequestError(f"{label} timeout of {seconds} s is out of range", hint="expected more than 0, up to 24h")
+    if not 0 < spec.output_bytes_max <= 1 << 40:
+        raise BadRequestError(f"output limit of {spec.output_bytes_max} bytes is out of range")
+    return spec

@@ -1,0 +1,97 @@
+"""Objects: what is known about one, how one is written, which part of one is read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from ..errors import BadRequestError, RangeNotSatisfiableError
+
+_EMPTY: Mapping[str, str] = {}
+
+
+class Checksum(NamedTuple):
+    """A checksum as the wire names it: ``type`` (``xxhash2`` is XXH64 with seed 0) and lower-case hex ``value``."""
+
+    type: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectInfo:
+    """What the store knows about one object; ``size`` in bytes, ``created_ns`` in Unix nanoseconds."""
+
+    bucket: str
+    name: str
+    size: int
+    version: int
+    checksum: Checksum
+    created_ns: int
+    custom: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class PutOptions:
+    """How an object is written.
+
+    ``expected`` are checksums that the bytes must have. ``if_version`` is a precondition: None for none, 0 for "must
+    not exist", N for "must be at version N".
+    """
+
+    custom: Mapping[str, str] = field(default_factory=dict)
+    expected: tuple[Checksum, ...] = ()
+    if_version: int | None = None
+
+
+class ByteRange(NamedTuple):
+    """A part of an object: ``length`` bytes from ``start``."""
+
+    start: int
+    length: int
+
+
+_RANGE = re.compile(r"bytes=(\d*)-(\d*)")
+
+
+def parse_range(header: str, size: int) -> ByteRange:
+    """Return the part of an object of ``size`` bytes that a ``Range`` header asks for (RFC 9110, section 14).
+
+    An end beyond the object is clamped. Raises RangeNotSatisfiableError for a start beyond the object, for an empty
+    object and for several ranges, BadRequestError for text that is no byte range.
+    """
+    if "," in header:
+        raise RangeNotSatisfiableError(f"several ranges in one request ({header!r}) are not supported")
+    match = _RANGE.fullmatch(header.strip().replace(" ", ""))
+    if not match or match[1] == match[2] == "":
+        raise BadRequestError(f"malformed range {header!r}", hint="expected bytes=<first>-<last>, or bytes=-<count>")
+    first, last = match[1], match[2]
+    if len(first) > 20 or len(last) > 20:
+        raise RangeNotSatisfiableError(f"range {header[:64]!r} is outside the object of {size} bytes")
+    if first == "":
+        start, end = max(0, size - int(last)), size
+    else:
+        start, end = int(first), min(int(last) + 1, size) if last else size
+        if last and int(last) < start:
+            raise RangeNotSatisfiableError(f"range {header!r} ends before it starts")
+    if start >= size:
+        raise RangeNotSatisfiableError(f"range {header!r} is outside the object of {size} bytes")
+    return ByteRange(start, end - start)
+
+
+@dataclass(frozen=True, slots=True)
+class ListOptions:
+    """Which page of a listing: names that start with ``prefix`` and sort after ``start_after``, at most ``limit``."""
+
+    prefix: str = ""
+    start_after: str = ""
+    limit: int = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class ListPage:
+    """One page of a listing in byte order of names; ``continuation`` is the last name if more may follow, else empty."""
+
+    entries: list[ObjectInfo]
+    continuation: str
