@@ -105,7 +105,9 @@ def check_spec(spec: EtlSpec) -> EtlSpec:
         raise BadRequestError(f"workers={spec.workers} is out of range", hint="expected 0 (as many as cores) to 1024")
     for label, seconds in (("init", spec.init_timeout_seconds), ("object", spec.object_timeout_seconds)):
         if not 0 < seconds <= 86_400:
-            raise BadRequestError(f"{label} timeout of {seconds} s is out of range", hint="expected more than 0, up to 24h")
+            raise BadRequestError(
+                f"{label} timeout of {seconds} s is out of range", hint="expected more than 0, up to 24h"
+            )
     if not 0 < spec.output_bytes_max <= 1 << 40:
         raise BadRequestError(f"output limit of {spec.output_bytes_max} bytes is out of range")
     return spec

@@ -49,7 +49,7 @@ def check_object_name(name: str) -> str:
         raise BadRequestError(f"object name of {length} bytes is too long", hint="expected at most 1,024 bytes")
     if name.endswith("/"):
         raise BadRequestError(f"object name {name!r} ends in '/'", hint="a virtual directory cannot hold bytes")
-    if name.startswith("~/") or "." in name and any(part in (".", "..") for part in name.split("/")):
+    if name.startswith("~/") or ("." in name and any(part in (".", "..") for part in name.split("/"))):
         raise BadRequestError(f"object name {name!r} has '.', '..' or a leading '~/' as a path component")
     return name
 

@@ -1,0 +1,90 @@
+"""Header names of the wire, and the spelling of what they carry."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from ..errors import BadRequestError
+from ..model.objects import Checksum, ObjectInfo
+
+CHECKSUM_TYPE = "ais-checksum-type"
+CHECKSUM_VALUE = "ais-checksum-value"
+VERSION = "ais-version"
+ATIME = "ais-atime"
+CUSTOM = "ais-custom-md"
+NAME = "ais-name"
+BUCKET_NAME = "ais-bucket-name"
+BUCKET_PROVIDER = "ais-bucket-provider"
+BUCKET_PROPS = "ais-bucket-props"
+LOCATION = "ais-location"
+PRESENT = "ais-present"
+ERROR = "hdr-error"
+NODE_ID = "ais-node-id"
+CLUSTER_UPTIME = "ais-cluster-uptime"
+NODE_UPTIME = "ais-node-uptime"
+
+CUSTOM_BYTES_MAX = 8 << 10  # together with the other headers this stays under the 16 KiB that clients accept
+
+
+def check_custom(custom: Mapping[str, str]) -> dict[str, str]:
+    """Return custom metadata that survives the header's spelling, else raise BadRequestError.
+
+    Pairs travel as ``key=value, key=value``: printable ASCII, no comma, no ``=`` in a key, no space around.
+    """
+    for key, value in custom.items():
+        if (
+            not isinstance(value, str)
+            or not key
+            or "=" in key
+            or "," in key + value
+            or key + value != (key + value).strip()
+        ):
+            raise BadRequestError(f"custom metadata {key!r} cannot be kept", hint="expected key=value without commas")
+        if not (key + value).isascii() or not (key + value).isprintable():
+            raise BadRequestError(f"custom metadata {key!r} has characters other than printable ASCII")
+    if sum(len(key) + len(value) + 3 for key, value in custom.items()) > CUSTOM_BYTES_MAX:
+        raise BadRequestError(f"custom metadata is larger than {CUSTOM_BYTES_MAX} bytes")
+    return dict(custom)
+
+
+def encode_custom(custom: Mapping[str, str]) -> str:
+    """Spell custom metadata as one header value."""
+    return ", ".join(f"{key}={value}" for key, value in custom.items())
+
+
+def decode_custom(values: Iterable[str]) -> dict[str, str]:
+    """Read custom metadata from any number of header values; raises BadRequestError for what is no pair."""
+    custom: dict[str, str] = {}
+    for value in values:
+        for pair in filter(None, (piece.strip() for piece in value.split(","))):
+            key, separator, text = pair.partition("=")
+            if not separator:
+                raise BadRequestError(f"{CUSTOM} header has {pair!r}", hint="expected key=value, key=value")
+            custom[key] = text
+    return custom
+
+
+def info_headers(info: ObjectInfo) -> list[tuple[str, str]]:
+    """Return the headers that describe an object on GET and HEAD."""
+    headers = [
+        (CHECKSUM_TYPE, info.checksum.type),
+        (CHECKSUM_VALUE, info.checksum.value),
+        (VERSION, str(info.version)),
+        (ATIME, str(info.created_ns)),
+    ]
+    if info.custom:
+        headers.append((CUSTOM, encode_custom(info.custom)))
+    return headers
+
+
+def info_from_headers(bucket: str, name: str, headers: Mapping[str, str]) -> ObjectInfo:
+    """Read an object's description back from a reply to GET or HEAD."""
+    return ObjectInfo(
+        bucket=bucket,
+        name=name,
+        size=int(headers.get("content-length") or 0),
+        version=int(headers.get(VERSION) or 0),
+        checksum=Checksum(headers.get(CHECKSUM_TYPE, ""), headers.get(CHECKSUM_VALUE, "")),
+        created_ns=int(headers.get(ATIME) or 0),
+        custom=decode_custom([headers.get(CUSTOM, "")]),
+    )

@@ -1,0 +1,188 @@
+"""Messages of the wire as typed values, with AIStore's spellings.
+
+Structs only grow, with defaults, so that an old client and a new store understand each other.
+"""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import msgspec
+
+from ..errors import AisError, BadRequestError, error_from_code
+from ..model.objects import ObjectInfo
+
+#: An entry's flag that says "the bytes are in the cluster".
+ENTRY_CACHED = 64
+
+
+class Action(msgspec.Struct, frozen=True):
+    """The envelope of control requests."""
+
+    action: str
+    name: str = ""
+    value: Any = None
+
+    @property
+    def verb(self) -> str:
+        """The action with the spellings of 2020, 2021 and today folded into one: no dashes, no underscores."""
+        return self.action.replace("-", "").replace("_", "").lower()
+
+
+def lower_keys(value: object) -> dict[str, Any]:
+    """Return a JSON object with its keys in lower case: the field's servers read keys in any case."""
+    if not isinstance(value, dict):
+        raise BadRequestError(f"expected a JSON object, got {type(value).__name__}")
+    return {str(key).lower(): item for key, item in value.items()}
+
+
+def decode_json(body: bytes) -> Any:
+    """Return the JSON value in ``body``; raises BadRequestError that says where it stops being JSON."""
+    try:
+        return msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise BadRequestError(f"the request body is not JSON: {error}") from error
+
+
+def decode_action(body: bytes) -> Action:
+    """Read the envelope of a control request."""
+    fields = lower_keys(decode_json(body))
+    action, name = fields.get("action"), fields.get("name") or ""
+    if not isinstance(action, str) or not action or not isinstance(name, str):
+        raise BadRequestError('the request body has no "action"', hint='expected {"action": "…", "value": …}')
+    return Action(action, name, fields.get("value"))
+
+
+class ErrorBody(msgspec.Struct, frozen=True, omit_defaults=False):
+    """The JSON body of every error reply."""
+
+    tcode: str
+    message: str
+    method: str = ""
+    url_path: str = ""
+    remote_addr: str = ""
+    caller: str = ""
+    node: str = ""
+    status: int = 500
+    hint: str = ""
+
+    def to_error(self) -> AisError:
+        """Return the exception that this body tells of."""
+        return error_from_code(self.tcode, self.message, hint=self.hint, status=self.status)
+
+
+def decode_error(body: bytes, status: int) -> AisError:
+    """Return the exception for an error reply, also when a proxy in between answered with something else."""
+    try:
+        return msgspec.json.decode(body, type=ErrorBody).to_error()
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        text = body[:500].decode(errors="replace").strip()
+        return error_from_code("", f"HTTP {status}: {text or 'no error text'}", status=status)
+
+
+class ListEntryJson(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One name in a JSON listing; sizes are strings there."""
+
+    name: str
+    size: str = ""
+    checksum: str = ""
+    atime: str = ""
+    version: str = ""
+    flags: int = 0
+    custom_md: str = msgspec.field(name="custom-md", default="")
+    location: str = ""
+
+
+class ListJson(msgspec.Struct, frozen=True):
+    """A page of a JSON listing."""
+
+    entries: list[ListEntryJson]
+    uuid: str = ""
+    continuation_token: str = ""
+    flags: int = 0
+
+
+class ListEntryMsgpack(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One name in a msgpack listing, by its short keys."""
+
+    n: str
+    s: int = 0
+    cs: str = ""
+    a: str = ""
+    v: str = ""
+    t: str = ""
+    m: str = ""
+    c: int = 0
+    f: int = 0
+
+
+class ListMsgpack(msgspec.Struct, frozen=True):
+    """A page of a msgpack listing."""
+
+    Entries: list[ListEntryMsgpack]
+    UUID: str = ""
+    ContinuationToken: str = ""
+    Flags: int = 0
+
+
+class EtlInitCode(msgspec.Struct, frozen=True, omit_defaults=True):
+    """``POST /v1/etl/init_code`` of 2021; ``code`` and ``dependencies`` are base64.
+
+    The fields after ``wait_timeout`` are ours: how objects are isolated from one another (``warm``, ``fork``),
+    whether the sandbox is used (``on``, ``off``), limits.
+    """
+
+    code: str = ""
+    dependencies: str = ""
+    id: str = ""
+    name: str = ""
+    runtime: str = "python3"
+    communication_type: str = "hpush://"
+    wait_timeout: str = ""
+    obj_timeout: str = ""
+    isolation: str = "warm"
+    sandbox: str = "on"
+    workers: int = 0
+
+
+def encode_base64(text: str) -> str:
+    """Spell text as the init message carries it."""
+    return base64.b64encode(text.encode()).decode()
+
+
+class EtlSummary(msgspec.Struct, frozen=True):
+    """One line of ``GET /v1/etl`` (and ``/v1/etl/list``); ``sandbox`` and ``message`` are ours."""
+
+    id: str
+    stage: str
+    xaction_id: str = ""
+    obj_count: int = 0
+    in_bytes: int = 0
+    out_bytes: int = 0
+    communication: str = ""
+    runtime: str = ""
+    sandbox: str = "on"
+    isolation: str = "warm"
+    message: str = ""
+
+
+class Progress(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One line of the streamed reply to an ETL init: a stage under way, the name when ready, or the error.
+
+    Streamed as JSON lines when the request says ``Accept: application/x-ndjson``. Stages: ``resolving``,
+    ``installing``, ``importing``, ``ready``.
+    """
+
+    stage: str = ""
+    message: str = ""
+    name: str = ""
+    error: ErrorBody | None = None
+
+
+def entry_of(info: ObjectInfo) -> ListEntryJson:
+    """Return the JSON listing entry of an object."""
+    return ListEntryJson(
+        name=info.name, size=str(info.size), checksum=info.checksum.value, atime=str(info.created_ns),
+        version=str(info.version), flags=ENTRY_CACHED,
+    )  # fmt: skip
