@@ -91,7 +91,7 @@ class ListOptions:
 
 @dataclass(frozen=True, slots=True)
 class ListPage:
-    """One page of a listing in byte order of names; ``continuation`` is the last name if more may follow, else empty."""
+    """One page of a listing in byte order of names; ``continuation`` is its last name if more may follow."""
 
     entries: list[ObjectInfo]
     continuation: str

@@ -43,10 +43,10 @@ class BatchRequest(msgspec.Struct, frozen=True):
 
 
 class Frame(NamedTuple):
-    """One entry of a batch reply; ``data`` is the object if ``status`` is 200, else a JSON error body."""
+    """One entry of a batch reply; ``position`` is that of its entry; ``data`` is the object if ``status`` is 200, else a JSON error body."""
 
     status: int
-    index: int
+    position: int
     data: bytes
 
 
