@@ -6,6 +6,7 @@ The tree branches by what the caller can do about it::
     ├── RequestError              correct the request, then send it again
     │   ├── BadRequestError             400
     │   │   └── ChecksumMismatchError   400
+    │   ├── UnauthorizedError           401
     │   ├── ForbiddenError              403
     │   ├── NotFoundError               404
     │   │   ├── BucketNotFoundError
@@ -84,6 +85,13 @@ class ChecksumMismatchError(BadRequestError):
     """The bytes received do not have the checksum that the client sent with them."""
 
     code = "ErrBadChecksum"
+
+
+class UnauthorizedError(RequestError):
+    """The store wants a token and the request has none, or a wrong one."""
+
+    code = "ErrUnauthorized"
+    status = 401
 
 
 class ForbiddenError(RequestError):
@@ -256,6 +264,13 @@ class NotSupportedError(AisError):
 
 class InternalError(AisError):
     """A bug of ours, or data that the disk did not keep."""
+
+
+class ClientGoneError(Exception):
+    """The client closed the connection before its request was whole or answered, so nobody reads a reply.
+
+    Not an AisError on purpose: it never becomes one.
+    """
 
 
 def _all_kinds(kind: type[AisError]) -> dict[str, type[AisError]]:

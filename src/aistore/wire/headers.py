@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from email.utils import formatdate
 
 from ..errors import BadRequestError
 from ..model.objects import Checksum, ObjectInfo
@@ -62,6 +63,11 @@ def decode_custom(values: Iterable[str]) -> dict[str, str]:
                 raise BadRequestError(f"{CUSTOM} header has {pair!r}", hint="expected key=value, key=value")
             custom[key] = text
     return custom
+
+
+def http_date(ns: int) -> str:
+    """Return Unix nanoseconds as an HTTP date (RFC 9110, section 5.6.7)."""
+    return formatdate(ns / 1e9, usegmt=True)
 
 
 def info_headers(info: ObjectInfo) -> list[tuple[str, str]]:

@@ -45,11 +45,11 @@ def decode_json(body: bytes) -> Any:
         raise BadRequestError(f"the request body is not JSON: {error}") from error
 
 
-def decode_action(body: bytes) -> Action:
-    """Read the envelope of a control request."""
+def decode_action(body: bytes, *, action_optional: bool = False) -> Action:
+    """Read the envelope of a control request; the custom metadata call leaves the action empty."""
     fields = lower_keys(decode_json(body))
-    action, name = fields.get("action"), fields.get("name") or ""
-    if not isinstance(action, str) or not action or not isinstance(name, str):
+    action, name = fields.get("action") or "", fields.get("name") or ""
+    if not isinstance(action, str) or not isinstance(name, str) or not (action or action_optional):
         raise BadRequestError('the request body has no "action"', hint='expected {"action": "…", "value": …}')
     return Action(action, name, fields.get("value"))
 

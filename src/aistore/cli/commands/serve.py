@@ -1,0 +1,68 @@
+"""``ais serve``: start a whole store on this machine."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+
+import click
+
+from ...errors import AisError
+from ...settings import DEFAULT_PORT, Secret, ServeSettings, default_data_directory
+
+_NEEDS = ("granian", "uvloop", "packaging")
+
+
+@click.command(
+    short_help="Start a store on this machine.",
+    epilog="""\b
+Examples:
+  ais serve                                  start with the defaults
+  ais serve --data /srv/ais --port 9000      choose where data lies and the port
+  AIS_AUTHN_TOKEN=… ais serve --host 0.0.0.0 serve other machines, with a token
+""",
+)
+@click.option(
+    "--data",
+    type=click.Path(file_okay=False),
+    help="Data directory [default: $AIS_DATA, else the user's data directory]",
+)
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=DEFAULT_PORT, show_default=True, help="Port; 0 takes a free one."
+)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--workers", type=click.IntRange(0, 256), default=0, help="HTTP worker processes [default: one per core]")
+@click.option(
+    "--allow-host", multiple=True, metavar="NAME", help="A further name by which browsers may reach this store."
+)
+@click.option("--insecure", is_flag=True, help="Serve other machines without a token.")
+def serve(data: str | None, port: int, host: str, workers: int, allow_host: tuple[str, ...], insecure: bool) -> None:
+    """Start a store: objects, transforms and everything they need, until Ctrl-C or SIGTERM.
+
+    Prints one line when it is ready. The data directory is made if it is not there.
+    """
+    missing = [name for name in _NEEDS if importlib.util.find_spec(name) is None]
+    if missing:
+        click.echo(
+            f"Error: `ais serve` needs the server extra ({', '.join(missing)} not installed)\n"
+            f"Install it with: {os.path.basename(sys.executable)} -m pip install 'pyaistore[server]'",
+            err=True,
+        )
+        sys.exit(1)
+    from ...server.supervisor import Supervisor
+
+    settings = ServeSettings(
+        data=os.path.abspath(data) if data else default_data_directory(),
+        host=host,
+        port=port,
+        workers=workers,
+        token=Secret(os.environ.get("AIS_AUTHN_TOKEN", "")),
+        insecure=insecure,
+        allowed_hosts=allow_host,
+    )
+    try:
+        sys.exit(Supervisor(settings, click.echo).run())
+    except AisError as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(1)

@@ -1,0 +1,337 @@
+"""One object through one transform, from the HTTP worker's side. The protocol is in worker/PROTOCOL.md.
+
+The workers of an ETL accept from one listening socket, so the kernel is the queue between all HTTP workers and all
+transform workers, and its backlog is the queue's bound. A request holds one connection; whatever ends it early (a
+timeout, a client that went away) kills the worker that served it, which is then never given another object.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import operator
+import os
+import signal
+import socket
+import struct
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import msgspec
+import xxhash
+
+from ..errors import (
+    AisError,
+    ClientGoneError,
+    EtlNotRunningError,
+    OverloadedError,
+    TransformCrashError,
+    TransformError,
+    TransformTimeoutError,
+)
+from ..settings import Limits
+from ..storage.engine import Reading
+from . import exchange
+
+_REPLY_BYTES_MAX = 64 << 10
+_STDERR_SHOWN_BYTES = 8 << 10
+_INLINE_RESULT_BYTES_MAX = 1 << 20
+_REPORT_SECONDS = 1.0
+_CREDENTIALS = struct.Struct("3i")
+
+
+class Controller(Protocol):
+    """Whoever knows the ETLs: calls a verb of the controller process."""
+
+    async def call(self, verb: str, **arguments: Any) -> Any:
+        """Return the verb's result, or raise its error."""
+
+
+class Running(msgspec.Struct, frozen=True):
+    """Where a running ETL takes objects, and its limits."""
+
+    name: str
+    socket_path: str
+    object_timeout_seconds: float
+    output_bytes_max: int
+
+
+class _Answer(msgspec.Struct, frozen=True):
+    ok: bool
+    kind: str = ""
+    message: str = ""
+    traceback: str = ""
+    exit_code: int = 0
+
+
+@dataclass(slots=True)
+class Result:
+    """What a transform made of an object: in memory if it is small, else behind a sealed descriptor."""
+
+    size: int
+    data: bytes | None
+    descriptor: int = -1
+
+    def read(self, start: int, length: int) -> bytes:
+        """Return a part of the result."""
+        return exchange.read_exactly(self.descriptor, start, length)
+
+    def read_all(self) -> bytes:
+        """Return the whole result."""
+        return self.data if self.data is not None else self.read(0, self.size)
+
+    def close(self) -> None:
+        """Give the descriptor back. May be called twice."""
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
+
+
+class _Call:
+    """One request on one connection to a transform worker."""
+
+    def __init__(self, connection: socket.socket, running: Running, queue_wait_seconds: float) -> None:
+        self.connection = connection
+        self._running = running
+        self._loop = asyncio.get_running_loop()
+        self.answer: asyncio.Future[bytes] = self._loop.create_future()
+        self.pid = 0
+        self._timer = self._loop.call_later(queue_wait_seconds, self._queued_too_long, queue_wait_seconds)
+        self._loop.add_reader(connection.fileno(), self._readable)
+
+    def _readable(self) -> None:
+        try:
+            message, ancillary, _, _ = self.connection.recvmsg(_REPLY_BYTES_MAX, socket.CMSG_SPACE(_CREDENTIALS.size))
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            message, ancillary = b"", []
+        if message == b"S" and not self.pid:
+            self.pid = _pid_of(ancillary)
+            self._timer.cancel()
+            self._timer = self._loop.call_later(self._running.object_timeout_seconds, self._worked_too_long)
+            return
+        self._loop.remove_reader(self.connection.fileno())
+        self._timer.cancel()
+        if not self.answer.done():
+            self.answer.set_result(message)
+
+    def _queued_too_long(self, seconds: float) -> None:
+        error = OverloadedError(f"etl job {self._running.name}: no worker was free for {seconds:.0f} s")
+        self._fail(error)
+
+    def _worked_too_long(self) -> None:
+        limit = self._running.object_timeout_seconds
+        self._fail(TransformTimeoutError(f"timeout: the transform took longer than {limit:g} s and was ended"))
+
+    def _fail(self, error: AisError) -> None:
+        self.kill()
+        if not self.answer.done():
+            self.answer.set_exception(error)
+
+    def kill(self) -> None:
+        """End the worker, and with its process group what it started."""
+        if self.pid > 1:
+            for kill in (os.killpg, os.kill):
+                try:
+                    kill(self.pid, signal.SIGKILL)
+                except (ProcessLookupError, PermissionError):
+                    pass
+
+    def close(self) -> None:
+        """Leave the connection. A worker that is still busy with it has been killed before, or is not to be used."""
+        self._timer.cancel()
+        if not self.answer.done():
+            self.kill()
+            self.answer.cancel()
+        self._loop.remove_reader(self.connection.fileno())
+        self.connection.close()
+
+
+def _pid_of(ancillary: list[tuple[int, int, bytes]]) -> int:
+    for level, kind, data in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_CREDENTIALS:
+            pid: int = _CREDENTIALS.unpack(data[: _CREDENTIALS.size])[0]
+            return pid
+    return 0
+
+
+class Dispatcher:
+    """Sends objects through transforms. One per HTTP worker."""
+
+    def __init__(self, controller: Controller, threads: Executor, limits: Limits, spool: str) -> None:
+        self._controller = controller
+        self._threads = threads
+        self._limits = limits
+        self._spool = spool
+        self._running: dict[str, Running] = {}
+        self._counts: dict[str, tuple[int, ...]] = {}
+        self._reporting: asyncio.Task[None] | None = None
+
+    async def find(self, name: str, *, again: bool = False) -> Running:
+        """Return where ETL ``name`` takes objects; waits for one that is being made ready.
+
+        Raises EtlNotFoundError, EtlNotRunningError. ``again`` asks the controller even if the answer is known.
+        """
+        known = self._running.get(name)
+        if known is None or again:
+            self._running.pop(name, None)
+            answer = await self._controller.call("etl_find", name=name, wait=self._limits.etl_ready_wait_seconds)
+            known = msgspec.convert(answer, Running)
+            self._running[name] = known
+        return known
+
+    async def transform(
+        self, name: str, reading: Reading, args: str = "", *, gone: Callable[[], Awaitable[None]] | None = None
+    ) -> Result:
+        """Run one object through ETL ``name`` and return the result; closes ``reading``.
+
+        ``gone`` completes when the client went away: then the transform is ended and ClientGoneError raised.
+        """
+        info = reading.info
+        try:
+            try:
+                running = await self.find(name)
+                source = await self._input(reading)
+            finally:
+                reading.close()
+            header = msgspec.json.encode({"bucket": info.bucket, "object": info.name, "args": args})
+            result = await self._transform(running, source, header, gone)
+        except TransformError as error:
+            self._count(name, 0, 1, info.size, 0)
+            error.message = f"ETL error: {name} failed on ais://{info.bucket}/{info.name}: {error.message}"
+            raise
+        self._count(name, 1, 0, info.size, result.size)
+        return result
+
+    async def _input(self, reading: Reading) -> int:
+        """Return a descriptor with a copy of the object."""
+        size = reading.info.size
+        if size <= self._limits.piece_bytes:
+            data = reading.read_cached(0, size)
+            if data is not None:
+                exchange.verify(reading, xxhash.xxh64_hexdigest(data))
+                return exchange.input_from_bytes(data)
+        return await asyncio.get_running_loop().run_in_executor(
+            self._threads, exchange.input_from_reading, reading, self._limits.memfd_input_bytes_max, self._spool
+        )
+
+    async def _transform(
+        self, running: Running, source: int, header: bytes, gone: Callable[[], Awaitable[None]] | None
+    ) -> Result:
+        output = errors = -1
+        try:
+            output, errors = exchange.memory_file("output"), exchange.memory_file("errors")
+            answer, pid = await self._exchange(running, header, [source, output, errors], gone)
+            await self._check(running, answer, pid, errors)
+            size = exchange.seal_result(output)
+            if size <= _INLINE_RESULT_BYTES_MAX:
+                return Result(size, exchange.read_exactly(output, 0, size))
+            result = Result(size, None, output)
+            output = -1
+            return result
+        finally:
+            for descriptor in (source, output, errors):
+                if descriptor >= 0:
+                    os.close(descriptor)
+
+    async def _exchange(
+        self, running: Running, header: bytes, descriptors: list[int], gone: Callable[[], Awaitable[None]] | None
+    ) -> tuple[bytes, int]:
+        """Send one object and return the worker's answer (empty if it died) and its process id."""
+        call = _Call(await self._connect(running), running, self._limits.etl_queue_wait_seconds)
+        watch = asyncio.ensure_future(gone()) if gone is not None else None
+        try:
+            socket.send_fds(call.connection, [header], descriptors)
+            if watch is None:
+                return await call.answer, call.pid
+            await asyncio.wait((call.answer, watch), return_when=asyncio.FIRST_COMPLETED)
+            if not call.answer.done():
+                raise ClientGoneError
+            return call.answer.result(), call.pid
+        finally:
+            if watch is not None:
+                watch.cancel()
+            call.close()
+
+    async def _connect(self, running: Running) -> socket.socket:
+        for attempt in (1, 2):
+            connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
+            try:
+                # Set before connecting: the kernel then adds the worker's credentials to its first message.
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+                connection.connect(running.socket_path)
+                return connection
+            except OSError as error:
+                connection.close()
+                if error.errno == errno.EAGAIN:
+                    raise OverloadedError(
+                        f"etl job {running.name} has {self._limits.etl_queue} objects waiting",
+                        hint="try again in a second",
+                    ) from error
+                if attempt == 2:
+                    raise EtlNotRunningError(f"etl job {running.name} is not running") from error
+                running = await self.find(running.name, again=True)  # it was stopped or made anew since
+        raise AssertionError("unreachable")
+
+    async def _check(self, running: Running, answer: bytes, pid: int, errors: int) -> None:
+        """Raise what a worker's answer says, unless it says that the result is there."""
+        if answer:
+            try:
+                told = msgspec.json.decode(answer, type=_Answer)
+            except msgspec.DecodeError:
+                raise TransformCrashError(
+                    "the transform's process answered with something else than an answer"
+                ) from None
+            if told.ok:
+                return
+            text = told.traceback or told.message
+            if told.kind == "exit":
+                text = _with_stderr(told.message or f"exit status {told.exit_code}", errors)
+            raise TransformError(text.strip())
+        status = await self._controller.call("etl_exit_status", name=running.name, pid=pid) if pid else None
+        if status is not None and os.WIFEXITED(status) and os.WEXITSTATUS(status) == 0:
+            return  # os._exit(0): what it wrote is the result
+        raise TransformCrashError(_with_stderr(f"the transform's process {_how_it_ended(status)}", errors))
+
+    def _count(self, name: str, *numbers: int) -> None:
+        """Add objects, errors, bytes in and bytes out to what the controller is told within a second."""
+        known = self._counts.get(name, (0, 0, 0, 0))
+        self._counts[name] = tuple(map(operator.add, known, numbers))
+        if self._reporting is None or self._reporting.done():
+            self._reporting = asyncio.ensure_future(self._report())
+
+    async def _report(self) -> None:
+        """Tell the controller the counts of this HTTP worker, until there is nothing new to tell."""
+        while self._counts:
+            await asyncio.sleep(_REPORT_SECONDS)
+            counts, self._counts = self._counts, {}
+            try:
+                await self._controller.call("etl_report", counts=counts)
+            except AisError:
+                pass  # the controller restarts; counts are for people, not for accounts
+
+    def close(self) -> None:
+        """Stop reporting."""
+        if self._reporting is not None:
+            self._reporting.cancel()
+
+
+def _how_it_ended(status: int | None) -> str:
+    if status is None:
+        return "ended without an answer"
+    if os.WIFSIGNALED(status):
+        number = os.WTERMSIG(status)
+        try:
+            name = signal.Signals(number).name
+        except ValueError:
+            name = f"signal {number}"
+        return f"was ended by {name}"
+    return f"ended with exit status {os.WEXITSTATUS(status)}"
+
+
+def _with_stderr(text: str, errors: int) -> str:
+    stderr = exchange.read_tail(errors, _STDERR_SHOWN_BYTES).strip()
+    return f"{text}\n{stderr}" if stderr else text

@@ -1,0 +1,130 @@
+"""The files that an object travels in between the store and a transform: memory, or unlinked disk files.
+
+A transform never holds a descriptor of the store's own files. What it gets is a copy: sealed memory, or for large
+objects an unlinked file opened read-only; so nothing that it does to a descriptor (chmod, truncate, setxattr, reopen
+through ``/proc/self/fd``) reaches stored bytes.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+
+import xxhash
+
+from ..errors import InternalError, NotSupportedError, TransformError
+from ..storage.engine import Reading
+
+_COPY_BYTES = 1 << 20
+# Linux 3.17; Python names them only from 3.13 on (include/uapi/linux/fcntl.h).
+F_ADD_SEALS, F_GET_SEALS = 1033, 1034
+F_SEAL_SEAL, F_SEAL_SHRINK, F_SEAL_GROW, F_SEAL_WRITE = 1, 2, 4, 8
+_SEALED = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE
+
+
+def memory_file(name: str) -> int:
+    """Return the descriptor of an empty, sealable file in memory."""
+    if not hasattr(os, "memfd_create"):
+        raise NotSupportedError(
+            "transforms need memfd_create, which this system does not have", hint="run the store on Linux"
+        )
+    return os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+
+
+def input_from_bytes(data: bytes) -> int:
+    """Return a sealed memory file that holds ``data``, positioned at its start."""
+    descriptor = memory_file("input")
+    try:
+        _write_all(descriptor, data)
+        fcntl.fcntl(descriptor, F_ADD_SEALS, _SEALED | F_SEAL_SEAL)
+        os.lseek(descriptor, 0, os.SEEK_SET)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def input_from_reading(reading: Reading, memory_bytes_max: int, directory: str) -> int:
+    """Copy a whole object for a transform, checking its checksum on the way; blocks, so it belongs in a thread.
+
+    Up to ``memory_bytes_max`` bytes it is a sealed memory file, above that an unlinked file in ``directory``.
+    Raises InternalError when the bytes are not those that were stored.
+    """
+    info = reading.info
+    in_memory = info.size <= memory_bytes_max
+    descriptor = memory_file("input") if in_memory else _unlinked_file(directory)
+    try:
+        checksum = xxhash.xxh64()
+        for start in range(0, info.size, _COPY_BYTES):
+            piece = reading.read(start, min(_COPY_BYTES, info.size - start))
+            checksum.update(piece)
+            _write_all(descriptor, piece)
+        verify(reading, checksum.hexdigest())
+        if in_memory:
+            fcntl.fcntl(descriptor, F_ADD_SEALS, _SEALED | F_SEAL_SEAL)
+            os.lseek(descriptor, 0, os.SEEK_SET)
+            return descriptor
+        read_only = os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY | os.O_CLOEXEC)
+        os.close(descriptor)
+        return read_only
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def verify(reading: Reading, hexdigest: str) -> None:
+    """Raise InternalError unless ``hexdigest`` (XXH64) is the stored checksum of the object."""
+    info = reading.info
+    if info.checksum.type == "xxhash2" and info.checksum.value != hexdigest:
+        raise InternalError(
+            f"ais://{info.bucket}/{info.name} does not have its checksum any more: stored {info.checksum.value}, "
+            f"read {hexdigest}",
+            hint="the disk has changed its bytes; put the object again from its source",
+        )
+
+
+def _unlinked_file(directory: str) -> int:
+    try:
+        return os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o400)
+    except OSError:  # a file system without O_TMPFILE
+        import tempfile
+
+        descriptor, path = tempfile.mkstemp(dir=directory)
+        os.unlink(path)
+        os.fchmod(descriptor, 0o400)
+        return descriptor
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def seal_result(descriptor: int) -> int:
+    """Freeze a result and return its size in bytes; raises TransformError when the transform can still change it."""
+    try:
+        fcntl.fcntl(descriptor, F_ADD_SEALS, _SEALED)
+    except PermissionError:  # the transform sealed it itself, against sealing
+        if fcntl.fcntl(descriptor, F_GET_SEALS) & _SEALED != _SEALED:
+            raise TransformError("the transform sealed its output in a way that leaves it writable") from None
+    except OSError as error:  # EBUSY
+        raise TransformError("the transform left a writable memory mapping of its output open") from error
+    return os.fstat(descriptor).st_size
+
+
+def read_exactly(descriptor: int, start: int, length: int) -> bytes:
+    """Return ``length`` bytes from ``start`` of a sealed file."""
+    data = os.pread(descriptor, length, start)
+    while len(data) < length:
+        more = os.pread(descriptor, length - len(data), start + len(data))
+        if not more:
+            raise InternalError(f"a result ends at {start + len(data)} bytes instead of {start + length}")
+        data += more
+    return data
+
+
+def read_tail(descriptor: int, limit: int) -> str:
+    """Return the last ``limit`` bytes of a file as text: what a transform wrote to standard error."""
+    size = os.fstat(descriptor).st_size
+    return os.pread(descriptor, limit, max(0, size - limit)).decode(errors="replace")

@@ -1,0 +1,62 @@
+"""What a transform writes to its standard output and error outside of an object's own streams, kept in two files.
+
+The transform holds a pipe and not the file, so that it can neither fill the disk nor rewrite what it said.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+
+LOG_BYTES_MAX = 4 << 20  # of each of the two files
+
+
+class TransformLog:
+    """Reads the pipe in the controller's loop; ``writer`` is the end that the transform's processes get."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._reader, self.writer = os.pipe()
+        os.set_blocking(self._reader, False)
+        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        self._size = os.fstat(self._file).st_size
+        asyncio.get_running_loop().add_reader(self._reader, self._drain)
+
+    def _drain(self) -> None:
+        try:
+            data = os.read(self._reader, 1 << 16)
+        except BlockingIOError:
+            return
+        if self._size + len(data) > LOG_BYTES_MAX:
+            os.close(self._file)
+            os.replace(self._path, self._path + ".1")
+            self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            self._size = 0
+        self._size += os.write(self._file, data)
+
+    def tail(self, limit: int) -> str:
+        """Return the last ``limit`` bytes as text, with what is in the pipe."""
+        self._drain()
+        pieces = []
+        for path in (self._path + ".1", self._path):
+            try:
+                with open(path, "rb") as file:
+                    file.seek(max(0, os.fstat(file.fileno()).st_size - limit))
+                    pieces.append(file.read(limit))
+            except FileNotFoundError:
+                continue
+        return b"".join(pieces)[-limit:].decode(errors="replace").strip()
+
+    def close(self) -> None:
+        """Close the pipe and the file."""
+        asyncio.get_running_loop().remove_reader(self._reader)
+        for descriptor in (self._reader, self.writer, self._file):
+            os.close(descriptor)
+
+    def remove(self) -> None:
+        """Remove the files."""
+        for path in (self._path + ".1", self._path):
+            try:
+                os.unlink(path)
+            except FileNotFoundError:
+                pass

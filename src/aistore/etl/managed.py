@@ -1,0 +1,305 @@
+"""One ETL in the controller: drives its life (machine.py) with an environment, a parent process, a log."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+
+from ..errors import AisError, EtlInitError, EtlNotRunningError
+from ..model.etl import EtlSpec, Stage
+from . import launcher
+from .environment import Environment, prepare
+from .log import TransformLog
+from .machine import RESTART_PAUSE_SECONDS, Life, Todo
+from .runtimes import resolve_runtime
+
+ReportProgress = Callable[[str, str], Awaitable[None]]
+
+_EXIT_STATUSES_KEPT = 256
+_EXIT_STATUS_WAIT_SECONDS = 2.0
+
+
+class Places:
+    """Where the controller keeps what belongs to transforms."""
+
+    def __init__(self, data: str, runtime: str, queue: int) -> None:
+        self.data = data
+        self.environments = os.path.join(data, "envs")
+        self.etls = os.path.join(data, "etl")
+        self.runtime = runtime
+        self.queue = queue
+        for directory in (self.environments, self.etls):
+            os.makedirs(directory, exist_ok=True)
+
+
+class ManagedEtl:
+    """One ETL. All methods run in the controller's loop; what blocks goes to threads."""
+
+    def __init__(self, spec: EtlSpec, places: Places, number: int) -> None:
+        self.spec = spec
+        self.life = Life()
+        self.counts = [0, 0, 0, 0]
+        self.environment: Environment | None = None
+        self.layers: list[str] = []
+        self.missing: list[str] = []
+        self.log = TransformLog(os.path.join(places.etls, f"{spec.name}.log"))
+        self.changed = asyncio.Condition()
+        self._places = places
+        self._number = number
+        self._incarnation = 0
+        self._launched: launcher.Launched | None = None
+        self._listener: socket.socket | None = None
+        self._cancel = threading.Event()
+        self._statuses: dict[int, int] = {}
+        self._watch: asyncio.Task[None] | None = None
+
+    @property
+    def socket_path(self) -> str:
+        """Where the workers of this incarnation accept."""
+        return os.path.join(self._places.runtime, f"etl-{self._number}-{self._incarnation}.sock")
+
+    async def bring_up(self, report: ReportProgress) -> None:
+        """Make the transform ready, or raise EtlInitError with the reason; ends in Running or Aborted."""
+        await self._set(self.life.begin()[0])
+        self._cancel = threading.Event()
+        deadline = time.monotonic() + self.spec.init_timeout_seconds
+        try:
+            await self._prepare(report, deadline)
+            await self._launch(report, deadline)
+        except asyncio.CancelledError:
+            self._cancel.set()
+            await self._abort("the store stopped")
+            raise
+        except AisError as error:
+            await self._abort(str(error))
+            raise
+        except Exception as error:
+            await self._abort(f"{type(error).__name__}: {error}")
+            raise
+        await report("ready", f"{self.spec.name} takes objects")
+
+    async def _prepare(self, report: ReportProgress, deadline: float) -> None:
+        loop = asyncio.get_running_loop()
+
+        def progress(stage: str, message: str) -> None:
+            asyncio.run_coroutine_threadsafe(self._progress(report, stage, message), loop)
+
+        def work() -> Environment:
+            runtime = resolve_runtime(self.spec.runtime)
+            return prepare(
+                self.spec.dependencies, runtime, self._places.environments,
+                progress=progress, deadline=deadline, cancel=self._cancel,
+            )  # fmt: skip
+
+        self.environment = await asyncio.to_thread(work)
+        if self._cancel.is_set():
+            raise EtlInitError(f"etl job {self.spec.name} was stopped while it was being made ready")
+
+    async def _progress(self, report: ReportProgress, stage: str, message: str) -> None:
+        await self._set(self.life.progress(f"{stage}: {message}" if message else stage))
+        await report(stage, message)
+
+    async def _launch(self, report: ReportProgress, deadline: float) -> None:
+        """Start the parent process and wait until its workers accept."""
+        assert self.environment is not None
+        self._close_processes()
+        self._incarnation += 1
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._listener.bind(self.socket_path)
+        self._listener.listen(self._places.queue)
+        self._launched = await asyncio.to_thread(
+            launcher.launch,
+            self.spec,
+            self.environment,
+            self._listener,
+            self.log.writer,
+            self._places.etls,
+            self._number,
+        )
+        loop = asyncio.get_running_loop()
+        ready: asyncio.Future[None] = loop.create_future()
+        self._watch = asyncio.ensure_future(self._watch_parent(self._launched, ready, report))
+        try:
+            await asyncio.wait_for(asyncio.shield(ready), max(0.0, deadline - time.monotonic()))
+        except asyncio.TimeoutError:
+            raise EtlInitError(
+                f"timeout: etl job {self.spec.name} was not ready within {self.spec.init_timeout_seconds:g} s "
+                f"({self.life.message or 'starting'})",
+                hint="give it more time with --init-timeout",
+            ) from None
+        await self._set(self.life.ready())
+
+    async def _watch_parent(
+        self, launched: launcher.Launched, ready: asyncio.Future[None], report: ReportProgress
+    ) -> None:
+        """Read the parent's messages until it ends, then restart it if it should be running."""
+        reason = "the transform's parent process ended"
+        async for event in launched.events():
+            kind = event.get("event")
+            if kind == "sandbox":
+                self.layers, self.missing = list(event.get("layers", [])), list(event.get("missing", []))
+            elif kind == "importing":
+                await self._progress(report, "importing", self.environment.python if self.environment else "")
+            elif kind == "ready" and not ready.done():
+                ready.set_result(None)
+            elif kind == "failed":
+                reason = _failure_text(event)
+                break
+            elif kind == "exited":
+                await self._note_exit(int(event["pid"]), int(event["status"]))
+        if not ready.done():
+            text = self.log.tail(2000)
+            ready.set_exception(EtlInitError(reason if "\n" in reason or not text else f"{reason}\n{text}"))
+            return
+        if self._launched is launched:
+            await self._crashed(reason)
+
+    async def _note_exit(self, pid: int, status: int) -> None:
+        async with self.changed:
+            self._statuses[pid] = status
+            while len(self._statuses) > _EXIT_STATUSES_KEPT:
+                del self._statuses[next(iter(self._statuses))]
+            self.changed.notify_all()
+
+    async def exit_status(self, pid: int) -> int | None:
+        """Return the wait status with which a worker ended, None if its parent does not tell within some seconds."""
+
+        async def wait() -> int:
+            async with self.changed:
+                await self.changed.wait_for(lambda: pid in self._statuses)
+                return self._statuses[pid]
+
+        try:
+            return await asyncio.wait_for(wait(), _EXIT_STATUS_WAIT_SECONDS)
+        except asyncio.TimeoutError:
+            return None
+
+    async def _crashed(self, reason: str) -> None:
+        life, todo = self.life.crashed(reason, time.monotonic())
+        await self._set(life)
+        if todo is Todo.CLOSE:
+            await asyncio.to_thread(self._close_processes)
+        elif todo is Todo.LAUNCH_LATER:
+            await asyncio.sleep(RESTART_PAUSE_SECONDS)
+            try:
+                await self._launch(_no_report, time.monotonic() + self.spec.init_timeout_seconds)
+            except AisError as error:
+                await self._abort(str(error))
+
+    async def wait_running(self, seconds: float) -> None:
+        """Return when the ETL takes objects; raises EtlNotRunningError if it is stopped, or not ready in time."""
+
+        async def settled() -> None:
+            async with self.changed:
+                await self.changed.wait_for(lambda: self.life.stage is not Stage.INITIALIZING)
+
+        if self.life.stage is Stage.INITIALIZING:
+            try:
+                await asyncio.wait_for(settled(), seconds)
+            except asyncio.TimeoutError:
+                raise EtlNotRunningError(
+                    f"etl job {self.spec.name} is still Initializing ({self.life.message})", hint="try again later"
+                ) from None
+        if self.life.stage is not Stage.RUNNING:
+            first_line = self.life.message.splitlines()[0] if self.life.message else ""
+            raise EtlNotRunningError(
+                f"etl job {self.spec.name} is {self.life.stage.value} ({first_line})",
+                hint=f"start it with `ais etl start {self.spec.name}`", status=409,
+            )  # fmt: skip
+
+    async def stop(self) -> None:
+        """End the transform's processes; the ETL stays and can be started again."""
+        self._cancel.set()
+        await self._set(self.life.stop()[0])
+        await self._end_watch()
+        await asyncio.to_thread(self._close_processes)
+
+    async def _end_watch(self) -> None:
+        watch, self._watch = self._watch, None
+        if watch is not None and watch is not asyncio.current_task():
+            watch.cancel()
+            await asyncio.gather(watch, return_exceptions=True)
+
+    async def _abort(self, reason: str) -> None:
+        await self._set(self.life.failed(reason)[0])
+        await self._end_watch()
+        await asyncio.to_thread(self._close_processes)
+
+    def _close_processes(self) -> None:
+        launched, self._launched = self._launched, None
+        if launched is not None:
+            launched.close()
+        if self._listener is not None:
+            self._listener.close()
+            self._listener = None
+            try:
+                os.unlink(self.socket_path)
+            except FileNotFoundError:
+                pass
+
+    async def _set(self, life: Life) -> None:
+        async with self.changed:
+            self.life = life
+            self.changed.notify_all()
+
+    def summary(self) -> dict[str, Any]:
+        """Return the ETL's line in listings."""
+        return {
+            "id": self.spec.name, "stage": self.life.stage.value, "xaction_id": f"etl-{self._number}",
+            "obj_count": self.counts[0], "in_bytes": self.counts[2], "out_bytes": self.counts[3],
+            "communication": self.spec.communication, "runtime": self.spec.runtime,
+            "sandbox": self.spec.sandbox.value, "isolation": self.spec.isolation.value, "message": self.life.message,
+        }  # fmt: skip
+
+    def details(self) -> dict[str, Any]:
+        """Return everything there is to know about the ETL, its code included."""
+        lock = msgspec.to_builtins(self.environment.lock) if self.environment else None
+        return {
+            "init_msg": {
+                "name": self.spec.name,
+                "communication": self.spec.communication,
+                "init_timeout": f"{self.spec.init_timeout_seconds:g}s",
+                "obj_timeout": f"{self.spec.object_timeout_seconds:g}s",
+                "support_direct_put": False,
+                "runtime": {"image": "", "command": [], "env": [{"name": k, "value": v} for k, v in self.spec.env.items()]},
+            },
+            "obj_errors": [],
+            **self.summary(),
+            "errors": self.counts[1],
+            "code": self.spec.code,
+            "dependencies": self.spec.dependencies,
+            "digest": self.spec.digest(),
+            "lock": lock,
+            "python": self.environment.python if self.environment else "",
+            "environment_reused": self.environment.reused if self.environment else False,
+            "sandbox_layers": self.layers,
+            "sandbox_missing": self.missing,
+        }  # fmt: skip
+
+    async def close(self) -> None:
+        """End everything of this ETL without changing what is wanted of it."""
+        self._cancel.set()
+        await self._end_watch()
+        await asyncio.to_thread(self._close_processes)
+        self.log.close()
+
+
+async def _no_report(stage: str, message: str) -> None:
+    """Nobody waits for this."""
+
+
+def _failure_text(event: dict[str, Any]) -> str:
+    what = {
+        "syntax": "the transform's code does not compile",
+        "import": "an import of the transform failed",
+        "contract": "the transform's code does not do what its communication type needs",
+        "sandbox": "the sandbox cannot be set up on this machine",
+    }.get(str(event.get("reason")), "the transform could not be made ready")
+    return f"{what}: {event.get('traceback') or event.get('message') or ''}".rstrip()

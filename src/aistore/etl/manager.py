@@ -1,0 +1,193 @@
+"""All ETLs of this node, in the controller: their table, what is kept of them on disk, and the verbs on them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+
+from ..errors import AisError, ConflictError, EtlExistsError, EtlNotFoundError
+from ..model.etl import EtlSpec, Stage, check_spec
+from ..model.names import check_etl_name
+from .managed import ManagedEtl, Places, ReportProgress
+
+_log = logging.getLogger("aistore.etl")
+
+FORMAT = 1
+
+
+class KeptEtl(msgspec.Struct, frozen=True):
+    """An ETL as it is kept on disk: ``format`` first, so that a later version can read this one."""
+
+    format: int
+    spec: EtlSpec
+    wanted: bool
+
+
+class Manager:
+    """The controller's verbs on ETLs."""
+
+    def __init__(self, places: Places) -> None:
+        self._places = places
+        self._etls: dict[str, ManagedEtl] = {}
+        self._number = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def verbs(self) -> dict[str, Callable[[dict[str, Any], ReportProgress], Awaitable[Any]]]:
+        """Return the verbs by name, as the link serves them."""
+        return {
+            "etl_init": self._init,
+            "etl_list": self._list,
+            "etl_details": self._details,
+            "etl_find": self._find,
+            "etl_start": self._start,
+            "etl_stop": self._stop,
+            "etl_delete": self._delete,
+            "etl_logs": self._logs,
+            "etl_metrics": self._metrics,
+            "etl_exit_status": self._exit_status,
+            "etl_report": self._report,
+        }
+
+    def load(self) -> None:
+        """Take up the ETLs kept on disk; those that ran are brought up again, in the background."""
+        for entry in sorted(os.listdir(self._places.etls)):
+            if not entry.endswith(".json"):
+                continue
+            path = os.path.join(self._places.etls, entry)
+            try:
+                with open(path, "rb") as file:
+                    kept = msgspec.json.decode(file.read(), type=KeptEtl)
+            except (OSError, msgspec.DecodeError) as error:
+                _log.error("cannot read the ETL in %s, leaving it out: %s", path, error)
+                continue
+            etl = self._add(kept.spec)
+            if kept.wanted:
+                etl.life, _ = etl.life.begin()
+                self._in_background(self._bring_up_again(etl))
+            else:
+                etl.life, _ = etl.life.stop()
+
+    async def _bring_up_again(self, etl: ManagedEtl) -> None:
+        try:
+            await etl.bring_up(_log_progress)
+        except AisError as error:
+            _log.error("etl job %s could not be started: %s", etl.spec.name, error)
+
+    def _in_background(self, work: Any) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _add(self, spec: EtlSpec) -> ManagedEtl:
+        self._number += 1
+        etl = ManagedEtl(spec, self._places, self._number)
+        self._etls[spec.name] = etl
+        return etl
+
+    def _get(self, name: Any) -> ManagedEtl:
+        etl = self._etls.get(check_etl_name(str(name)))
+        if etl is None:
+            raise EtlNotFoundError.of(str(name))
+        return etl
+
+    async def _init(self, arguments: dict[str, Any], report: ReportProgress) -> str:
+        spec = check_spec(msgspec.convert(arguments["spec"], EtlSpec))
+        if spec.name in self._etls:
+            raise EtlExistsError.of(spec.name)
+        etl = self._add(spec)
+        try:
+            await etl.bring_up(report)
+        except BaseException:
+            # What never ran is not kept: its name is free for the next attempt.
+            if self._etls.get(spec.name) is etl:
+                del self._etls[spec.name]
+            await etl.close()
+            etl.log.remove()
+            raise
+        self._keep(etl)
+        return spec.name
+
+    async def _list(self, arguments: dict[str, Any], report: ReportProgress) -> list[dict[str, Any]]:
+        return [etl.summary() for _, etl in sorted(self._etls.items())]
+
+    async def _details(self, arguments: dict[str, Any], report: ReportProgress) -> dict[str, Any]:
+        return self._get(arguments["name"]).details()
+
+    async def _find(self, arguments: dict[str, Any], report: ReportProgress) -> dict[str, Any]:
+        etl = self._get(arguments["name"])
+        await etl.wait_running(float(arguments["wait"]))
+        return {
+            "name": etl.spec.name,
+            "socket_path": etl.socket_path,
+            "object_timeout_seconds": etl.spec.object_timeout_seconds,
+            "output_bytes_max": etl.spec.output_bytes_max,
+        }
+
+    async def _start(self, arguments: dict[str, Any], report: ReportProgress) -> None:
+        etl = self._get(arguments["name"])
+        if etl.life.stage is not Stage.ABORTED:
+            raise ConflictError(f"etl job {etl.spec.name}: can't start during {etl.life.stage.value} stage")
+        await etl.bring_up(report)
+        self._keep(etl)
+
+    async def _stop(self, arguments: dict[str, Any], report: ReportProgress) -> None:
+        etl = self._get(arguments["name"])
+        await etl.stop()
+        self._keep(etl)
+
+    async def _delete(self, arguments: dict[str, Any], report: ReportProgress) -> None:
+        etl = self._get(arguments["name"])
+        await etl.stop()
+        await etl.close()
+        if self._etls.get(etl.spec.name) is etl:
+            del self._etls[etl.spec.name]
+        try:
+            os.unlink(self._path(etl))
+        except FileNotFoundError:
+            pass
+        etl.log.remove()
+
+    async def _logs(self, arguments: dict[str, Any], report: ReportProgress) -> str:
+        return self._get(arguments["name"]).log.tail(1 << 20)
+
+    async def _metrics(self, arguments: dict[str, Any], report: ReportProgress) -> dict[str, Any]:
+        objects, errors, in_bytes, out_bytes = self._get(arguments["name"]).counts
+        return {"obj_count": objects, "errors": errors, "in_bytes": in_bytes, "out_bytes": out_bytes}
+
+    async def _exit_status(self, arguments: dict[str, Any], report: ReportProgress) -> int | None:
+        return await self._get(arguments["name"]).exit_status(int(arguments["pid"]))
+
+    async def _report(self, arguments: dict[str, Any], report: ReportProgress) -> None:
+        for name, counts in arguments["counts"].items():
+            etl = self._etls.get(name)
+            if etl is not None:
+                etl.counts = [have + more for have, more in zip(etl.counts, counts, strict=True)]
+
+    def _path(self, etl: ManagedEtl) -> str:
+        return os.path.join(self._places.etls, f"{etl.spec.name}.json")
+
+    def _keep(self, etl: ManagedEtl) -> None:
+        """Write an ETL aside and put it in place, so that a crash leaves the old file or the new one."""
+        path = self._path(etl)
+        kept = KeptEtl(FORMAT, etl.spec, etl.life.wanted)
+        with open(path + ".new", "wb") as file:
+            file.write(msgspec.json.encode(kept))
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(path + ".new", path)
+
+    async def close(self) -> None:
+        """End every transform; what is wanted of each stays as it is kept."""
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*(etl.close() for etl in self._etls.values()))
+
+
+async def _log_progress(stage: str, message: str) -> None:
+    _log.info("%s %s", stage, message)

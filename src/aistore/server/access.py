@@ -1,0 +1,66 @@
+"""Who may do what: the token, and the guard against web pages that post to a laptop's store."""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+from urllib.parse import urlsplit
+
+from ..errors import ForbiddenError, UnauthorizedError
+from ..settings import ServeSettings
+from .request import Request
+
+_READ_ONLY = ("GET", "HEAD", "OPTIONS")
+_WITHOUT_TOKEN = ("/v1/health", "/health")
+
+
+def is_loopback(host: str) -> bool:
+    """Say whether ``host`` (a name or an address, without a port) can only mean this machine."""
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def _host_of(authority: str) -> str:
+    return (urlsplit(f"//{authority}").hostname or "").lower()
+
+
+class Access:
+    """Decides whether a request may go on; raises UnauthorizedError or ForbiddenError."""
+
+    def __init__(self, settings: ServeSettings) -> None:
+        self._token = settings.token.encode()
+        self._allowed_hosts = {host.lower() for host in settings.allowed_hosts}
+        self._on_loopback = is_loopback(settings.host)
+
+    def check(self, request: Request) -> None:
+        """Raise unless ``request`` carries the token (where there is one) and comes from no foreign web page."""
+        if self._token and request.path not in _WITHOUT_TOKEN:
+            given = request.headers.get("authorization", "")
+            if not hmac.compare_digest(given.encode(), b"Bearer " + self._token):
+                raise UnauthorizedError("token required", hint="set AIS_AUTHN_TOKEN to the store's token")
+        if request.method not in _READ_ONLY:
+            self._check_browser(request)
+
+    def _check_browser(self, request: Request) -> None:
+        """Refuse changing requests that a web page of another site made a browser send.
+
+        A browser cannot be made to leave these headers out, and programs do not send the first two. The host is
+        checked only on loopback: there, a name that is not this machine's means that a web page's own name was
+        pointed at 127.0.0.1.
+        """
+        headers = request.headers
+        host = _host_of(headers.get("host", ""))
+        if headers.get("sec-fetch-site") in ("cross-site", "same-site"):
+            raise ForbiddenError("a web page of another site may not change this store")
+        origin = headers.get("origin")
+        if origin and urlsplit(origin).netloc.lower() != headers.get("host", "").lower():
+            raise ForbiddenError(f"origin {origin!r} may not change this store")
+        if self._on_loopback and host and not is_loopback(host) and host not in self._allowed_hosts:
+            raise ForbiddenError(
+                f"host {host!r} is not this machine, so this request may come from a web page",
+                hint=f"use 127.0.0.1 or localhost, or start the store with --allow-host {host}",
+            )

@@ -1,0 +1,67 @@
+"""The controller process: the life of transforms and the store's housekeeping; nothing of the data path.
+
+``python -m aistore.server.controller - <lifeline fd> <ready fd>``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+import threading
+import time
+
+from ..etl.managed import Places
+from ..etl.manager import Manager
+from ..settings import ProcessSettings
+from ..storage.local.reclaim import Reclaimer
+from .error_replies import as_ais_error
+from .link import serve_verbs
+from .process import configure_log, end_with_parent, read_settings, say_ready, stop_on_signals
+
+_log = logging.getLogger("aistore.controller")
+
+_HOUSEKEEPING_SECONDS = 2.0
+
+
+def _keep_house(settings: ProcessSettings, stop: threading.Event) -> None:
+    """Remove what is not needed any more and recover what dead processes left, a bounded step at a time."""
+    reclaimer = Reclaimer(settings.serve.data)
+    try:
+        while not stop.is_set():
+            try:
+                more = reclaimer.step(time.time())
+            except Exception:  # housekeeping must not end because one step failed
+                _log.exception("a housekeeping step failed")
+                more = False
+            stop.wait(0.01 if more else _HOUSEKEEPING_SECONDS)
+    finally:
+        reclaimer.close()
+
+
+async def _run(settings: ProcessSettings, ready: int) -> None:
+    stop = stop_on_signals()
+    manager = Manager(Places(settings.serve.data, settings.runtime, settings.serve.limits.etl_queue))
+    server = await serve_verbs(settings.controller_socket, manager.verbs(), as_ais_error)
+    manager.load()
+    house_stop = threading.Event()
+    house = threading.Thread(target=_keep_house, args=(settings, house_stop), name="housekeeping")
+    house.start()
+    say_ready(ready)
+    await stop.wait()
+    server.close()
+    await manager.close()
+    house_stop.set()
+    await asyncio.to_thread(house.join)
+
+
+def main() -> None:
+    """Run until told to stop, or until the supervisor ends."""
+    lifeline, ready = (int(argument) for argument in sys.argv[2:4])
+    configure_log("controller")
+    end_with_parent(lifeline)
+    asyncio.run(_run(read_settings(), ready))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""One module per noun: parse the request, call the engine, a transform or the controller, return a reply."""

@@ -1,0 +1,137 @@
+"""The cluster as clients see it: health, the cluster map, node status."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING, Any
+
+import xxhash
+
+from ... import __version__
+from ...errors import BadRequestError, NotFoundError, NotSupportedError
+from ...wire import headers as names
+from ..replies import Empty, Reply, json_reply
+from ..request import Request
+
+if TYPE_CHECKING:
+    from ..app import Store
+
+#: Seed of a node's placement digest, by the field's formula: XXH64 of the node's id with this seed.
+DIGEST_SEED = 1103515245
+
+
+async def health(store: Store, request: Request, rest: str) -> Reply:
+    """Say that this node answers, and for how long it has."""
+    uptime = str(time.time_ns() - store.settings.started_ns)
+    return Empty([(names.CLUSTER_UPTIME, uptime), (names.NODE_UPTIME, uptime)])
+
+
+def _node(store: Store, request: Request, kind: str) -> dict[str, Any]:
+    """Return one node's description. Its address is the one that the client used, so it works through forwarding."""
+    authority = request.headers.get("host") or f"127.0.0.1:{store.settings.port}"
+    host, _, port = authority.rpartition(":")
+    if not host or not port.isdecimal():
+        host, port = authority, "80"
+    net = {
+        "node_ip_addr": host, "node_hostname": host, "daemon_port": port, "direct_url": f"http://{authority}",
+    }  # fmt: skip
+    node_id = f"{kind[0]}{store.settings.node_id}"
+    return {
+        "daemon_id": node_id, "daemon_type": kind, "public_net": net, "intra_control_net": net, "intra_data_net": net,
+        "flags": 0, "id_digest": xxhash.xxh64_intdigest(node_id.encode(), seed=DIGEST_SEED),
+    }  # fmt: skip
+
+
+def _cluster_map(store: Store, request: Request) -> dict[str, Any]:
+    proxy, target = _node(store, request, "proxy"), _node(store, request, "target")
+    created = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(store.settings.started_ns / 1e9))
+    return {
+        "tmap": {target["daemon_id"]: target}, "pmap": {proxy["daemon_id"]: proxy}, "proxy_si": proxy,
+        "uuid": store.settings.node_id, "creation_time": created, "version": "1", "ext": None,
+    }  # fmt: skip
+
+
+def _node_status(store: Store, request: Request) -> dict[str, Any]:
+    disk = os.statvfs(store.settings.serve.data)
+    total, available = disk.f_blocks * disk.f_frsize, disk.f_bavail * disk.f_frsize
+    used = total - disk.f_bfree * disk.f_frsize
+    percent = round(100 * used / max(1, used + available))
+    memory = _memory()
+    return {
+        "snode": _node(store, request, "target"),
+        "tracker": {},
+        "capacity": {
+            "mountpaths": {
+                store.settings.serve.data: {"used": str(used), "avail": str(available), "pct_used": percent}
+            },
+            "pct_max": percent, "pct_avg": percent, "pct_min": percent,
+            "total_used": str(used), "total_avail": str(available), "cs_err": "",
+        },
+        "sys_info": {
+            "mem_used": memory["MemTotal"] - memory["MemAvailable"],
+            "mem_avail": memory["MemAvailable"],
+            "pct_mem_used": round(100 * (1 - memory["MemAvailable"] / max(1, memory["MemTotal"])), 2),
+            "pct_cpu_used": round(100 * os.getloadavg()[0] / (os.cpu_count() or 1), 2),
+            "load_avg": {"one": os.getloadavg()[0], "five": os.getloadavg()[1], "fifteen": os.getloadavg()[2]},
+        },
+        "smap_version": "1",
+        "status": "online",
+        "deployment": "pyaistore",
+        "ais_version": __version__,
+        "build_time": "",
+        "uptime_ns": time.time_ns() - store.settings.started_ns,
+        "k8s_pod_name": "",
+        "cluster": {},
+    }  # fmt: skip
+
+
+def _memory() -> dict[str, int]:
+    """Return MemTotal and MemAvailable in bytes; zeros where the system has no /proc/meminfo."""
+    memory = {"MemTotal": 0, "MemAvailable": 0}
+    try:
+        with open("/proc/meminfo", encoding="ascii") as lines:
+            for line in lines:
+                key, _, value = line.partition(":")
+                if key in memory:
+                    memory[key] = int(value.split()[0]) * 1024
+    except OSError:
+        pass
+    return memory
+
+
+async def query(store: Store, request: Request, rest: str) -> Reply:
+    """Answer ``what=`` of ``/v1/daemon`` and ``/v1/cluster``."""
+    what = request.query.get("what", "")
+    if what == "smap":
+        return json_reply(_cluster_map(store, request))
+    if what == "snode":
+        return json_reply(_node(store, request, "target"))
+    if what in ("node_status", "node_stats", "sysinfo", "mountpaths", "disk"):
+        return json_reply(_node_status(store, request))
+    if what in ("status_all", "running_all"):
+        return json_reply([])  # no jobs exist yet, and a client's question whether any run has this answer
+    if what in ("cluster_config", "config"):
+        auth = {"enabled": bool(store.settings.serve.token), "intra_cluster": {"enabled": False}}
+        return json_reply({"auth": auth, "uuid": store.settings.node_id})
+    if what == "software_version":
+        return json_reply({"version": __version__, "build_time": ""})
+    if what:
+        raise NotSupportedError(
+            f"what={what!r} is not supported by this store", hint="use what=smap or what=node_status"
+        )
+    raise BadRequestError("the query has no what=", hint="for example /v1/daemon?what=smap")
+
+
+async def reverse(store: Store, request: Request, rest: str) -> Reply:
+    """Answer for a node named by header: there is one, so any of its two ids is answered here."""
+    node_id = request.headers.get(names.NODE_ID, "")
+    if node_id[1:] != store.settings.node_id:
+        raise NotFoundError(f"no such node: {node_id!r}", hint="the cluster map has the ids (what=smap)")
+    return await query(store, request, rest)
+
+
+async def action(store: Store, request: Request, rest: str) -> Reply:
+    """Refuse cluster actions: jobs and settings over the wire are not there yet."""
+    await request.body(store.limits.control_body_bytes_max)
+    raise NotSupportedError("cluster actions are not supported by this store")

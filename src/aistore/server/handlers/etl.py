@@ -1,0 +1,141 @@
+"""Transforms: ``/v1/etl``, in the spellings of today and of 2021."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import secrets
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from ...errors import AisError, BadRequestError, NotFoundError, NotSupportedError
+from ...model.etl import EtlSpec, Isolation, Sandbox, check_spec, parse_duration
+from ...model.names import check_etl_name
+from ...wire.messages import EtlInitCode, Progress, decode_json, lower_keys
+from ..error_replies import as_ais_error, error_body
+from ..replies import Empty, Reply, Stream, json_reply, text_reply
+from ..request import Request
+
+if TYPE_CHECKING:
+    from ..app import Store
+
+NDJSON = "application/x-ndjson"
+
+
+async def get(store: Store, request: Request, rest: str) -> Reply:
+    """List the ETLs, or return the details, logs, health or metrics of one."""
+    parts = rest.strip("/").split("/")
+    if parts in ([""], ["list"]):
+        return json_reply(await store.controller.call("etl_list"))
+    if parts[0] in ("logs", "health") and len(parts) > 1:  # the order of 2021
+        parts = [parts[1], parts[0], *parts[2:]]
+    name, what = parts[0], parts[1] if len(parts) > 1 else ""
+    if what == "":
+        return json_reply(await store.controller.call("etl_details", name=name))
+    if what == "logs":
+        text = await store.controller.call("etl_logs", name=name)
+        logs = base64.b64encode(text.encode()).decode()
+        return json_reply([{"target_id": store.settings.node_id, "logs": logs}])
+    if what == "health":
+        details = await store.controller.call("etl_details", name=name)
+        return json_reply([{"target_id": store.settings.node_id, "health_status": details["stage"]}])
+    if what == "metrics":
+        metrics = await store.controller.call("etl_metrics", name=name)
+        return json_reply([{"target_id": store.settings.node_id, **metrics}])
+    raise NotFoundError(f"no such ETL query: {what!r}", hint="expected logs, health or metrics")
+
+
+async def post(store: Store, request: Request, rest: str) -> Reply:
+    """Make an ETL from code (2021), or start or stop one."""
+    parts = rest.strip("/").split("/")
+    body = await request.body(store.limits.control_body_bytes_max)
+    if parts in (["init_code"], ["build"]):
+        return await _init_code(store, request, body)
+    if parts in (["init_spec"], ["init"]):
+        raise NotSupportedError(
+            "an ETL from a pod specification is not supported by this store",
+            hint="use `ais etl init code` (POST /v1/etl/init_code)",
+        )
+    if len(parts) == 2 and parts[1] in ("start", "stop"):
+        await store.controller.call(f"etl_{parts[1]}", name=parts[0])
+        return Empty()
+    raise NotFoundError(f"no such ETL action: {rest!r}", hint="expected init_code, <name>/start or <name>/stop")
+
+
+async def put(store: Store, request: Request, rest: str) -> Reply:
+    """Refuse an ETL from an image or a class payload."""
+    await request.body(store.limits.control_body_bytes_max)
+    raise NotSupportedError(
+        "an ETL from a container image is not supported by this store",
+        hint="use `ais etl init code` (POST /v1/etl/init_code)",
+    )
+
+
+async def delete(store: Store, request: Request, rest: str) -> Reply:
+    """Delete an ETL; ``DELETE /v1/etl/stop/<name>`` stops one, as in 2021."""
+    parts = rest.strip("/").split("/")
+    if parts[0] == "stop" and len(parts) == 2:
+        await store.controller.call("etl_stop", name=parts[1])
+        return Empty()
+    if len(parts) != 1 or not parts[0]:
+        raise NotFoundError(f"no such ETL: {rest!r}")
+    await store.controller.call("etl_delete", name=parts[0])
+    return Empty()
+
+
+async def _init_code(store: Store, request: Request, body: bytes) -> Reply:
+    spec = check_spec(spec_from_message(body))
+    if NDJSON in request.headers.get("accept", ""):
+        return Stream(_init_events(store, spec, request), media_type=NDJSON)
+    return text_reply(await store.controller.call("etl_init", spec=msgspec.to_builtins(spec)))
+
+
+async def _init_events(store: Store, spec: EtlSpec, request: Request) -> AsyncIterator[bytes]:
+    """Yield one JSON line per stage, then one with the name or the error."""
+    try:
+        async for kind, value in store.controller.stream("etl_init", spec=msgspec.to_builtins(spec)):
+            event = Progress(name=value) if kind == "result" else Progress(stage=value[0], message=value[1])
+            yield msgspec.json.encode(event) + b"\n"
+    except Exception as error:  # the reply has begun, so the error is its last line
+        ours: AisError = as_ais_error(error)
+        text = error_body(ours, method=request.method, path=request.path, node=store.settings.node_id)
+        yield msgspec.json.encode(Progress(error=text)) + b"\n"
+
+
+def spec_from_message(body: bytes) -> EtlSpec:
+    """Return the specification in an ``init_code`` message; raises BadRequestError for what it cannot be."""
+    fields = lower_keys(decode_json(body))
+    try:
+        message = msgspec.convert(fields, EtlInitCode)
+    except msgspec.ValidationError as error:
+        raise BadRequestError(f"the init message cannot be read: {error}") from error
+    name = message.name or message.id or f"etl-{secrets.token_hex(4)}"
+    try:
+        isolation, sandbox = Isolation(message.isolation), Sandbox(message.sandbox)
+    except ValueError as error:
+        raise BadRequestError(str(error), hint="isolation is warm or fork, sandbox is on or off") from error
+    times: dict[str, Any] = {}
+    if message.wait_timeout:
+        times["init_timeout_seconds"] = parse_duration(message.wait_timeout)
+    if message.obj_timeout:
+        times["object_timeout_seconds"] = parse_duration(message.obj_timeout)
+    return EtlSpec(
+        name=check_etl_name(name),
+        code=_decode_text(message.code, "code"),
+        dependencies=_decode_text(message.dependencies, "dependencies"),
+        runtime=message.runtime,
+        communication=message.communication_type,
+        isolation=isolation,
+        sandbox=sandbox,
+        workers=message.workers,
+        **times,
+    )
+
+
+def _decode_text(text: str, what: str) -> str:
+    try:
+        return base64.b64decode(text, validate=True).decode()
+    except (binascii.Error, UnicodeDecodeError, ValueError) as error:
+        raise BadRequestError(f"the {what} of the ETL must be UTF-8 text in base64: {error}") from error

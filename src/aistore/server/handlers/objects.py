@@ -1,0 +1,284 @@
+"""Objects: GET, HEAD, PUT, DELETE, PATCH of ``/v1/objects/<bucket>/<name>``."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING
+
+from ...errors import BadRequestError, BucketNotFoundError, ClientGoneError, NotSupportedError, ObjectNotFoundError
+from ...model.names import check_bucket_name, check_object_name, check_provider
+from ...model.objects import ByteRange, Checksum, ObjectInfo, PutOptions, parse_range
+from ...storage.engine import Reading, Staging
+from ...wire import headers as names
+from ...wire.messages import decode_action
+from ..replies import Bytes, Empty, Headers, Pieces, Reply
+from ..request import Request
+
+if TYPE_CHECKING:
+    from ..app import Store
+
+#: Query parameters that ask for something this store does not do; silently ignoring one would answer wrongly.
+_NOT_SUPPORTED_GET = ("archpath", "archregx", "archmime", "etl_pipeline")
+_NOT_SUPPORTED_PUT = ("append_type", "append_handle", "object_to", "archpath", "uploadId", "partNumber")
+
+_HEAD_PROPS = frozenset(
+    "name size checksum atime version copies ec custom location chunked last-modified etag cached status".split()
+)
+
+
+def split_path(rest: str) -> tuple[str, str]:
+    """Return bucket and object name of ``<bucket>/<name>``; raises BadRequestError where there is no name."""
+    bucket, separator, name = rest.partition("/")
+    if not separator or not name:
+        raise BadRequestError(
+            f"the path names no object: {rest[:200]!r}", hint="expected /v1/objects/<bucket>/<object>"
+        )
+    return bucket, name
+
+
+def _checked_path(request: Request, rest: str) -> tuple[str, str]:
+    bucket, name = split_path(rest)
+    check_provider(request.query.get("provider", ""))
+    return check_bucket_name(bucket), check_object_name(name)
+
+
+def _refuse(request: Request, parameters: tuple[str, ...]) -> None:
+    for parameter in parameters:
+        if request.query.get(parameter):
+            raise NotSupportedError(f"the parameter {parameter!r} is not supported by this store")
+
+
+def etl_of(request: Request) -> str:
+    """Return the ETL that a read goes through: ``etl_name=``, or ``uuid=`` as it was spelt in 2021."""
+    return request.query.get("etl_name") or request.query.get("uuid") or ""
+
+
+async def get(store: Store, request: Request, rest: str) -> Reply:
+    """Read an object, or a range of it, or what a transform makes of it."""
+    bucket, name = split_path(rest)
+    if request.query:
+        check_provider(request.query.get("provider", ""))
+        _refuse(request, _NOT_SUPPORTED_GET)
+        etl = etl_of(request)
+        if etl:
+            return await _get_transformed(store, request, etl, bucket, name)
+    reading = open_object(store, bucket, name)
+    try:
+        info = reading.info
+        headers = names.info_headers(info)
+        headers.append(("accept-ranges", "bytes"))
+        wanted = request.headers.get("range")
+        if wanted is None:
+            return await _send_part(store, reading, ByteRange(0, info.size), headers, 200)
+        part = parse_range(wanted, info.size)
+        headers.append(("content-range", f"bytes {part.start}-{part.start + part.length - 1}/{info.size}"))
+        return await _send_part(store, reading, part, headers, 206)
+    except BaseException:
+        reading.close()
+        raise
+
+
+def open_object(store: Store, bucket: str, name: str) -> Reading:
+    """Open an object; a name that no object can have is a bad request rather than a missing object."""
+    try:
+        return store.engine.get(bucket, name)
+    except ObjectNotFoundError:
+        check_object_name(name)
+        raise
+    except BucketNotFoundError:
+        check_bucket_name(bucket)
+        raise
+
+
+async def _send_part(store: Store, reading: Reading, part: ByteRange, headers: Headers, status: int) -> Reply:
+    """Return a small part as bytes (read at once if it is cached, else in a thread), a large one in pieces."""
+    piece = store.limits.piece_bytes
+    if part.length > piece:
+        return Pieces(
+            reading.read, part.start, part.length, headers,
+            threads=store.threads, close=reading.close, piece_bytes=piece, status=status,
+        )  # fmt: skip
+    data = reading.read_cached(part.start, part.length)
+    if data is None:
+        data = await store.in_thread(reading.read, part.start, part.length)
+    reading.close()
+    return Bytes(data, headers, status=status)
+
+
+async def _get_transformed(store: Store, request: Request, etl: str, bucket: str, name: str) -> Reply:
+    if request.headers.get("range"):
+        raise BadRequestError("a range of a transformed object cannot be read", hint="leave the Range header out")
+    reading = open_object(store, bucket, name)
+    await request.body(store.limits.control_body_bytes_max)  # so that what comes next can only be a disconnect
+    result = await store.dispatcher.transform(
+        etl, reading, request.query.get("etl_args", ""), gone=request.disconnected
+    )
+    if result.data is not None:
+        return Bytes(result.data)
+    return Pieces(
+        result.read, 0, result.size, (), threads=store.threads, close=result.close, piece_bytes=store.limits.piece_bytes
+    )
+
+
+async def head(store: Store, request: Request, rest: str) -> Reply:
+    """Describe an object. Without ``props=`` everything (the older form), with it only what was asked for."""
+    bucket, name = split_path(rest)
+    if request.query:
+        check_provider(request.query.get("provider", ""))
+        if etl_of(request):
+            raise BadRequestError(
+                "HEAD of a transformed object is not possible", hint="GET it, or HEAD it without the ETL"
+            )
+    try:
+        info = store.engine.head(bucket, name)
+    except (ObjectNotFoundError, BucketNotFoundError):
+        check_object_name(name)
+        raise
+    props = request.query.get("props")
+    headers = _all_props(store, info) if props is None else _some_props(store, info, props)
+    return Empty(headers, length=info.size)
+
+
+def _location(store: Store) -> str:
+    return f"t[{store.settings.node_id}]:mp[{store.settings.serve.data}]"
+
+
+def _all_props(store: Store, info: ObjectInfo) -> list[tuple[str, str]]:
+    return [
+        *names.info_headers(info),
+        (names.NAME, _header_text(info.name)),
+        (names.BUCKET_NAME, info.bucket),
+        (names.BUCKET_PROVIDER, "ais"),
+        (names.LOCATION, _header_text(_location(store))),
+        (names.PRESENT, "true"),
+        ("accept-ranges", "bytes"),
+        ("content-type", "application/octet-stream"),
+    ]
+
+
+def _some_props(store: Store, info: ObjectInfo, props: str) -> list[tuple[str, str]]:
+    wanted = {prop for prop in props.split(",") if prop}
+    unknown = wanted - _HEAD_PROPS
+    if unknown:
+        raise BadRequestError(
+            f"unknown props {sorted(unknown)}", hint="expected some of: " + ",".join(sorted(_HEAD_PROPS))
+        )
+    headers = [(names.PRESENT, "true")]
+    if "name" in wanted:
+        headers += [
+            (names.NAME, _header_text(info.name)),
+            (names.BUCKET_NAME, info.bucket),
+            (names.BUCKET_PROVIDER, "ais"),
+        ]
+    if "checksum" in wanted:
+        headers += [(names.CHECKSUM_TYPE, info.checksum.type), (names.CHECKSUM_VALUE, info.checksum.value)]
+    if "atime" in wanted:
+        headers.append((names.ATIME, str(info.created_ns)))
+    if "version" in wanted:
+        headers.append((names.VERSION, str(info.version)))
+    if "custom" in wanted and info.custom:
+        headers.append((names.CUSTOM, names.encode_custom(info.custom)))
+    if "location" in wanted:
+        headers.append((names.LOCATION, _header_text(_location(store))))
+    if "last-modified" in wanted:
+        headers.append(("last-modified", names.http_date(info.created_ns)))
+    if "etag" in wanted:
+        headers.append(("etag", f'"{info.checksum.value}"'))
+    return headers
+
+
+def _header_text(text: str) -> str:
+    """Return ``text`` as a header can carry it: UTF-8 bytes as Latin-1, control characters escaped."""
+    if not text.isprintable():
+        text = text.encode("unicode_escape").decode()
+    return text.encode().decode("latin-1")
+
+
+async def put(store: Store, request: Request, rest: str) -> Reply:
+    """Write an object from the body: whole in one step when it is small, staged piece by piece when it is not."""
+    _refuse(request, _NOT_SUPPORTED_PUT)
+    if etl_of(request):
+        raise NotSupportedError("PUT through an ETL is not supported by this store")
+    bucket, name = _checked_path(request, rest)
+    options = put_options(request)
+    length = request.content_length
+    if length is not None and length <= store.limits.piece_bytes:
+        store.engine.head_bucket(bucket)
+        data = await request.body(length)
+        if len(data) != length:
+            raise ClientGoneError
+        info = await store.done(store.engine.put(bucket, name, data, options))
+    else:
+        info = await _put_staged(store, request, bucket, name, options)
+    return Empty(names.info_headers(info))
+
+
+async def _put_staged(store: Store, request: Request, bucket: str, name: str, options: PutOptions) -> ObjectInfo:
+    staging = await store.in_thread(functools.partial(store.engine.stage, bucket, name, options))
+    try:
+        await _write_body(store, request, staging)
+        return await store.done(staging.commit())
+    except BaseException:
+        await store.in_thread(staging.abort)
+        raise
+
+
+async def _write_body(store: Store, request: Request, staging: Staging) -> None:
+    """Write the body in pieces of about the size that is worth a thread hop."""
+    pending: list[bytes] = []
+    size = total = 0
+    async for chunk in request.chunks():
+        pending.append(chunk)
+        size += len(chunk)
+        if size >= store.limits.piece_bytes:
+            await store.in_thread(staging.write, b"".join(pending))
+            total += size
+            pending, size = [], 0
+    if pending:
+        await store.in_thread(staging.write, b"".join(pending))
+        total += size
+    if request.content_length not in (None, total):
+        raise ClientGoneError
+
+
+def put_options(request: Request) -> PutOptions:
+    """Read what a PUT says about its bytes from its headers."""
+    headers = request.headers
+    kind, value = headers.get(names.CHECKSUM_TYPE, ""), headers.get(names.CHECKSUM_VALUE, "")
+    if bool(kind) != bool(value) and kind != "none":
+        raise BadRequestError(f"{names.CHECKSUM_TYPE} and {names.CHECKSUM_VALUE} must come together")
+    expected = (Checksum(kind.lower(), value.lower()),) if kind and kind != "none" else ()
+    custom = names.check_custom(names.decode_custom([headers[names.CUSTOM]])) if names.CUSTOM in headers else {}
+    if_version = None
+    if "if-none-match" in headers:
+        if headers["if-none-match"].strip() != "*":
+            raise BadRequestError("if-none-match of a PUT can only be *")
+        if_version = 0
+    return PutOptions(custom=custom, expected=expected, if_version=if_version)
+
+
+async def delete(store: Store, request: Request, rest: str) -> Reply:
+    """Delete an object."""
+    bucket, name = _checked_path(request, rest)
+    body = await request.body(store.limits.control_body_bytes_max)
+    if body.strip() and decode_action(body).verb.startswith("evict"):
+        raise NotSupportedError("evict is for remote buckets, which this store does not have")
+    await store.done(store.engine.delete(bucket, name))
+    return Empty()
+
+
+async def patch(store: Store, request: Request, rest: str) -> Reply:
+    """Set custom metadata: merged into what is there, or replacing it with ``set-new-custom=true``."""
+    bucket, name = _checked_path(request, rest)
+    value = decode_action(await request.body(store.limits.control_body_bytes_max), action_optional=True).value
+    if not isinstance(value, dict):
+        raise BadRequestError("custom metadata must be a JSON object of strings")
+    custom = names.check_custom(value)
+    await store.done(store.engine.set_custom(bucket, name, custom, replace=request.flag("set-new-custom")))
+    return Empty()
+
+
+async def post(store: Store, request: Request, rest: str) -> Reply:
+    """Answer the object actions of the field, none of which this store has yet."""
+    body = await request.body(store.limits.control_body_bytes_max)
+    raise NotSupportedError(f"object action {decode_action(body).action!r} is not supported by this store")

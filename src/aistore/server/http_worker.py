@@ -1,0 +1,44 @@
+"""An HTTP worker process: ``python -m aistore.server.http_worker <listen fd> <lifeline fd> <ready fd>``."""
+
+from __future__ import annotations
+
+import functools
+import socket
+import sys
+
+import uvloop
+
+from ..settings import ProcessSettings
+from ..storage.local.engine import LocalEngine
+from .app import App, Store
+from .asgi import serve
+from .process import configure_log, end_with_parent, read_settings, say_ready, stop_on_signals
+
+
+async def _run(settings: ProcessSettings, listener: socket.socket, ready: int) -> None:
+    stop = stop_on_signals()
+    store = Store(settings, LocalEngine(settings.serve.data))
+    try:
+        await serve(
+            App(store),
+            listener,
+            stop,
+            functools.partial(say_ready, ready),
+            settings.serve.limits.connections_per_worker,
+        )
+    finally:
+        store.close()
+
+
+def main() -> None:
+    """Run until told to stop, or until the supervisor ends."""
+    listen, lifeline, ready = (int(argument) for argument in sys.argv[1:4])
+    configure_log("http")
+    end_with_parent(lifeline)
+    settings = read_settings()
+    with socket.socket(fileno=listen) as listener:
+        uvloop.run(_run(settings, listener, ready))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,61 @@
+"""What every process of the store does at its start and end: signals, its parent's death, its log."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import logging
+import os
+import signal
+import sys
+import threading
+
+from ..settings import ProcessSettings
+
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+def read_settings() -> ProcessSettings:
+    """Read this process's settings from standard input: they hold a token, which no command line should show."""
+    return ProcessSettings.decode(sys.stdin.buffer.read())
+
+
+def configure_log(name: str) -> None:
+    """Log to standard error, one line per event."""
+    logging.basicConfig(
+        stream=sys.stderr,
+        level=logging.WARNING,
+        format=f"%(asctime)s {name}[%(process)d] %(levelname)s %(name)s: %(message)s",
+    )
+
+
+def end_with_parent(lifeline: int) -> None:
+    """Make sure this process ends when its supervisor does, however it ends.
+
+    ``lifeline`` is the read end of a pipe whose write end only the supervisor holds: end of file means that it is
+    gone. On Linux the kernel's parent-death signal does the same sooner.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+    def wait() -> None:
+        while os.read(lifeline, 1):
+            pass
+        os._exit(1)
+
+    threading.Thread(target=wait, name="lifeline", daemon=True).start()
+
+
+def stop_on_signals() -> asyncio.Event:
+    """Return an event that SIGTERM and SIGINT set."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    return stop
+
+
+def say_ready(descriptor: int) -> None:
+    """Tell the supervisor that this process does its work now."""
+    os.write(descriptor, b"1")
+    os.close(descriptor)

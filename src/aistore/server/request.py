@@ -1,0 +1,104 @@
+"""One HTTP request as handlers see it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any
+from urllib.parse import parse_qsl, unquote_to_bytes
+
+from ..errors import BadRequestError, ClientGoneError, TooLargeError
+
+Receive = Callable[[], Awaitable[Mapping[str, Any]]]
+
+
+class Request:
+    """Method, path, query, headers and body of one request.
+
+    ``path`` is percent-decoded exactly once, so an object name may hold any character. Header names are lower case.
+    """
+
+    __slots__ = ("_headers", "_query", "_receive", "_scope", "method", "path")
+
+    def __init__(self, scope: Mapping[str, Any], receive: Receive) -> None:
+        self._scope = scope
+        self._receive = receive
+        self._headers: dict[str, str] | None = None
+        self._query: dict[str, str] | None = None
+        self.method: str = scope["method"]
+        raw: bytes = scope["raw_path"]
+        try:
+            self.path = (unquote_to_bytes(raw) if b"%" in raw else raw).decode()
+        except UnicodeDecodeError as error:
+            self.path = raw.decode("ascii", "backslashreplace")
+            raise BadRequestError(f"path {self.path!r} is not UTF-8 after percent-decoding") from error
+
+    @property
+    def client(self) -> str:
+        """Address and port of the client."""
+        peer = self._scope.get("client")
+        return f"{peer[0]}:{peer[1]}" if peer else ""
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The headers; of one that is repeated, the values joined with commas."""
+        if self._headers is None:
+            headers: dict[str, str] = {}
+            for name, value in self._scope["headers"]:
+                key, text = name.decode("latin-1"), value.decode("latin-1")
+                headers[key] = f"{headers[key]}, {text}" if key in headers else text
+            self._headers = headers
+        return self._headers
+
+    @property
+    def query(self) -> Mapping[str, str]:
+        """The query parameters; of one that is repeated, the last value."""
+        if self._query is None:
+            text = self._scope["query_string"]
+            try:
+                self._query = (
+                    dict(parse_qsl(text.decode("ascii"), keep_blank_values=True, errors="strict")) if text else {}
+                )
+            except (UnicodeDecodeError, ValueError) as error:
+                raise BadRequestError(f"query {text[:200]!r} cannot be read: {error}") from error
+        return self._query
+
+    def flag(self, name: str) -> bool:
+        """Return a boolean query parameter; clients write ``true`` and ``True``."""
+        return self.query.get(name, "").lower() in ("true", "1", "yes")
+
+    @property
+    def content_length(self) -> int | None:
+        """Length of the body as announced, None if it is chunked or absent."""
+        text = self.headers.get("content-length")
+        if text is None:
+            return None
+        if not text.isdecimal() or len(text) > 19:
+            raise BadRequestError(f"content-length {text[:64]!r} is not a length")
+        return int(text)
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """Yield the body piece by piece; raises ClientGoneError when it ends before it is whole."""
+        more = True
+        while more:
+            message = await self._receive()
+            if message["type"] != "http.request":
+                raise ClientGoneError
+            more = message.get("more_body", False)
+            if message["body"]:
+                yield message["body"]
+
+    async def body(self, limit: int) -> bytes:
+        """Return the whole body; raises TooLargeError beyond ``limit`` bytes."""
+        pieces: list[bytes] = []
+        size = 0
+        async for piece in self.chunks():
+            size += len(piece)
+            if size > limit:
+                raise TooLargeError(f"the request body is larger than {limit} bytes")
+            pieces.append(piece)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    async def disconnected(self) -> None:
+        """Return when the client has gone. Only after the body was read."""
+        while (await self._receive())["type"] != "http.disconnect":
+            pass

@@ -1,0 +1,82 @@
+"""Method and path to handler."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+from ..errors import MethodNotAllowedError, NotFoundError, NotSupportedError
+from .handlers import batch, buckets, cluster, etl, objects
+from .replies import Reply
+from .request import Request
+
+if TYPE_CHECKING:
+    from .app import Store
+
+#: A handler gets what stands behind its prefix, undivided.
+Handler = Callable[["Store", Request, str], Awaitable[Reply]]
+
+_ROUTES: dict[str, dict[str, Handler]] = {
+    "objects": {
+        "GET": objects.get,
+        "HEAD": objects.head,
+        "PUT": objects.put,
+        "DELETE": objects.delete,
+        "PATCH": objects.patch,
+        "POST": objects.post,
+    },
+    "buckets": {
+        "GET": buckets.get,
+        "HEAD": buckets.head,
+        "POST": buckets.post,
+        "DELETE": buckets.delete,
+        "PATCH": buckets.patch,
+        "PUT": buckets.put,
+    },
+    "batch": {"POST": batch.post},
+    "etl": {"GET": etl.get, "POST": etl.post, "PUT": etl.put, "DELETE": etl.delete},
+    "health": {"GET": cluster.health, "HEAD": cluster.health},
+    "daemon": {"GET": cluster.query},
+    "cluster": {"GET": cluster.query, "PUT": cluster.action},
+    "reverse": {"GET": cluster.reverse},
+}
+
+_NOT_SUPPORTED = {
+    "ml": "GetBatch",
+    "sort": "distributed sort",
+    "download": "the downloader",
+    "tokens": "AuthN tokens",
+}
+
+
+def route(request: Request) -> tuple[Handler, str]:
+    """Return the handler of a request and the rest of its path; raises NotFoundError, MethodNotAllowedError."""
+    path = request.path
+    if path.startswith("/v1/"):
+        kind, _, rest = path[4:].partition("/")
+    elif path.startswith("/ais"):  # the field's "easy" spelling of object and bucket paths
+        kind, rest = _easy(path)
+    elif path == "/health":
+        kind, rest = "health", ""
+    else:
+        kind, rest = "", path
+    methods = _ROUTES.get(kind)
+    if methods is None:
+        if kind in _NOT_SUPPORTED:
+            raise NotSupportedError(f"{_NOT_SUPPORTED[kind]} (/v1/{kind}) is not supported by this store")
+        raise NotFoundError(f"no such path: {path[:200]}", hint="objects are at /v1/objects/<bucket>/<name>")
+    handler = methods.get(request.method)
+    if handler is None:
+        allow = ", ".join(methods)
+        raise MethodNotAllowedError(f"{request.method} is not allowed on {path[:200]}", allow=allow)
+    return handler, rest
+
+
+def _easy(path: str) -> tuple[str, str]:
+    if path == "/ais":
+        return "buckets", ""
+    if not path.startswith("/ais/"):
+        return "", path
+    rest = path[5:]
+    bucket, _, name = rest.partition("/")
+    return ("objects", rest) if name else ("buckets", bucket)

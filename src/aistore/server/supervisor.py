@@ -1,0 +1,256 @@
+"""The supervisor: starts the store's processes, keeps them running, ends them. It does nothing else.
+
+It owns the data directory's lock and the listening socket. A child that dies is started again, sooner the longer it
+had lived; a child whose supervisor dies ends itself (process.py).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import selectors
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from .. import __version__
+from ..errors import AisError, BadRequestError, ConflictError
+from ..settings import ProcessSettings, ServeSettings, make_runtime_directory
+from ..storage.local.locks import Ownership, acquire_ownership
+from .access import is_loopback
+from .holder import describe_port_holder
+from .identity import node_identity
+
+_READY_SECONDS = 60.0
+_STOP_SECONDS = 15.0
+_BACKOFF_SECONDS_MAX = 5.0
+_LISTEN_BACKLOG = 4096
+
+
+@dataclass
+class _Child:
+    """One kind of child at one place in the table."""
+
+    module: str
+    listens: bool
+    process: subprocess.Popen[bytes] | None = None
+    started: float = 0.0
+    failures: int = 0
+    start_again_at: float = 0.0
+
+
+class Supervisor:
+    """Runs one store until it is told to stop."""
+
+    def __init__(self, settings: ServeSettings, say: Callable[[str], None]) -> None:
+        self._settings = settings
+        self._say = say
+        self._children = [_Child("aistore.server.controller", listens=False)]
+        self._children += [_Child("aistore.server.http_worker", listens=True) for _ in range(settings.worker_count)]
+        self._stopping = False
+        self._wake_reader, self._wake_writer = os.pipe()
+        self._lifeline_reader, self._lifeline_writer = os.pipe()
+
+    def run(self) -> int:
+        """Start everything, say so in one line, run until SIGTERM or SIGINT; return the exit status."""
+        check_exposure(self._settings)
+        listener = listen(self._settings.host, self._settings.port)
+        port: int = listener.getsockname()[1]
+        runtime = ""
+        ownership: Ownership | None = None
+        try:
+            self._handle_signals()
+            ownership = acquire_ownership(self._settings.data, endpoint=f"http://{self._settings.host}:{port}")
+            runtime = make_runtime_directory()
+            settings = ProcessSettings(
+                replace(self._settings, port=port), runtime, node_identity(self._settings.data), time.time_ns(), port
+            )
+            os.makedirs(settings.spool, exist_ok=True)
+            self._supervise(settings, listener)
+            return 0
+        finally:
+            self._end_children()
+            listener.close()
+            if ownership is not None:
+                ownership.release()
+            if runtime:
+                shutil.rmtree(runtime, ignore_errors=True)
+
+    def _handle_signals(self) -> None:
+        def wake(number: int, frame: object) -> None:
+            if number != signal.SIGCHLD:
+                self._stopping = True
+            try:
+                os.write(self._wake_writer, b"1")
+            except BlockingIOError:
+                pass
+
+        os.set_blocking(self._wake_writer, False)
+        os.set_blocking(self._wake_reader, False)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
+            signal.signal(number, wake)
+
+    def _supervise(self, settings: ProcessSettings, listener: socket.socket) -> None:
+        readers = [self._start(child, settings, listener) for child in self._children]
+        if not self._wait_ready(readers):
+            return
+        for child in self._children:
+            child.failures = 0
+        url = f"http://{_url_host(self._settings.host)}:{settings.port}"
+        self._say(
+            f"pyaistore {__version__} ready at {url} (data in {self._settings.data}, "
+            f"{len(self._children) - 1} HTTP workers, pid {os.getpid()})"
+        )
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._wake_reader, selectors.EVENT_READ)
+            while not self._stopping:
+                selector.select(self._restart_dead(settings, listener))
+                self._drain_wakes()
+
+    def _drain_wakes(self) -> None:
+        try:
+            os.read(self._wake_reader, 4096)
+        except BlockingIOError:
+            pass
+
+    def _start(self, child: _Child, settings: ProcessSettings, listener: socket.socket) -> int:
+        """Start one child; return the read end of the pipe on which it says that it is ready."""
+        ready_reader, ready_writer = os.pipe()
+        pass_fds = [self._lifeline_reader, ready_writer]
+        listen_argument = "-"
+        if child.listens:
+            pass_fds.append(listener.fileno())
+            listen_argument = str(listener.fileno())
+        command = [sys.executable, "-m", child.module, listen_argument, str(self._lifeline_reader), str(ready_writer)]
+        child.process = subprocess.Popen(command, pass_fds=pass_fds, stdin=subprocess.PIPE, start_new_session=True)
+        os.close(ready_writer)
+        assert child.process.stdin is not None
+        try:
+            child.process.stdin.write(settings.encode())
+            child.process.stdin.close()
+        except BrokenPipeError:
+            pass  # it died already; the caller sees that
+        child.started = time.monotonic()
+        return ready_reader
+
+    def _wait_ready(self, readers: list[int]) -> bool:
+        """Wait until every child is ready; raises AisError when one cannot be, returns False when told to stop."""
+        deadline = time.monotonic() + _READY_SECONDS
+        waiting = set(readers)
+        with selectors.DefaultSelector() as selector:
+            for reader in readers:
+                selector.register(reader, selectors.EVENT_READ)
+            selector.register(self._wake_reader, selectors.EVENT_READ)
+            while waiting and not self._stopping:
+                for key, _ in selector.select(max(0.0, deadline - time.monotonic())):
+                    if key.fd in waiting:
+                        said = os.read(key.fd, 1)
+                        selector.unregister(key.fd)
+                        os.close(key.fd)
+                        waiting.discard(key.fd)
+                        if not said:
+                            raise AisError("a process of the store ended while it started", hint="its error is above")
+                    else:
+                        self._drain_wakes()
+                if time.monotonic() > deadline:
+                    raise AisError(f"the store's processes were not ready within {_READY_SECONDS:.0f} s")
+        for reader in waiting:
+            os.close(reader)
+        return not self._stopping
+
+    def _restart_dead(self, settings: ProcessSettings, listener: socket.socket) -> float | None:
+        """Start dead children again when their back-off is over; return the seconds until the next one is due."""
+        now = time.monotonic()
+        due: list[float] = []
+        for child in self._children:
+            if child.process is not None and child.process.poll() is not None:
+                self._note_death(child, now)
+            if child.process is None:
+                if child.start_again_at <= now:
+                    os.close(self._start(child, settings, listener))
+                else:
+                    due.append(child.start_again_at - now)
+        return min(due) if due else None
+
+    def _note_death(self, child: _Child, now: float) -> None:
+        assert child.process is not None
+        status, pid = child.process.returncode, child.process.pid
+        kill_session(pid)
+        child.failures = 0 if now - child.started > 10 else child.failures + 1
+        pause = 0.0 if child.failures == 0 else min(_BACKOFF_SECONDS_MAX, 0.1 * 2**child.failures)
+        child.start_again_at = now + pause
+        child.process = None
+        how = f"signal {-status}" if status < 0 else f"status {status}"
+        print(f"{child.module} (pid {pid}) ended with {how}, starting it again", file=sys.stderr, flush=True)
+
+    def _end_children(self) -> None:
+        """Ask every child to stop, wait, then kill what is left."""
+        running = [child.process for child in self._children if child.process is not None]
+        for process in running:
+            if process.poll() is None:
+                process.terminate()
+        deadline = time.monotonic() + _STOP_SECONDS
+        for process in running:
+            try:
+                process.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+            kill_session(process.pid)
+        for descriptor in (self._wake_reader, self._wake_writer, self._lifeline_reader, self._lifeline_writer):
+            os.close(descriptor)
+
+
+def kill_session(pid: int) -> None:
+    """Kill what is left of a dead child's process group: a killed controller's helpers, an installer."""
+    try:
+        os.killpg(pid, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        pass
+
+
+def _url_host(host: str) -> str:
+    return f"[{host}]" if ":" in host else {"0.0.0.0": "127.0.0.1"}.get(host, host)
+
+
+def check_exposure(settings: ServeSettings) -> None:
+    """Refuse to be reachable from other machines without a token, unless told that this is meant."""
+    if settings.token or settings.insecure or is_loopback(settings.host):
+        return
+    raise BadRequestError(
+        f"refusing to listen on {settings.host} without a token: anyone who reaches it could run code here",
+        hint="set AIS_AUTHN_TOKEN to a secret for the store and its clients, or pass --insecure on a private network",
+    )
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a listening socket; raises ConflictError that names who has the port."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(_LISTEN_BACKLOG)
+    except OSError as error:
+        listener.close()
+        if error.errno == errno.EADDRINUSE:
+            raise ConflictError(
+                f"port {port} of {host} is in use by {describe_port_holder(port)}",
+                hint="stop it, or choose another port with --port (0 takes a free one)",
+            ) from error
+        if error.errno == errno.EACCES:
+            raise BadRequestError(
+                f"port {port} needs privileges", hint="choose a port above 1023 with --port"
+            ) from error
+        raise BadRequestError(
+            f"cannot listen on {host}:{port}: {error.strerror}", hint="check --host and --port"
+        ) from error
+    except OverflowError as error:
+        listener.close()
+        raise BadRequestError(f"{port} is not a port", hint="expected 0 to 65535") from error
+    return listener

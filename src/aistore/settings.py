@@ -1,0 +1,119 @@
+"""Every setting and environment variable, declared in one place, built once and passed down.
+
+Nothing else reads the environment, and nothing reads it at import.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+
+import msgspec
+
+DEFAULT_PORT = 8080
+DEFAULT_ENDPOINT = f"http://127.0.0.1:{DEFAULT_PORT}"
+
+#: Environment variables and what they are for; the documentation's table is checked against this.
+ENVIRONMENT = {
+    "AIS_ENDPOINT": "where clients find the store (default http://127.0.0.1:8080)",
+    "AIS_AUTHN_TOKEN": "bearer token that clients send and `ais serve` requires",
+    "AIS_DATA": "default data directory of `ais serve`",
+    "XDG_DATA_HOME": "parent of the default data directory when AIS_DATA is not set",
+}
+
+
+def default_data_directory(environ: Mapping[str, str] = os.environ) -> str:
+    """Return where `ais serve` keeps its data when it is not told: $AIS_DATA, else the XDG data directory."""
+    if environ.get("AIS_DATA"):
+        return os.path.abspath(environ["AIS_DATA"])
+    home = environ.get("XDG_DATA_HOME") or os.path.join(os.path.expanduser("~"), ".local", "share")
+    return os.path.join(home, "pyaistore")
+
+
+class Secret(str):
+    """Text that must not show in logs, tracebacks or reprs."""
+
+    def __repr__(self) -> str:
+        return "Secret('***')"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds of what the store accepts and holds; sizes in bytes, times in seconds."""
+
+    # Below this an object is read whole and sent as one message; above it streams in pieces of this size.
+    # Measured: 1 MiB pieces, read one ahead, move 100 MB as fast as a file reply and with flat memory.
+    piece_bytes: int = 1 << 20
+    # Larger inputs of a transform go through an unlinked file instead of memory.
+    memfd_input_bytes_max: int = 64 << 20
+    # Control messages; an ETL's code and dependencies travel in one.
+    control_body_bytes_max: int = 16 << 20
+    # Requests that may wait for a transform worker before the answer is "busy, come again".
+    etl_queue: int = 512
+    # Transforms of one batch request that are under way at once.
+    batch_window: int = 32
+    # How long a read waits for an ETL that is being made ready, and for a free worker.
+    etl_ready_wait_seconds: float = 60.0
+    etl_queue_wait_seconds: float = 120.0
+    list_page_max: int = 10_000
+    connections_per_worker: int = 16_384
+    io_threads: int = 8
+
+
+@dataclass(frozen=True, slots=True)
+class ServeSettings:
+    """What `ais serve` was asked to do, after defaults, environment and flags."""
+
+    data: str
+    host: str = "127.0.0.1"
+    port: int = DEFAULT_PORT
+    workers: int = 0
+    token: str = ""
+    insecure: bool = False
+    allowed_hosts: tuple[str, ...] = ()
+    limits: Limits = field(default_factory=Limits)
+
+    @property
+    def worker_count(self) -> int:
+        """HTTP worker processes: as asked, or one per core this process may use, at least two."""
+        return self.workers or max(2, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2)
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessSettings:
+    """What the supervisor tells each of its children: the settings, and what only this run knows.
+
+    ``runtime`` is a private directory for sockets, removed when the store stops.
+    """
+
+    serve: ServeSettings
+    runtime: str
+    node_id: str
+    started_ns: int
+    port: int
+
+    def encode(self) -> bytes:
+        """Return the settings as they are written to a child's standard input."""
+        return msgspec.json.encode(asdict(self))
+
+    @classmethod
+    def decode(cls, data: bytes) -> ProcessSettings:
+        """Read what ``encode`` wrote."""
+        return msgspec.json.decode(data, type=cls)
+
+    @property
+    def spool(self) -> str:
+        """Directory for the inputs of transforms that are too large for memory."""
+        return os.path.join(self.serve.data, "spool")
+
+    @property
+    def controller_socket(self) -> str:
+        """Path of the controller's Unix socket."""
+        return os.path.join(self.runtime, "controller.sock")
+
+
+def make_runtime_directory() -> str:
+    """Create the private directory for sockets: short, because a socket's path may have 107 bytes only."""
+    return tempfile.mkdtemp(prefix="ais-")
