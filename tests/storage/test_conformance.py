@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from aistore.storage.conformance import Check, checks
 from aistore.storage.engine import Engine
+from aistore.storage.local.engine import LocalEngine
 from aistore.storage.memory import MemoryEngine
 
 
-@pytest.fixture(params=["memory"])
-def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
-    made: Engine = MemoryEngine()
+@pytest.fixture(params=["memory", "local"])
+def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
+    made: Engine = MemoryEngine() if request.param == "memory" else LocalEngine(str(tmp_path / "store"))
     yield made
     made.close()
 
