@@ -1,0 +1,417 @@
+"""One thread per engine instance that makes everything durable: operations in, one transaction per batch, futures out.
+
+Natural group commit: whatever queued up while one transaction ran becomes the next. The index is held for writing only
+while rows change; bytes are written before.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import queue
+import sqlite3
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from concurrent.futures import Future
+from typing import Any, Generic, TypeVar
+
+from ...errors import (
+    AisError,
+    BucketExistsError,
+    BucketNotFoundError,
+    InternalError,
+    ObjectNotFoundError,
+    OverloadedError,
+)
+from ...model.buckets import BucketInfo
+from ...model.objects import ObjectInfo, PutOptions
+from ..arguments import check_custom, check_version
+from ..checksums import Hasher
+from . import index, trailer
+from .generations import Generations, NewFile
+from .layout import Mountpath
+from .settings import LocalSettings
+
+Result = TypeVar("Result")
+
+_PUT = "INSERT OR REPLACE INTO objects VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_DELETE = "DELETE FROM objects WHERE bucket = ? AND name = ?"
+_SET_CUSTOM = "UPDATE objects SET custom = ? WHERE bucket = ? AND name = ?"
+_TRASH = "INSERT INTO trash (place) VALUES (?)"
+
+
+class Operation(ABC, Generic[Result]):
+    """A change of the store. ``apply`` runs inside the transaction, the others outside of it.
+
+    ``apply`` raises AisError or OSError only before it changes a row: the transaction of the other operations goes on.
+    """
+
+    def __init__(self) -> None:
+        self.future: Future[Result] = Future()
+        self.error: Exception | None = None
+        self.result: Result | None = None
+
+    @property
+    @abstractmethod
+    def what(self) -> str:
+        """The thing being changed, for error messages."""
+
+    def prepare(self) -> None:
+        """Do what can be done without the index."""
+
+    @abstractmethod
+    def apply(self, connection: sqlite3.Connection) -> Result:
+        """Change the rows; may be called again after a transaction that failed."""
+
+    def rolled_back(self) -> None:
+        """Take back what ``apply`` left in files others may write to; the index is still held."""
+
+    def committed(self) -> None:
+        """Follow up a successful commit."""
+
+    def undo(self) -> None:
+        """Take back what ``prepare`` and ``apply`` left outside of the index."""
+
+
+class _ObjectOperation(Operation[ObjectInfo]):
+    """A change of one object; ``key`` is its name in UTF-8."""
+
+    def __init__(self, bucket: str, key: bytes, name: str) -> None:
+        super().__init__()
+        self._bucket = bucket
+        self._key = key
+        self._name = name
+
+    @property
+    def what(self) -> str:
+        """The object's address."""
+        return f"ais://{self._bucket}/{self._name}"
+
+    def _find(self, connection: sqlite3.Connection) -> tuple[Any, ...]:
+        row: tuple[Any, ...] | None = connection.execute(index.LOOK_UP, (self._bucket, self._key)).fetchone()
+        if row is None:
+            raise BucketNotFoundError.of(self._bucket)
+        if row[0] is None:
+            raise ObjectNotFoundError.of(self._bucket, self._name)
+        return row
+
+
+class Write(_ObjectOperation):
+    """A new object, or a new version of one: ``data`` to be written yet, or a file with the bytes."""
+
+    def __init__(
+        self, store: Generations, settings: LocalSettings, bucket: str, key: bytes, name: str, options: PutOptions,
+        hasher: Hasher,
+    ) -> None:  # fmt: skip
+        super().__init__(bucket, key, name)
+        self._store = store
+        self._settings = settings
+        self._custom = check_custom(options.custom)
+        self._if_version = options.if_version
+        self._hasher = hasher
+        self._checksum = ""
+        self._unhashed = False
+        self._data: bytes | None = None
+        self.file: NewFile | None = None
+        self.bucket_id: int | None = None
+
+    def with_data(self, data: bytes, *, hashed: bool) -> Write:
+        """Take the whole object as bytes."""
+        self._data = data
+        self._unhashed = not hashed
+        return self
+
+    def with_file(self, file: NewFile) -> Write:
+        """Take a file that has all the bytes, hashed already."""
+        self.file = file
+        return self
+
+    def prepare(self) -> None:
+        """Hash and write the bytes; raises ChecksumMismatchError, OutOfSpaceError."""
+        data = self._data
+        if data is not None:
+            if self._unhashed:
+                self._hasher.update(data)
+            self._store.check_room(len(data))
+        self._checksum = self._hasher.finish(self._bucket, self._name)
+        if data is not None and len(data) > self._settings.inline_bytes_max:
+            self.file = self._store.new_file()
+            self.file.write(data)
+            self._data = None
+        if self.file is not None and self._settings.durable:
+            self.file.sync()
+
+    def apply(self, connection: sqlite3.Connection) -> ObjectInfo:
+        """Put the row; the file's trailer too, because only now the version is known."""
+        row = connection.execute(index.LOOK_UP, (self._bucket, self._key)).fetchone()
+        # A staged write belongs to the bucket it began in, not to a later one of the same name.
+        if row is None or self.bucket_id not in (None, row[7]):
+            raise BucketNotFoundError.of(self._bucket)
+        version, old_place, bucket_id = row[1] or 0, row[5], row[7]
+        check_version(self._bucket, self._name, version, self._if_version)
+        version += 1
+        created_ns = time.time_ns()
+        file, place = self.file, None
+        size = len(self._data) if self._data is not None else 0
+        if file is not None:
+            size, place = file.size, file.place
+            record = trailer.Record(
+                place=place,
+                bucket_id=bucket_id,
+                bucket=self._bucket,
+                name=self._key,
+                version=version,
+                size=size,
+                checksum=self._checksum,
+                created_ns=created_ns,
+                custom=self._custom,
+            )
+            file.finish(trailer.encode(record), durable=self._settings.durable)
+        custom = index.encode_custom(self._custom)
+        connection.execute(
+            _PUT, (bucket_id, self._key, size, version, self._checksum, created_ns, custom, place, self._data)
+        )
+        if old_place is not None:
+            connection.execute(_TRASH, (old_place,))
+        return index.object_info(self._bucket, self._name, size, version, self._checksum, created_ns, custom)
+
+    def committed(self) -> None:
+        """Close the file."""
+        if self.file is not None:
+            self.file.keep()
+
+    def undo(self) -> None:
+        """Remove the file."""
+        if self.file is not None:
+            self.file.discard()
+
+
+class Delete(_ObjectOperation):
+    """The end of an object."""
+
+    def apply(self, connection: sqlite3.Connection) -> ObjectInfo:
+        """Remove the row; its file goes to the trash."""
+        row = self._find(connection)
+        connection.execute(_DELETE, (row[7], self._key))
+        if row[5] is not None:
+            connection.execute(_TRASH, (row[5],))
+        return index.object_info(self._bucket, self._name, *row[:5])
+
+
+class SetCustom(_ObjectOperation):
+    """Other custom metadata for an object: in its row, and in one more trailer of its file."""
+
+    def __init__(
+        self, store: Generations, bucket: str, key: bytes, name: str, custom: dict[str, str], *, replace: bool,
+        durable: bool,
+    ) -> None:  # fmt: skip
+        super().__init__(bucket, key, name)
+        self._store = store
+        self._custom = custom
+        self._replace = replace
+        self._durable = durable
+        self._appended: tuple[str, int] | None = None
+
+    def apply(self, connection: sqlite3.Connection) -> ObjectInfo:
+        """Update the row, then append the trailer."""
+        row = self._find(connection)
+        size, version, checksum, created_ns, old, place, _, bucket_id = row
+        custom = self._custom if self._replace else check_custom({**index.decode_custom(old), **self._custom})
+        if place is not None:
+            record = trailer.Record(
+                place=place,
+                bucket_id=bucket_id,
+                bucket=self._bucket,
+                name=self._key,
+                version=version,
+                size=size,
+                checksum=checksum,
+                created_ns=created_ns,
+                custom=custom,
+            )
+            self._append(place, trailer.encode(record))
+        encoded = index.encode_custom(custom)
+        connection.execute(_SET_CUSTOM, (encoded, bucket_id, self._key))
+        return index.object_info(self._bucket, self._name, size, version, checksum, created_ns, encoded)
+
+    def rolled_back(self) -> None:
+        """Cut the trailer off again."""
+        if self._appended is not None:
+            place, end = self._appended
+            self._appended = None
+            os.truncate(self._store.path(place), end)
+
+    def _append(self, place: str, data: bytes) -> None:
+        descriptor = os.open(self._store.path(place), os.O_RDWR | os.O_CLOEXEC)
+        try:
+            end = os.fstat(descriptor).st_size
+            self._appended = (place, end)
+            if os.pwrite(descriptor, data, end) != len(data):
+                raise OSError(errno.ENOSPC, "the disk is full")
+            if self._durable:
+                os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+class CreateBucket(Operation[BucketInfo]):
+    """A new bucket."""
+
+    def __init__(self, bucket: str, props: Mapping[str, Any]) -> None:
+        super().__init__()
+        self._bucket = bucket
+        self._props = dict(props)
+        self._encoded = index.encode_props(self._props)
+
+    @property
+    def what(self) -> str:
+        """The bucket's address."""
+        return f"ais://{self._bucket}"
+
+    def apply(self, connection: sqlite3.Connection) -> BucketInfo:
+        """Insert the row."""
+        if connection.execute("SELECT 1 FROM buckets WHERE name = ?", (self._bucket,)).fetchone():
+            raise BucketExistsError.of(self._bucket)
+        created_ns = time.time_ns()
+        cursor = connection.execute(
+            "INSERT INTO buckets (name, created_ns, props) VALUES (?, ?, ?)", (self._bucket, created_ns, self._encoded)
+        )
+        assert cursor.lastrowid is not None
+        return BucketInfo(self._bucket, cursor.lastrowid, created_ns, self._props)
+
+
+class DeleteBucket(Operation[None]):
+    """The end of a bucket: its row goes now, its objects are purged in pieces by the reclaimer."""
+
+    def __init__(self, bucket: str) -> None:
+        super().__init__()
+        self._bucket = bucket
+
+    @property
+    def what(self) -> str:
+        """The bucket's address."""
+        return f"ais://{self._bucket}"
+
+    def apply(self, connection: sqlite3.Connection) -> None:
+        """Move the row from the buckets to the doomed."""
+        row = connection.execute("SELECT id FROM buckets WHERE name = ?", (self._bucket,)).fetchone()
+        if row is None:
+            raise BucketNotFoundError.of(self._bucket)
+        connection.execute("DELETE FROM buckets WHERE id = ?", row)
+        connection.execute("INSERT INTO doomed VALUES (?)", row)
+
+
+class Committer:
+    """The thread and its queue."""
+
+    def __init__(self, mountpath: Mountpath, store: Generations, settings: LocalSettings) -> None:
+        self._store = store
+        self._settings = settings
+        self._writer = index.Writer(mountpath.database, mountpath.commit_lock, durable=settings.durable)
+        self._queue: queue.SimpleQueue[Operation[Any] | None] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, name="aistore-commit", daemon=True)
+        self._thread.start()
+
+    def submit(self, operation: Operation[Result]) -> Future[Result]:
+        """Queue an operation; raises OverloadedError when the queue is full."""
+        with self._lock:
+            if self._closed:
+                raise InternalError(f"{operation.what}: the engine is closed")
+            if self._queue.qsize() >= self._settings.queue_max:
+                raise OverloadedError(f"{operation.what}: {self._settings.queue_max} writes are waiting already")
+            self._queue.put(operation)
+        return operation.future
+
+    def close(self) -> None:
+        """Finish what was accepted, then end the thread. May be called twice."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            self._queue.put(None)
+        self._thread.join()
+        self._writer.close()
+
+    def _run(self) -> None:
+        running = True
+        while running:
+            batch: list[Operation[Any]] = []
+            operation = self._queue.get()
+            while operation is not None:
+                batch.append(operation)
+                if len(batch) == self._settings.batch_max:
+                    break
+                try:
+                    operation = self._queue.get_nowait()
+                except queue.Empty:
+                    break
+            running = operation is not None
+            self._commit([operation for operation in batch if _begin(operation)])
+
+    def _commit(self, batch: list[Operation[Any]]) -> None:
+        if not batch:
+            return
+        try:
+            with self._writer.transaction(lambda: _roll_back(batch)) as connection:
+                for operation in batch:
+                    try:
+                        operation.result = operation.apply(connection)
+                    except (AisError, OSError) as error:
+                        operation.error = error
+                        operation.rolled_back()
+                if self._settings.durable:
+                    self._sync(batch)
+        except Exception as error:
+            if len(batch) > 1:
+                # Only the operation at fault shall fail: on a full disk, say, deletes still go through.
+                for operation in batch:
+                    if operation.error is None:
+                        self._commit([operation])
+                    else:
+                        _finish(operation)
+                return
+            batch[0].error = batch[0].error or error
+        for operation in batch:
+            _finish(operation)
+
+    def _sync(self, batch: list[Operation[Any]]) -> None:
+        files = [op.file for op in batch if isinstance(op, Write) and op.file is not None and op.error is None]
+        self._store.sync_directories([file.place for file in files])
+
+
+def _begin(operation: Operation[Any]) -> bool:
+    if not operation.future.set_running_or_notify_cancel():
+        operation.undo()
+        return False
+    try:
+        operation.prepare()
+    except Exception as error:
+        operation.error = error
+        _finish(operation)
+        return False
+    return True
+
+
+def _roll_back(batch: list[Operation[Any]]) -> None:
+    for operation in batch:
+        operation.rolled_back()
+
+
+def _finish(operation: Operation[Any]) -> None:
+    try:
+        if operation.error is None:
+            operation.committed()
+        else:
+            operation.undo()
+    except OSError as error:
+        operation.error = operation.error or error
+    if operation.error is None:
+        operation.future.set_result(operation.result)
+    else:
+        operation.future.set_exception(index.translate(operation.error, operation.what))
+    # Do not keep the bytes and the caller alive until the next batch.
+    operation.result = operation.error = None

@@ -1,0 +1,179 @@
+"""Data files in the making: each engine instance writes into small directories, generations, that are its own.
+
+A generation has a marker in ``open/``, locked while its owner may still be writing. When a generation is full and all
+its writes are known to the index or undone, the owner lets the lock go; recovery (recovery.py) compares the files with
+the index and removes the marker, which *seals* the generation: nobody needs to look at it again. A killed owner lets
+the lock go as well, so there is one way to the seal.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+import threading
+
+from ...errors import InternalError, OutOfSpaceError
+from .layout import Mountpath
+
+# macOS has no fdatasync.
+sync_data = getattr(os, "fdatasync", os.fsync)
+
+
+class _Generation:
+    """One directory of files, owned by this process while ``marker`` (a descriptor) is open."""
+
+    __slots__ = ("files", "full", "marker", "name", "unsettled")
+
+    def __init__(self, name: str, marker: int) -> None:
+        self.name = name
+        self.marker = marker
+        self.files = 0
+        self.unsettled = 0
+        self.full = False
+
+
+class NewFile:
+    """A file being written: its bytes first, its trailer at the commit. Not for use by two threads at once."""
+
+    __slots__ = ("_descriptor", "_generation", "_owner", "place", "size")
+
+    def __init__(self, owner: Generations, generation: _Generation, place: str, descriptor: int) -> None:
+        self._owner = owner
+        self._generation = generation
+        self._descriptor = descriptor
+        self.place = place
+        self.size = 0
+
+    def write(self, chunk: bytes) -> None:
+        """Append to the object's bytes."""
+        written = os.write(self._descriptor, chunk)
+        if written != len(chunk):
+            view = memoryview(chunk)[written:]
+            while view:
+                view = view[os.write(self._descriptor, view) :]
+        self.size += len(chunk)
+
+    def finish(self, trailer: bytes, *, durable: bool) -> None:
+        """Put the trailer after the bytes; may be repeated when a transaction is."""
+        if os.pwrite(self._descriptor, trailer, self.size) != len(trailer):
+            raise OutOfSpaceError(f"{self.place}: the disk is full")
+        os.ftruncate(self._descriptor, self.size + len(trailer))
+        if durable:
+            sync_data(self._descriptor)
+
+    def sync(self) -> None:
+        """Bring the bytes to the disk."""
+        sync_data(self._descriptor)
+
+    def keep(self) -> None:
+        """Close the file; the index knows it now."""
+        self._close(unlink=False)
+
+    def discard(self) -> None:
+        """Close and remove the file; does nothing after ``keep``."""
+        self._close(unlink=True)
+
+    def _close(self, *, unlink: bool) -> None:
+        if self._descriptor < 0:
+            return
+        os.close(self._descriptor)
+        self._descriptor = -1
+        if unlink:
+            os.unlink(self._owner.path(self.place))
+        self._owner.settle(self._generation)
+
+
+class Generations:
+    """The generations of one engine instance."""
+
+    def __init__(self, mountpath: Mountpath, files_max: int, reserve_bytes: int) -> None:
+        self._mountpath = mountpath
+        self._files_max = files_max
+        self._prefix = f"{mountpath.data}/"
+        self._lock = threading.Lock()
+        self._current: _Generation | None = None
+        self._owned: set[_Generation] = set()
+        space = os.statvfs(mountpath.data)
+        self._reserve_bytes = min(reserve_bytes, space.f_blocks * space.f_frsize // 20)
+
+    def path(self, place: str) -> str:
+        """Return the path of a file from its place."""
+        return self._prefix + place
+
+    def check_room(self, size: int) -> None:
+        """Raise OutOfSpaceError when ``size`` more bytes would touch the reserve."""
+        space = os.statvfs(self._mountpath.data)
+        if space.f_bavail * space.f_frsize - size < self._reserve_bytes:
+            raise OutOfSpaceError(
+                f"{self._mountpath.data}: less than {self._reserve_bytes >> 10} KiB would stay free",
+                hint="delete objects or enlarge the disk; reads go on",
+            )
+
+    def new_file(self) -> NewFile:
+        """Create a file with a place of its own."""
+        with self._lock:
+            generation = self._current
+            if generation is None:
+                generation = self._current = self._begin()
+                self._owned.add(generation)
+            place = f"{generation.name}/{generation.files:x}"
+            generation.files += 1
+            generation.unsettled += 1
+            if generation.files >= self._files_max:
+                generation.full = True
+                self._current = None
+        try:
+            descriptor = os.open(self._prefix + place, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        except BaseException:
+            self.settle(generation)
+            raise
+        return NewFile(self, generation, place, descriptor)
+
+    def sync_directories(self, places: list[str]) -> None:
+        """Bring the directory entries of new files to the disk."""
+        for name in {place.partition("/")[0] for place in places}:
+            descriptor = os.open(self._prefix + name, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+
+    def settle(self, generation: _Generation) -> None:
+        """Count one file less whose fate is open; the last one of a full generation lets it go."""
+        with self._lock:
+            generation.unsettled -= 1
+            self._release_if_done(generation)
+
+    def close(self) -> None:
+        """Let every generation go as soon as its files are settled."""
+        with self._lock:
+            self._current = None
+            for generation in list(self._owned):
+                generation.full = True
+                self._release_if_done(generation)
+
+    def _release_if_done(self, generation: _Generation) -> None:
+        if generation.full and not generation.unsettled and generation in self._owned:
+            self._owned.remove(generation)
+            os.close(generation.marker)
+
+    def _begin(self) -> _Generation:
+        for _ in range(100):
+            # Random and never told to clients: see trailer.py for what that is good for.
+            name = secrets.token_hex(8)
+            path = f"{self._mountpath.markers}/{name}"
+            marker = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            try:
+                fcntl.flock(marker, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                # Between creation and lock, recovery may have taken the marker for a dead owner's and removed it.
+                if os.fstat(marker).st_nlink == 1:
+                    os.mkdir(self._prefix + name, 0o700)
+                    return _Generation(name, marker)
+            except BlockingIOError:
+                pass
+            except BaseException:
+                os.close(marker)
+                raise
+            os.close(marker)
+        raise InternalError(f"{self._mountpath.markers}: no generation could be begun")

@@ -1,0 +1,208 @@
+"""The index of one mountpath: its schema, its statements, and connections to it.
+
+SQLite in WAL mode, ``synchronous=NORMAL``: a commit is a write to the log without a sync. Readers never wait. Writers
+of all processes take turns by ``flock`` on a file beside the database: SQLite's own wait for its write lock polls with
+sleeps of up to 100 ms, a ``flock`` is handed over at once.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import sqlite3
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import msgspec
+
+from ...errors import ConflictError, InternalError, OutOfSpaceError, OverloadedError
+from ...model.objects import Checksum, ObjectInfo
+from ..checksums import STORED_TYPE
+
+SCHEMA_VERSION = 1
+
+# Names are BLOBs of UTF-8: compared byte by byte, zero bytes included. An object has either `data` (the bytes) or
+# `place` (its file). `doomed` are removed buckets whose objects are not yet purged. `trash.seq` only ever grows.
+_SCHEMA = """
+CREATE TABLE buckets (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE, created_ns INTEGER NOT NULL, props BLOB NOT NULL);
+CREATE TABLE objects (
+    bucket INTEGER NOT NULL, name BLOB NOT NULL, size INTEGER NOT NULL, version INTEGER NOT NULL,
+    checksum TEXT NOT NULL, created_ns INTEGER NOT NULL, custom BLOB, place TEXT, data BLOB,
+    PRIMARY KEY (bucket, name)) WITHOUT ROWID;
+CREATE TABLE doomed (bucket INTEGER PRIMARY KEY);
+CREATE TABLE trash (seq INTEGER PRIMARY KEY AUTOINCREMENT, place TEXT NOT NULL UNIQUE);
+"""
+
+#: Everything a read needs, in one statement: no row means no bucket, a row with NULLs no object.
+LOOK_UP = """SELECT o.size, o.version, o.checksum, o.created_ns, o.custom, o.place, o.data, b.id
+    FROM buckets b LEFT JOIN objects o ON o.bucket = b.id AND o.name = ?2 WHERE b.name = ?1"""
+
+#: One page. A statement of its own sees one state of the database, so a bucket is listed whole or not at all.
+LIST = """SELECT name, size, version, checksum, created_ns, custom FROM objects
+    WHERE bucket = (SELECT id FROM buckets WHERE name = ?) AND name >= ? ORDER BY name LIMIT ?"""
+LIST_UNTIL = LIST.replace("ORDER BY", "AND name < ? ORDER BY")
+
+#: Pages of the log before a committing connection copies it into the database itself; usually the reclaimer has done
+#: that long before. Derived: 64 MiB of 4 KiB pages.
+_AUTOCHECKPOINT_PAGES = 16_384
+_BUSY_SECONDS = 60.0  # only for checkpoints and recovery of the log: writers queue up at the flock
+
+_decode_custom = msgspec.msgpack.Decoder(dict[str, str]).decode
+_encode = msgspec.msgpack.Encoder().encode
+
+
+def create(path: str) -> None:
+    """Create the index if there is none; the caller makes sure that only one process does so."""
+    connection = connect(path)
+    try:
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        if version == 0:
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.executescript(f"BEGIN IMMEDIATE;{_SCHEMA}PRAGMA user_version={SCHEMA_VERSION};COMMIT;")
+        elif version > SCHEMA_VERSION:
+            raise ConflictError(
+                f"{path} has schema {version}, this version of the store reads up to {SCHEMA_VERSION}",
+                hint="install the newer version that wrote it, or choose another directory",
+            )
+    finally:
+        connection.close()
+
+
+def connect(path: str, *, durable: bool = False) -> sqlite3.Connection:
+    """Return a connection in autocommit mode; it may be closed from another thread than its own."""
+    connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+    try:
+        connection.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
+        connection.execute(f"PRAGMA wal_autocheckpoint={_AUTOCHECKPOINT_PAGES}")
+        connection.execute("PRAGMA cache_size=-8192")  # KiB; guessed, a connection per thread reads through it
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def encode_custom(custom: dict[str, str]) -> bytes | None:
+    """Return custom metadata as the index keeps it; None for none, which most objects have."""
+    return _encode(custom) if custom else None
+
+
+def decode_custom(data: bytes | None) -> dict[str, str]:
+    """Return custom metadata from the index."""
+    return {} if data is None else _decode_custom(data)
+
+
+def object_info(
+    bucket: str, name: str, size: int, version: int, checksum: str, created_ns: int, custom: bytes | None
+) -> ObjectInfo:
+    """Return a row's values as the noun they are."""
+    return ObjectInfo(bucket, name, size, version, Checksum(STORED_TYPE, checksum), created_ns, decode_custom(custom))
+
+
+def translate(error: Exception, what: str) -> Exception:
+    """Return the project's error for one of the operating system or of SQLite; our own errors pass."""
+    if isinstance(error, sqlite3.Error):
+        # 3.10 has no error codes on exceptions; the message of SQLITE_FULL has been the same since 2000.
+        if "database or disk is full" in str(error):
+            return _full(what, error)
+        translated: Exception = InternalError(f"{what}: the index failed: {error}")
+    elif isinstance(error, OSError):
+        if error.errno in _FULL_ERRNOS:
+            return _full(what, error)
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            translated = OverloadedError(f"{what}: too many open files", hint="raise the limit (ulimit -n)")
+        else:
+            translated = InternalError(f"{what}: {error}")
+    else:
+        return error
+    translated.__cause__ = error
+    return translated
+
+
+_FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
+def _full(what: str, cause: Exception) -> OutOfSpaceError:
+    error = OutOfSpaceError(f"{what}: the disk is full", hint="delete objects or enlarge the disk; reads go on")
+    error.__cause__ = cause
+    return error
+
+
+class ThreadConnection:
+    """One thread's reading connection; closed when the thread ends, or with the engine."""
+
+    def __init__(self, path: str) -> None:
+        self.connection = connect(path)
+        self.cursor = self.connection.cursor()
+
+    def __del__(self) -> None:
+        if hasattr(self, "connection"):
+            self.connection.close()
+
+
+class Readers(threading.local):
+    """Reading cursors on one index, one for each thread that asks."""
+
+    def __init__(self, path: str, opened: weakref.WeakSet[ThreadConnection], lock: threading.Lock) -> None:
+        # threading.local calls __init__ again in each new thread, with the same arguments.
+        self._own = ThreadConnection(path)
+        self.cursor: sqlite3.Cursor = self._own.cursor
+        with lock:
+            opened.add(self._own)
+
+
+class Writer:
+    """The one writing connection of an engine instance; used by one thread at a time."""
+
+    def __init__(self, path: str, lock_path: str, *, durable: bool = False) -> None:
+        self._lock = os.open(lock_path, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            self.connection = connect(path, durable=durable)
+        except BaseException:
+            os.close(self._lock)
+            raise
+
+    @contextmanager
+    def transaction(self, undone: Callable[[], None] | None = None) -> Iterator[sqlite3.Connection]:
+        """Hold the index for writing: committed at the end of the block, rolled back when that or the block raises.
+
+        ``undone`` is called after a roll-back, before others get their turn.
+        """
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        try:
+            self.connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield self.connection
+                self.connection.execute("COMMIT")
+            except BaseException:
+                if self.connection.in_transaction:
+                    self.connection.execute("ROLLBACK")
+                if undone is not None:
+                    undone()
+                raise
+        finally:
+            fcntl.flock(self._lock, fcntl.LOCK_UN)
+
+    def checkpoint(self) -> None:
+        """Copy what the log has into the database as far as readers allow; never waits for one."""
+        self.connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+
+    def close(self) -> None:
+        """Give connection and lock back."""
+        self.connection.close()
+        os.close(self._lock)
+
+
+def encode_props(props: dict[str, Any]) -> bytes:
+    """Return a bucket's properties as the index keeps them."""
+    return msgspec.json.encode(props)
+
+
+def decode_props(data: bytes) -> dict[str, Any]:
+    """Return a bucket's properties from the index."""
+    props: dict[str, Any] = msgspec.json.decode(data)
+    return props

@@ -1,0 +1,112 @@
+"""Where things are in a data directory, and how one is begun and recognised.
+
+::
+
+    DIR/format.json         what this directory is, and the version of its format
+    DIR/owner.lock          held by the one `ais serve`, see locks.py
+    DIR/writers.lock        shared by every process that writes
+    DIR/mp0/                one mountpath: an index and its files, together on one disk
+        index.db            SQLite, WAL
+        commit.lock         held by whoever writes to the index
+        open/GENERATION     held and present while the generation may contain files the index does not know
+        data/GENERATION/N   immutable files
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from typing import NamedTuple
+
+from ...errors import ConflictError
+from . import index
+
+FORMAT = 1
+_KIND = "pyaistore data directory"
+#: Found in a directory that is still empty to its owner: the root of an ext4 disk, and our own locks and remains.
+_TOLERATED = frozenset({"lost+found", "format.json.new", "owner.lock", "writers.lock"})
+
+
+class Mountpath(NamedTuple):
+    """One index with its files."""
+
+    directory: str
+
+    @property
+    def database(self) -> str:
+        """The index's database file."""
+        return f"{self.directory}/index.db"
+
+    @property
+    def commit_lock(self) -> str:
+        """The file locked by whoever writes to the index."""
+        return f"{self.directory}/commit.lock"
+
+    @property
+    def markers(self) -> str:
+        """The directory of unsealed generations' markers."""
+        return f"{self.directory}/open"
+
+    @property
+    def data(self) -> str:
+        """The directory of generations; a file's place is its path below it."""
+        return f"{self.directory}/data"
+
+
+def open_directory(directory: str) -> Mountpath:
+    """Begin a data directory, or recognise one, and return its mountpath. Safe to call from many processes at once.
+
+    Raises ConflictError for a directory with something else in it, and for one of a newer format.
+    """
+    directory = os.path.abspath(directory)
+    os.makedirs(directory, mode=0o700, exist_ok=True)
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        _recognise(directory)
+        mountpath = Mountpath(f"{directory}/mp0")
+        for part in (mountpath.directory, mountpath.markers, mountpath.data):
+            os.makedirs(part, mode=0o700, exist_ok=True)
+        index.create(mountpath.database)
+        _mark(directory)
+    finally:
+        os.close(descriptor)
+    return mountpath
+
+
+def _recognise(directory: str) -> None:
+    try:
+        with open(f"{directory}/format.json", encoding="utf-8") as file:
+            found = json.load(file)
+        kind, version = found["kind"], found["format"]
+    except FileNotFoundError:
+        # "mp0" alone is a beginning that was cut off before its format.json, the last thing written.
+        strangers = sorted(set(os.listdir(directory)) - _TOLERATED - {"mp0"})
+        if strangers:
+            shown = ", ".join(strangers[:3]) + (", ..." if len(strangers) > 3 else "")
+            raise ConflictError(
+                f"{directory} is not empty and not a data directory of this store: it has {shown}",
+                hint="choose an empty directory or a new one",
+            ) from None
+        return
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConflictError(f"{directory}/format.json cannot be read: {error}") from error
+    if kind != _KIND or not isinstance(version, int):
+        raise ConflictError(f"{directory} is not a data directory of this store: its format.json says {found!r}")
+    if version > FORMAT:
+        raise ConflictError(
+            f"{directory} has format {version}, this version of the store reads up to {FORMAT}",
+            hint="install the newer version that wrote it, or choose another directory",
+        )
+
+
+def _mark(directory: str) -> None:
+    path = f"{directory}/format.json"
+    if os.path.exists(path):
+        return
+    with open(f"{path}.new", "w", encoding="utf-8") as file:
+        json.dump({"kind": _KIND, "format": FORMAT}, file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(f"{path}.new", path)
