@@ -96,7 +96,7 @@ class ProcessSettings:
 
     def encode(self) -> bytes:
         """Return the settings as they are written to a child's standard input."""
-        return msgspec.json.encode(asdict(self))
+        return msgspec.json.encode(asdict(self), enc_hook=str)  # Secret, which msgspec does not take for text
 
     @classmethod
     def decode(cls, data: bytes) -> ProcessSettings:

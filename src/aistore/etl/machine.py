@@ -9,7 +9,8 @@
                       Aborted ◀───────────────┴──
 
 An ETL whose process dies while it runs is begun again, at most ``RESTARTS_MAX`` times within
-``RESTART_WINDOW_SECONDS``; after that it is Aborted with the reason. A stopped ETL is Aborted too (the field has no other word) and says so.
+``RESTART_WINDOW_SECONDS``; after that it is Aborted with the reason. A stopped ETL is Aborted too, for the field has
+no other word, and its message says that it was stopped.
 """
 
 from __future__ import annotations

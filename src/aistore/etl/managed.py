@@ -7,13 +7,13 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import msgspec
 
 from ..errors import AisError, EtlInitError, EtlNotRunningError
-from ..model.etl import EtlSpec, Stage
+from ..model.etl import EtlSpec, Isolation, Sandbox, Stage
 from . import launcher
 from .environment import Environment, prepare
 from .log import TransformLog
@@ -136,12 +136,33 @@ class ManagedEtl:
             ) from None
         await self._set(self.life.ready())
 
+    def _launch_options(self, environment: Environment) -> launcher.LaunchOptions:
+        spec = self.spec
+        scratch = os.path.join(self._places.runtime, f"scratch-{self._number}")
+        os.makedirs(scratch, mode=0o700, exist_ok=True)
+        fork = spec.isolation is Isolation.FORK
+        return launcher.LaunchOptions(
+            name=spec.name,
+            kind="script" if spec.communication == "io://" else "function",
+            code=spec.code,
+            python=environment.python,
+            base_python=resolve_runtime(spec.runtime).python,
+            environment=environment.directory,
+            scratch=scratch,
+            workers=spec.workers or len(os.sched_getaffinity(0)),
+            objects_per_worker=1 if fork else launcher.OBJECTS_PER_WORKER,
+            output_bytes_max=spec.output_bytes_max,
+            sandbox=spec.sandbox is Sandbox.ON,
+            env=spec.env,
+            hidden=(self._places.data,),
+        )
+
     async def _watch_parent(
         self, launched: launcher.Launched, ready: asyncio.Future[None], report: ReportProgress
     ) -> None:
         """Read the parent's messages until it ends, then restart it if it should be running."""
         reason = "the transform's parent process ended"
-        async for event in launched.events():
+        async for event in _events(launched):
             kind = event.get("event")
             if kind == "sandbox":
                 self.layers, self.missing = list(event.get("layers", [])), list(event.get("missing", []))
@@ -268,7 +289,11 @@ class ManagedEtl:
                 "init_timeout": f"{self.spec.init_timeout_seconds:g}s",
                 "obj_timeout": f"{self.spec.object_timeout_seconds:g}s",
                 "support_direct_put": False,
-                "runtime": {"image": "", "command": [], "env": [{"name": k, "value": v} for k, v in self.spec.env.items()]},
+                "runtime": {
+                    "image": "",
+                    "command": [],
+                    "env": [{"name": key, "value": value} for key, value in self.spec.env.items()],
+                },
             },
             "obj_errors": [],
             **self.summary(),
@@ -289,6 +314,28 @@ class ManagedEtl:
         await self._end_watch()
         await asyncio.to_thread(self._close_processes)
         self.log.close()
+
+
+async def _events(launched: launcher.Launched) -> AsyncIterator[dict[str, Any]]:
+    """Yield the parent's messages until its end."""
+    loop = asyncio.get_running_loop()
+    descriptor = launched.control.fileno()
+    while True:
+        readable = loop.create_future()
+        loop.add_reader(descriptor, _set_done, readable)
+        try:
+            await readable
+        finally:
+            loop.remove_reader(descriptor)
+        event = launched.receive(timeout_seconds=0)
+        if event is None:
+            return
+        yield event
+
+
+def _set_done(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 async def _no_report(stage: str, message: str) -> None:

@@ -26,7 +26,7 @@ HEADER_BYTES_MAX = 64 << 10
 HEADER_READ_TIMEOUT_MS = 30_000
 
 
-class _SharedSocketServer(Server):
+class _SharedSocketServer(Server):  # type: ignore[misc]  # granian is not typed
     """Granian's embedded server on a socket that exists already."""
 
     def __init__(self, app: Any, listener: socket.socket, connections_max: int) -> None:
@@ -48,7 +48,7 @@ class _SharedSocketServer(Server):
 async def serve(
     app: Any, listener: socket.socket, stop: asyncio.Event, ready: Callable[[], None], connections_max: int
 ) -> None:
-    """Serve ``app`` until ``stop`` is set, then let running requests end. ``ready`` is called when requests are taken."""
+    """Serve ``app`` until ``stop`` is set, then let running requests end; ``ready`` is called when it begins."""
     listener.setblocking(False)
     server = _SharedSocketServer(app, listener, connections_max)
     serving = asyncio.ensure_future(server.serve())

@@ -43,7 +43,7 @@ class BatchRequest(msgspec.Struct, frozen=True):
 
 
 class Frame(NamedTuple):
-    """One entry of a batch reply; ``position`` is that of its entry; ``data`` is the object if ``status`` is 200, else a JSON error body."""
+    """One entry of a batch reply: ``data`` is the object if ``status`` is 200, else a JSON error body."""
 
     status: int
     position: int

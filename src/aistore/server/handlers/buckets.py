@@ -199,7 +199,9 @@ def bucket_props(info: BucketInfo) -> dict[str, Any]:
             "compression": "never", "bundle_multiplier": 0, "objsize_limit": 0, "data_slices": 0, "parity_slices": 0,
             "enabled": False, "disk_only": False,
         },
-        "chunks": {"objsize_limit": "0B", "max_monolithic_size": "0B", "chunk_size": "0B", "checkpoint_every": 0, "flags": 0},
+        "chunks": {
+            "objsize_limit": "0B", "max_monolithic_size": "0B", "chunk_size": "0B", "checkpoint_every": 0, "flags": 0,
+        },
         "lru": {"dont_evict_time": "0s", "capacity_upd_time": "0s", "enabled": False},
         "rate_limit": {},
         "extra": {},

@@ -1,0 +1,50 @@
+"""What every test can have: a store of its own process tree, and a check that nothing is left behind."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from aistore.testing import StoreProcess
+
+
+@pytest.fixture(scope="session")
+def store() -> Iterator[StoreProcess]:
+    """Return one running store, shared by the tests of a session: each makes buckets of its own (see ``bucket``)."""
+    with StoreProcess() as process:
+        yield process
+        assert "Traceback" not in process.errors(), process.errors()
+
+
+@pytest.fixture
+def new_store() -> Iterator[Callable[..., StoreProcess]]:
+    """Return a function that starts a store of the test's own; stopped when the test ends."""
+    stores: list[StoreProcess] = []
+
+    def start(*args: object, **kwargs: object) -> StoreProcess:
+        process = StoreProcess(*args, **kwargs)  # type: ignore[arg-type]
+        stores.append(process)
+        return process.start()
+
+    yield start
+    for process in stores:
+        process.stop()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _nothing_left_behind() -> Iterator[None]:
+    """Fail the session when it leaves a child process running."""
+    yield
+    left = []
+    for entry in os.listdir("/proc") if os.path.isdir("/proc") else []:
+        if entry.isdecimal():
+            try:
+                with open(f"/proc/{entry}/stat", encoding="ascii", errors="replace") as stat:
+                    state, parent = stat.read().rpartition(")")[2].split()[:2]
+            except OSError:
+                continue
+            if int(parent) == os.getpid() and state != "Z":
+                left.append(int(entry))
+    assert not left, f"processes left running: {left}"
