@@ -1,0 +1,79 @@
+"""Reading many objects with few requests, transformed or not, in order."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+
+import msgspec
+
+from ..errors import AisError, InternalError, StoreUnreachableError
+from ..wire.batch import CONTENT_TYPE, ENTRIES_MAX, BatchRequest, Frame, read_frames
+from ..wire.messages import decode_error
+from .transport import Request, Transport
+
+#: What to read: a name, or a name and the ETL to read it through ("" for none).
+BatchEntry = str | tuple[str, str]
+
+
+def read_batch(
+    transport: Transport, bucket: str, entries: Iterable[BatchEntry], *, etl: str = "", args: str = ""
+) -> Iterator[bytes | AisError]:
+    """Yield one result per entry, in order: the bytes, or the error of this entry.
+
+    ``etl`` is for entries that name none. Raises what concerns the whole batch (no such bucket, no store). A reply
+    that breaks off is asked for again from where it broke.
+    """
+    pairs = [(entry, etl) if isinstance(entry, str) else (entry[0], entry[1] or etl) for entry in entries]
+    for start in range(0, len(pairs), ENTRIES_MAX):
+        yield from _read_chunk(transport, bucket, pairs[start : start + ENTRIES_MAX], args)
+
+
+def _read_chunk(
+    transport: Transport, bucket: str, pairs: Sequence[tuple[str, str]], args: str
+) -> Iterator[bytes | AisError]:
+    done, failures = 0, 0
+    while done < len(pairs):
+        try:
+            for frame in _frames(transport, bucket, pairs[done:], args):
+                done += 1
+                failures = 0
+                yield _result_of(frame)
+        except (StoreUnreachableError, _BrokenReplyError) as error:
+            failures += 1
+            pause = transport.settings.retry.pause_after_failure(failures)
+            if pause is None:
+                raise StoreUnreachableError(f"batch of ais://{bucket}: {error}") from error
+            time.sleep(pause)
+
+
+class _BrokenReplyError(Exception):
+    """The reply began and did not end as it should; what came before is good."""
+
+
+def _frames(transport: Transport, bucket: str, pairs: Sequence[tuple[str, str]], args: str) -> Iterator[Frame]:
+    request = Request(
+        "POST",
+        f"/v1/batch/{bucket}",
+        query={"provider": "ais"},
+        headers={"Content-Type": "application/json", "Accept": CONTENT_TYPE},
+        body=msgspec.json.encode(BatchRequest(list(pairs), args)),
+    )
+    reply = transport.send(request)
+    try:
+        count = 0
+        for frame in read_frames(reply.read):
+            if frame.index != count or count == len(pairs):
+                raise InternalError(f"the batch reply has entry {frame.index} in place of {count}")
+            count += 1
+            yield frame
+        if count < len(pairs):
+            raise InternalError(f"the batch reply has {count} of {len(pairs)} entries")
+    except (InternalError, StoreUnreachableError) as error:
+        raise _BrokenReplyError(error.message) from error
+    finally:
+        reply.close()
+
+
+def _result_of(frame: Frame) -> bytes | AisError:
+    return frame.data if frame.status == 200 else decode_error(frame.data, frame.status)

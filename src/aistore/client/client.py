@@ -1,0 +1,110 @@
+"""The client: one store, and the way to its buckets and transforms."""
+
+from __future__ import annotations
+
+import os
+from types import TracebackType
+
+import msgspec
+
+from ..errors import RetryLaterError
+from ..wire.messages import EtlSummary
+from .bucket import Bucket
+from .cluster import ClusterInfo, cluster_info
+from .endpoint import Endpoint, find_endpoint
+from .etl import Etl, list_etls
+from .legacy import LegacyCalls
+from .retry import RetryPolicy
+from .transport import Request, Transport, TransportSettings
+
+
+class _BucketId(msgspec.Struct, frozen=True):
+    name: str
+    provider: str = "ais"
+
+
+class Client(LegacyCalls):
+    """A store at ``endpoint``; None takes AIS_ENDPOINT, else ``http://127.0.0.1:8080``.
+
+    Threads may share a client, forked and spawned processes may use one they inherited: each process opens its own
+    connections. ``retry`` says how long to insist, the timeouts are in seconds, ``token`` (default: AIS_AUTHN_TOKEN)
+    goes with every request.
+
+    >>> client = Client("http://127.0.0.1:8080")
+    >>> client.bucket("imagenet").object("train/0278350.jpg").get(etl="resize").read()  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        endpoint: str | Endpoint | None = None,
+        *,
+        connect_timeout_seconds: float = 5.0,
+        read_timeout_seconds: float = 120.0,
+        connections_max: int = 64,
+        retry: RetryPolicy | None = None,
+        token: str | None = None,
+    ) -> None:
+        settings = TransportSettings(
+            connect_timeout_seconds=connect_timeout_seconds,
+            read_timeout_seconds=read_timeout_seconds,
+            connections_max=connections_max,
+            retry=retry or RetryPolicy(),
+            token=os.environ.get("AIS_AUTHN_TOKEN", "") if token is None else token,
+        )
+        found = endpoint if isinstance(endpoint, Endpoint) else find_endpoint(endpoint)
+        self.transport = Transport(found, settings)
+
+    def __repr__(self) -> str:
+        return f"Client({self.endpoint!r})"
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def endpoint(self) -> str:
+        """The address of the store."""
+        return self.transport.endpoint.url
+
+    def close(self) -> None:
+        """Close idle connections. The client stays usable."""
+        self.transport.close()
+
+    def bucket(self, name: str) -> Bucket:
+        """Return the handle of one bucket; asks the store nothing."""
+        return Bucket(self.transport, name)
+
+    def buckets(self) -> list[Bucket]:
+        """Return all buckets of the store, by name."""
+        body = self.transport.call(
+            Request(
+                "GET", "/v1/buckets", query={"provider": "ais"}, headers={"Content-Type": "application/json"},
+                body=b'{"action":"list","name":"","value":null}',
+            )
+        )  # fmt: skip
+        found = msgspec.json.decode(body, type=list[_BucketId])
+        return [Bucket(self.transport, bucket.name) for bucket in sorted(found, key=lambda bucket: bucket.name)]
+
+    def etl(self, name: str = "") -> Etl:
+        """Return the handle of one transform; asks the store nothing. Without a name the store chooses one."""
+        return Etl(self.transport, name)
+
+    def etls(self) -> list[EtlSummary]:
+        """Return all transforms of the store, with their stages."""
+        return list_etls(self.transport)
+
+    def cluster(self) -> ClusterInfo:
+        """Return the cluster map: the nodes and where they answer."""
+        return cluster_info(self.transport)
+
+    def is_ready(self) -> bool:
+        """Return whether a store answers at the endpoint and is ready for requests."""
+        try:
+            self.transport.call(Request("GET", "/v1/health"))
+        except RetryLaterError:
+            return False
+        return True

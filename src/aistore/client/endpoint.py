@@ -1,0 +1,72 @@
+"""Where the store is: the endpoint's address, and who said so."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from ..errors import BadRequestError
+
+DEFAULT_URL = "http://127.0.0.1:8080"
+VARIABLE = "AIS_ENDPOINT"
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """An address such as ``http://127.0.0.1:8080``, and in words where it came from (for error messages)."""
+
+    url: str
+    origin: str = "given by the program"
+
+    @property
+    def host(self) -> str:
+        """The host without brackets."""
+        return urlsplit(self.url).hostname or ""
+
+    @property
+    def port(self) -> int:
+        """The TCP port."""
+        parts = urlsplit(self.url)
+        return parts.port or (443 if parts.scheme == "https" else 80)
+
+    @property
+    def scheme(self) -> str:
+        """``http`` or ``https``."""
+        return urlsplit(self.url).scheme
+
+    @property
+    def path(self) -> str:
+        """What goes before ``/v1`` when the store is behind another server; mostly empty."""
+        return urlsplit(self.url).path
+
+
+def parse_endpoint(text: str, origin: str = "given by the program") -> Endpoint:
+    """Read an address as people write it: with or without a scheme, a trailing slash or ``/v1``.
+
+    Raises BadRequestError for what is no address.
+    """
+    url = text.strip()
+    if "://" not in url:
+        url = f"http://{url}"
+    url = url.rstrip("/").removesuffix("/v1")
+    hint = f"expected for example {DEFAULT_URL} or 127.0.0.1:8080"
+    try:
+        parts = urlsplit(url)
+        valid = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        valid = False
+    if not valid or parts.query or parts.fragment or any(letter.isspace() for letter in url):
+        raise BadRequestError(f"endpoint {text!r} ({origin}) is not an address", hint=hint)
+    return Endpoint(url, origin)
+
+
+def find_endpoint(explicit: str | None = None, environ: Mapping[str, str] | None = None) -> Endpoint:
+    """Return the endpoint to use: ``explicit``, else the variable AIS_ENDPOINT, else the default on this machine."""
+    if explicit:
+        return parse_endpoint(explicit)
+    text = (os.environ if environ is None else environ).get(VARIABLE, "")
+    if text.strip():
+        return parse_endpoint(text, f"from {VARIABLE}")
+    return Endpoint(DEFAULT_URL, f"the default, as {VARIABLE} is not set")

@@ -1,0 +1,179 @@
+"""Transforms: make one from code, look at it, stop it, remove it."""
+
+from __future__ import annotations
+
+import base64
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from ..errors import BadRequestError, EtlInitError, InternalError
+from ..model.etl import Isolation, Sandbox, parse_duration
+from ..wire.messages import EtlInitCode, EtlSummary, Progress, encode_base64
+from .transport import Reply, Request, Transport, quote_name
+
+NDJSON = "application/x-ndjson"
+_JSON = {"Content-Type": "application/json"}
+
+#: How much longer than the store the client waits for an ETL to become ready, in seconds.
+INIT_MARGIN_SECONDS = 30.0
+
+
+class ObjectError(msgspec.Struct, frozen=True, rename={"name": "obj_name", "message": "msg", "status": "ecode"}):
+    """An object that a job could not transform."""
+
+    name: str
+    message: str = ""
+    status: int = 0
+
+
+class EtlDetails(msgspec.Struct, frozen=True, rename={"errors": "obj_errors"}):
+    """What the store knows of one ETL: the message it was made with, and objects that failed."""
+
+    init_msg: dict[str, Any]
+    errors: list[ObjectError] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EtlLog:
+    """What the transforms of one node have logged."""
+
+    node: str
+    text: str
+
+
+class _NodeLog(msgspec.Struct, frozen=True):
+    target_id: str
+    logs: str = ""
+
+
+class Etl:
+    """A transform of the store, by name; whether there is one is known when you ask for it.
+
+    An empty name is for `init_code` alone: the store then chooses one.
+    """
+
+    def __init__(self, transport: Transport, name: str = "") -> None:
+        self._transport = transport
+        self.name = name
+
+    def __repr__(self) -> str:
+        return f"Etl({self.name!r})"
+
+    def __str__(self) -> str:
+        return self.name
+
+    def init_code(
+        self,
+        code: str | os.PathLike[str],
+        *,
+        dependencies: str | list[str] = "",
+        runtime: str = "python3",
+        comm_type: str = "hpush://",
+        isolation: str | Isolation = Isolation.WARM,
+        sandbox: str | Sandbox = Sandbox.ON,
+        init_timeout: str = "",
+        object_timeout: str = "",
+        workers: int = 0,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> str:
+        """Make a transform from code, wait until it is ready and return its name.
+
+        ``code`` is the program itself, or (a path object) the file that has it: with ``comm_type`` ``io://`` a script
+        from standard input to standard output, with ``hpush://`` a module with ``transform(data: bytes) -> bytes``.
+        ``dependencies`` is the text of a requirements file, or a list of requirements. Timeouts are spelled ``45s``
+        or ``5m``, empty for the store's default. ``on_progress`` is called with each stage: resolving, installing,
+        importing, ready.
+
+        Raises EtlExistsError, and EtlInitError with the reason why it could not be made ready.
+        """
+        if isinstance(code, os.PathLike):
+            with open(code, encoding="utf-8") as file:
+                code = file.read()
+        message = EtlInitCode(
+            code=encode_base64(code),
+            dependencies=encode_base64(dependencies if isinstance(dependencies, str) else "\n".join(dependencies)),
+            name=self.name,
+            id=self.name,
+            runtime=runtime,
+            communication_type=comm_type if "://" in comm_type else f"{comm_type}://",
+            wait_timeout=init_timeout,
+            obj_timeout=object_timeout,
+            isolation=str(getattr(isolation, "value", isolation)),
+            sandbox=str(getattr(sandbox, "value", sandbox)),
+            workers=workers,
+        )
+        patience = parse_duration(init_timeout) + INIT_MARGIN_SECONDS if init_timeout else 3600.0
+        reply = self._transport.send(
+            Request(
+                "POST", "/v1/etl/init_code", headers={**_JSON, "Accept": NDJSON},
+                body=msgspec.json.encode(message), read_timeout_seconds=patience,
+            )
+        )  # fmt: skip
+        if reply.headers.get("content-type", "").startswith(NDJSON):
+            self.name = _follow(reply, on_progress)
+        else:
+            self.name = reply.drain().decode()
+        return self.name
+
+    def details(self) -> EtlDetails:
+        """Return how the ETL was made and which objects failed; raises EtlNotFoundError."""
+        return msgspec.json.decode(self._call("GET", ""), type=EtlDetails)
+
+    def summary(self) -> EtlSummary | None:
+        """Return the ETL's line of the listing: its stage and counters; None if there is no such ETL."""
+        return next((line for line in list_etls(self._transport) if line.id == self.name), None)
+
+    def start(self) -> None:
+        """Start a stopped ETL again."""
+        self._call("POST", "/start")
+
+    def stop(self) -> None:
+        """Stop the ETL; it stays listed and can be started again."""
+        self._call("POST", "/stop")
+
+    def delete(self) -> None:
+        """Stop and remove the ETL."""
+        self._call("DELETE", "")
+
+    def logs(self, node: str = "") -> list[EtlLog]:
+        """Return what the transforms logged, per node."""
+        body = self._call("GET", f"/logs/{node}" if node else "/logs")
+        return [
+            EtlLog(entry.target_id, base64.b64decode(entry.logs).decode(errors="replace"))
+            for entry in msgspec.json.decode(body, type=list[_NodeLog])
+        ]
+
+    def _call(self, method: str, action: str) -> bytes:
+        if not self.name:
+            raise BadRequestError("the transform has no name yet", hint="make it with init_code, or name one")
+        path = f"/v1/etl/{quote_name(self.name)}{action}"
+        return self._transport.call(Request(method, path, read_timeout_seconds=300.0))
+
+
+def list_etls(transport: Transport) -> list[EtlSummary]:
+    """Return all ETLs of the store."""
+    return msgspec.json.decode(transport.call(Request("GET", "/v1/etl")), type=list[EtlSummary])
+
+
+def _follow(reply: Reply, on_progress: Callable[[Progress], None] | None) -> str:
+    """Read progress until the last line and return the name in it."""
+    try:
+        for line in reply.lines():
+            if not line.strip():
+                continue
+            progress = msgspec.json.decode(line, type=Progress)
+            if progress.error is not None:
+                raise progress.error.to_error()
+            if on_progress is not None:
+                on_progress(progress)
+            if progress.name:
+                return progress.name
+    except msgspec.DecodeError as error:
+        raise InternalError(f"the store's progress report cannot be read: {error}") from error
+    finally:
+        reply.close()
+    raise EtlInitError("the store ended the report before the transform was ready", hint="see the store's log")

@@ -1,0 +1,124 @@
+"""One object: put, get, head, delete."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from ..errors import BadRequestError, ChecksumMismatchError
+from ..model.names import check_object_name
+from ..model.objects import ObjectInfo
+from ..wire import headers as wire_headers
+from .reader import ObjectReader
+from .transport import Request, Transport, quote_name
+from .upload import Source, upload_of
+
+if TYPE_CHECKING:
+    from .etl import Etl
+
+#: Arguments of a transform for one read: text as it is, or a mapping that travels as JSON.
+EtlArgs = str | Mapping[str, object]
+
+
+class Object:
+    """A name in a bucket; whether there is an object of that name is known when you ask for it."""
+
+    def __init__(self, transport: Transport, bucket: str, name: str) -> None:
+        self._transport = transport
+        self.bucket = bucket
+        self.name = check_object_name(name)
+
+    def __repr__(self) -> str:
+        return f"Object({str(self)!r})"
+
+    def __str__(self) -> str:
+        return f"ais://{self.bucket}/{self.name}"
+
+    @property
+    def _path(self) -> str:
+        return f"/v1/objects/{self.bucket}/{quote_name(self.name)}"
+
+    def put(self, source: Source, *, custom: Mapping[str, str] | None = None) -> None:
+        """Write the object: bytes, the path of a file (``str`` is a path), or an open binary file.
+
+        The checksum travels before the bytes and the store refuses bytes that do not match it. Only a stream that
+        cannot be read twice is checked afterwards.
+        """
+        upload = upload_of(source)
+        headers = {"Content-Type": "application/octet-stream"}
+        if custom:
+            headers[wire_headers.CUSTOM] = wire_headers.encode_custom(wire_headers.check_custom(custom))
+        if upload.checksum is not None:
+            headers[wire_headers.CHECKSUM_TYPE] = "xxhash2"
+            headers[wire_headers.CHECKSUM_VALUE] = upload.checksum
+        reply = self._transport.send(
+            Request("PUT", self._path, query={"provider": "ais"}, headers=headers, body=upload)
+        )
+        reply.drain()
+        stored = wire_headers.info_from_headers(self.bucket, self.name, reply.headers).checksum
+        sent = upload.sent_checksum()
+        if stored.type == "xxhash2" and stored.value != sent:
+            raise ChecksumMismatchError(f"{self}: sent bytes of xxhash2 {sent}, the store has {stored.value}")
+
+    def get(
+        self,
+        *,
+        etl: str | Etl | None = None,
+        args: EtlArgs | None = None,
+        range: tuple[int, int | None] | None = None,
+    ) -> ObjectReader:
+        """Open the object for reading, or what the ETL named ``etl`` makes of it.
+
+        ``args`` are handed to the transform. ``range`` is ``(start, length)`` in bytes, length None up to the end, a
+        negative start counts from the end; a range of a transformed object is not possible.
+        """
+        if etl is not None and range is not None:
+            raise BadRequestError("a range of a transformed object cannot be read", hint="read it whole and slice it")
+        query = {"provider": "ais"}
+        if etl is not None:
+            query["etl_name"] = str(etl)
+        if args is not None:
+            if etl is None:
+                raise BadRequestError("args are for a transform", hint="name it with etl=")
+            query["etl_args"] = spell_args(args)
+        headers = {} if range is None else {"Range": spell_range(*range)}
+        request = Request("GET", self._path, query=query, headers=headers)
+        return ObjectReader(self._transport, request, self.bucket, self.name, stored=etl is None)
+
+    def head(self) -> ObjectInfo:
+        """Return size, version, checksum, time of writing and custom metadata; raises ObjectNotFoundError."""
+        reply = self._transport.send(Request("HEAD", self._path, query={"provider": "ais"}))
+        reply.drain()
+        return wire_headers.info_from_headers(self.bucket, self.name, reply.headers)
+
+    def delete(self) -> None:
+        """Remove the object; raises ObjectNotFoundError."""
+        self._transport.call(Request("DELETE", self._path, query={"provider": "ais"}))
+
+    def set_custom(self, custom: Mapping[str, str], *, replace: bool = False) -> None:
+        """Merge ``custom`` into the object's custom metadata; with ``replace`` it takes the place of what is there."""
+        query = {"provider": "ais", **({"set-new-custom": "true"} if replace else {})}
+        body = {"action": "", "name": "", "value": wire_headers.check_custom(custom)}
+        self._transport.call(
+            Request(
+                "PATCH", self._path, query=query, headers={"Content-Type": "application/json"},
+                body=json.dumps(body).encode(),
+            )
+        )  # fmt: skip
+
+
+def spell_args(args: EtlArgs) -> str:
+    """Return the arguments of a transform as they travel."""
+    return args if isinstance(args, str) else json.dumps(args, separators=(",", ":"))
+
+
+def spell_range(start: int, length: int | None) -> str:
+    """Return the Range header for ``length`` bytes from ``start`` (see `Object.get`)."""
+    if length is not None and length < 1:
+        raise BadRequestError(f"a range of {length} bytes cannot be read", hint="expected a length of 1 or more")
+    if start >= 0:
+        return f"bytes={start}-" if length is None else f"bytes={start}-{start + length - 1}"
+    if length is not None and length < -start:
+        raise BadRequestError("a range from the end has no length", hint="expected (-count, None)")
+    return f"bytes={start}"
