@@ -27,6 +27,9 @@ The tree branches by what the caller can do about it::
     │   ├── EtlNotRunningError          503 (409 when it was stopped or aborted)
     │   ├── OutOfSpaceError             507
     │   └── StoreUnreachableError       no answer from the store (client side)
+    ├── DataError                 never on the wire: what came is not what the program reading it expects
+    │   ├── SamplesError                the objects do not form samples
+    │   └── DecodeError                 the bytes of an object are not what its name promises
     ├── NotSupportedError         501, a thing this store does not do
     └── InternalError             500, our bug or broken data
 
@@ -253,6 +256,24 @@ class StoreUnreachableError(RetryLaterError):
     """No store answered at the endpoint."""
 
     code = "ErrUnreachable"
+
+
+class DataError(AisError):
+    """The store did its part, but what came is not what the program that reads it expects (client side)."""
+
+    code = "ErrData"
+
+
+class SamplesError(DataError):
+    """The objects of a listing do not form samples that are alike."""
+
+    code = "ErrSamples"
+
+
+class DecodeError(DataError):
+    """The bytes of an object, or of a transform's result, are not what the decoder for its name expects."""
+
+    code = "ErrDecode"
 
 
 class NotSupportedError(AisError):

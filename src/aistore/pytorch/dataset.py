@@ -1,0 +1,165 @@
+"""``Dataset``: the objects of a bucket as samples, for ``torch.utils.data.DataLoader``."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch.utils.data
+
+from ..errors import AisError, BadRequestError, DecodeError, NotFoundError, SamplesError
+from ..model.names import parse_uri
+from .decoders import Decoder, default_decode
+from .samples import Part, SampleTable, extension, group
+from .source import Source, StoreSource
+
+if TYPE_CHECKING:
+    from ..client import Bck
+
+
+class Dataset(torch.utils.data.Dataset[tuple[Any, ...]]):  # type: ignore[misc]  # torch is not followed by mypy
+    """A map-style dataset of the objects of ``bck`` whose names start with ``prefix``.
+
+    Objects of one base name are a sample: ``train/1.jpg`` and ``train/1.cls`` give ``(image, label)``; pictures come
+    first and labels (``.cls``, ``.json``, ``.txt``) last, others in between, by name within each. The bucket is listed
+    once, here: objects put later are not seen, and one deleted later is an error when it is read.
+
+    ``transform_id`` names an ETL of the store; objects for which ``transform_filter`` is true of the name (all, without
+    a filter) are read through it. The filter is applied here and not kept, so that a lambda does no harm under any
+    start method of workers. ``decoders`` replaces the decoder of single extensions, ``loader(name, data)`` replaces
+    them all. ``parts`` are the extensions of a sample in the order wanted, for buckets that hold more than that;
+    ``incomplete="drop"`` leaves out samples that lack a part.
+
+    A DataLoader's batch is one request. The dataset can be pickled, and every process makes connections of its own.
+
+    Raises StoreUnreachableError, BucketNotFoundError, EtlNotFoundError, NotFoundError for an empty listing, and
+    SamplesError for samples that differ in their parts. Reading a sample raises what the store says of the object
+    (ObjectNotFoundError, TransformError, …) or DecodeError; the message names the object.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        bck: Bck | str,
+        prefix: str = "",
+        loader: Callable[[str, bytes], Any] | None = None,
+        transform_id: str | None = None,
+        transform_filter: Callable[[str], bool] | None = None,
+        *,
+        decoders: Mapping[str, Decoder] | None = None,
+        parts: Sequence[str] | None = None,
+        incomplete: Literal["error", "drop"] = "error",
+    ) -> None:
+        if incomplete not in ("error", "drop"):
+            raise BadRequestError(f"incomplete={incomplete!r}", hint='expected "error" or "drop"')
+        if loader is not None and decoders is not None:
+            raise BadRequestError("both loader and decoders are given", hint="loader replaces every decoder: pass one")
+        self.url, self.prefix, self.transform_id = url, prefix, transform_id or ""
+        self.bucket = parse_uri(bck if isinstance(bck, str) else f"{bck.provider}://{bck.name}").bucket
+        self._loader = loader
+        self._decoders = {_check_extension(kind): decoder for kind, decoder in (decoders or {}).items()}
+        self._source: Source = StoreSource(url, self.bucket)
+        try:
+            if self.transform_id:
+                self._source.check_transform(self.transform_id)
+            self._samples, self.dropped = self._list(transform_filter, parts, incomplete == "drop")
+        finally:
+            self._source.close()  # nothing is open when workers are forked
+
+    def _list(
+        self, transform_filter: Callable[[str], bool] | None, parts: Sequence[str] | None, drop_incomplete: bool
+    ) -> tuple[SampleTable, int]:
+        where = f"ais://{self.bucket}/{self.prefix}"
+        try:
+            samples, dropped = group(self._source.names(self.prefix), parts=parts, drop_incomplete=drop_incomplete)
+        except SamplesError as error:
+            raise SamplesError(f"{where}: {error.message}", hint=error.hint) from None
+        if not samples:
+            of_kinds = f" and the extensions {', '.join(parts)}" if parts else ""
+            raise NotFoundError(
+                f"bucket ais://{self.bucket} has no objects with the prefix {self.prefix!r}{of_kinds}",
+                hint=f"`ais ls ais://{self.bucket}` shows what is there",
+            )
+        if not self.transform_id:
+            return SampleTable(samples, lambda name: False), dropped
+        table = SampleTable(samples, transform_filter or (lambda name: True))
+        if not table.transformed_count:
+            raise BadRequestError(
+                f"transform_filter accepts none of the objects of {where}, so {self.transform_id} would never run",
+                hint=f"the first sample is {samples[0]}",
+            )
+        return table, dropped
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def __getitem__(self, index: int) -> tuple[Any, ...]:
+        """Return the decoded parts of one sample."""
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: Iterable[int]) -> list[tuple[Any, ...]]:
+        """Return many samples, read in one request; a DataLoader calls this with the indices of a batch."""
+        samples = [self._samples[operator.index(index)] for index in indices]
+        # all values before the first sample, since a reply that is not read to its end costs the connection
+        values = iter(list(self._read([part for sample in samples for part in sample])))
+        return [tuple(next(values) for _ in sample) for sample in samples]
+
+    def _read(self, parts: Sequence[Part]) -> Iterator[Any]:
+        """Yield the decoded ``parts``, each as soon as its bytes are here."""
+        entries = [(part.name, self.transform_id if part.transformed else "") for part in parts]
+        for part, result in zip(parts, self._source.fetch(entries), strict=True):
+            if isinstance(result, AisError):
+                raise self._named(result, part)
+            yield self._decode(part, result)
+
+    def _decode(self, part: Part, data: bytes) -> Any:
+        kind = extension(part.name)
+        try:
+            if self._loader is not None:
+                return self._loader(part.name, data)
+            decoder = self._decoders.get(kind)
+            return decoder(data) if decoder is not None else default_decode(kind, data)
+        except Exception as error:  # a decoder may raise anything, and the object's name is what helps
+            raise DecodeError(
+                f"cannot decode {self._label(part)} ({len(data):,} bytes): {type(error).__name__}: {error}"
+            ) from error
+
+    def _label(self, part: Part) -> str:
+        through = f", transformed by {self.transform_id}" if part.transformed else ""
+        return f"ais://{self.bucket}/{part.name}{through}"
+
+    def _named(self, error: AisError, part: Part) -> AisError:
+        """Return ``error`` with the object's name in its message, if it is not there yet."""
+        if part.name in error.message:
+            return error
+        return type(error)(f"{self._label(part)}: {error.message}", hint=error.hint, status=error.status)
+
+    @property
+    def samples(self) -> SampleTable:
+        """The parts of each sample, by index: their names, and whether they are read through the transform."""
+        return self._samples
+
+    def names(self, index: int) -> tuple[str, ...]:
+        """Return the object names of one sample."""
+        return tuple(part.name for part in self._samples[index])
+
+    def close(self) -> None:
+        """Close this process's connections; reading again opens new ones."""
+        self._source.close()
+
+    def __repr__(self) -> str:
+        layout = ", ".join(extension(part.name) or "no extension" for part in self._samples[0])
+        transformed = f"{self._samples.transformed_count:,} objects through {self.transform_id}"
+        through = f", {transformed}" if self.transform_id else ""
+        dropped = f", {self.dropped:,} incomplete dropped" if self.dropped else ""
+        return (
+            f"<aistore.pytorch.Dataset ais://{self.bucket}/{self.prefix} at {self.url}: "
+            f"{len(self):,} samples of ({layout}){through}{dropped}>"
+        )
+
+
+def _check_extension(kind: str) -> str:
+    if not kind.startswith("."):
+        raise BadRequestError(f"decoders has the key {kind!r}", hint='expected an extension such as ".jpg"')
+    return kind.lower()
