@@ -16,12 +16,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 
 from .. import __version__
 from ..errors import AisError, BadRequestError, ConflictError
 from ..settings import ProcessSettings, ServeSettings, make_runtime_directory
-from ..storage.local.locks import Ownership, acquire_ownership
+from ..storage.local.locks import acquire_ownership
+from ..storage.local.recovery import recover
 from .access import is_loopback
 from .holder import describe_port_holder
 from .identity import node_identity
@@ -59,27 +61,23 @@ class Supervisor:
     def run(self) -> int:
         """Start everything, say so in one line, run until SIGTERM or SIGINT; return the exit status."""
         check_exposure(self._settings)
-        listener = listen(self._settings.host, self._settings.port)
-        port: int = listener.getsockname()[1]
-        runtime = ""
-        ownership: Ownership | None = None
-        try:
-            self._handle_signals()
-            ownership = acquire_ownership(self._settings.data, endpoint=f"http://{self._settings.host}:{port}")
+        with ExitStack() as held:
+            ownership = held.enter_context(closing(acquire_ownership(self._settings.data)))
+            listener = held.enter_context(listen(self._settings.host, self._settings.port))
             runtime = make_runtime_directory()
+            held.callback(shutil.rmtree, runtime, ignore_errors=True)
+            port: int = listener.getsockname()[1]
+            url = f"http://{_url_host(self._settings.host)}:{port}"
+            ownership.announce(url)
+            recover(self._settings.data)
             settings = ProcessSettings(
                 replace(self._settings, port=port), runtime, node_identity(self._settings.data), time.time_ns(), port
             )
             os.makedirs(settings.spool, exist_ok=True)
-            self._supervise(settings, listener)
-            return 0
-        finally:
-            self._end_children()
-            listener.close()
-            if ownership is not None:
-                ownership.release()
-            if runtime:
-                shutil.rmtree(runtime, ignore_errors=True)
+            held.callback(self._end_children)
+            self._handle_signals()
+            self._supervise(settings, listener, url)
+        return 0
 
     def _handle_signals(self) -> None:
         def wake(number: int, frame: object) -> None:
@@ -95,13 +93,12 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
             signal.signal(number, wake)
 
-    def _supervise(self, settings: ProcessSettings, listener: socket.socket) -> None:
+    def _supervise(self, settings: ProcessSettings, listener: socket.socket, url: str) -> None:
         readers = [self._start(child, settings, listener) for child in self._children]
         if not self._wait_ready(readers):
             return
         for child in self._children:
             child.failures = 0
-        url = f"http://{_url_host(self._settings.host)}:{settings.port}"
         self._say(
             f"pyaistore {__version__} ready at {url} (data in {self._settings.data}, "
             f"{len(self._children) - 1} HTTP workers, pid {os.getpid()})"
