@@ -1,0 +1,95 @@
+"""The guard: a trusted process outside the sandbox that ends with its command and leaves no process behind."""
+
+import os
+import select
+import signal
+import time
+from typing import Any, Dict, NoReturn, Set
+
+from . import process
+
+_SWEEP_SECONDS = 2.0  # how long a process that left its worker may live, where no pid namespace holds it
+
+
+def watch(child: int, config: Dict[str, Any], plan: Any) -> NoReturn:
+    """Wait until ``child`` ends or the life pipe does, kill whatever is left of its tree, exit as the child did.
+
+    The exit status is the child's, or 128 + the number of the signal that ended it.
+    """
+    process.become_subreaper()
+    life = config.get("life_fd", -1)
+    wake_read, wake_write = os.pipe()
+    _close_others({0, 1, 2, life, wake_read, wake_write})
+    os.set_blocking(wake_write, False)
+    ended = []  # signals that ask us to end
+
+    def end(number: int, _frame: Any) -> None:
+        ended.append(number)
+
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, end)
+    signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+    poll = select.poll()
+    poll.register(wake_read, select.POLLIN)
+    if life >= 0:
+        poll.register(life, select.POLLIN | select.POLLHUP)
+    status = None
+    while status is None:
+        ready = dict(poll.poll(_SWEEP_SECONDS * 1000))
+        if wake_read in ready:
+            os.read(wake_read, 4096)
+        status = _reap(child)
+        if status is None and (life in ready or ended):
+            os.kill(child, signal.SIGKILL)
+            _, status = os.waitpid(child, 0)
+        if status is None:
+            process.kill_orphans({child})
+    _end_all(plan.uid if plan is not None else None)
+    os._exit(os.WEXITSTATUS(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status))
+
+
+def _reap(child: int) -> Any:
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return None
+        if pid == 0:
+            return None
+        if pid == child:
+            return status
+
+
+def _end_all(uid: Any) -> None:
+    """Kill every process of ``uid``, if the ETL has a user of its own, and every descendant, until none is left."""
+    if uid is not None:
+        killer = os.fork()
+        if killer == 0:
+            try:
+                os.setresuid(uid, uid, 0)
+                os.kill(-1, signal.SIGKILL)
+            except OSError:
+                pass
+            os._exit(0)
+        os.waitpid(killer, 0)
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        process.kill_orphans(())
+        try:
+            os.waitpid(-1, 0 if process.children() else os.WNOHANG)
+        except ChildProcessError:
+            return
+
+
+def _close_others(keep: Set[int]) -> None:
+    try:
+        numbers = [int(name) for name in os.listdir("/dev/fd")]
+    except OSError:
+        numbers = list(range(3, 256))
+    for fd in numbers:
+        if fd not in keep:
+            try:
+                os.close(fd)
+            except OSError:
+                pass

@@ -1,0 +1,424 @@
+"""A warm worker: accepts one object at a time and runs the program on it (PROTOCOL.md, "One object")."""
+
+import array
+import builtins
+import errno
+import fcntl
+import faulthandler
+import gc
+import json
+import os
+import resource
+import select
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import types
+from typing import Any, Dict, List, NoReturn, Optional
+
+from . import failure, randomness, state, streams
+from .program import Program
+from .threads import ThreadWatch
+
+_LOG_BYTES_MAX = 4096  # of one object; what a pipe takes in one piece (PIPE_BUF)
+_DESCRIPTORS_LEFT_MAX = 32  # guessed: caches of libraries stay below, a leak per object does not
+_FREEZE_OBJECTS = 3  # after so many objects what lazy imports made is taken out of garbage collection
+_REQUEST_BYTES_MAX = 64 << 10
+
+
+class Settings:
+    """The part of the configuration that a worker needs."""
+
+    def __init__(self, config: Dict[str, Any]) -> None:
+        self.objects_max = int(config.get("objects_per_worker", 10_000))
+        self.output_bytes_max = int(config.get("output_bytes_max", 512 << 20))
+        self.memory_growth_bytes_max = int(config.get("memory_growth_bytes_max", 1 << 30))
+        self.thread_seconds_max = float(config.get("thread_seconds_max", 30.0))
+
+
+class Worker:
+    """One worker process; ``slot`` is shared memory in which it counts its objects and says that it retires."""
+
+    def __init__(self, program: Program, settings: Settings, listener: int, slot: memoryview) -> None:
+        self._program = program
+        self._settings = settings
+        self._slot = slot
+        self._high = _high_descriptor()
+        self._listener = socket.socket(fileno=self._keep(listener))
+        self._null = self._keep(os.open(os.devnull, os.O_RDWR))
+        self._log = self._keep(os.dup(2))
+        self._memory = _MemoryWatch(self._keep)
+        self._parent_streams = (sys.stdout, sys.stderr)
+        self._own_directory = _private_directory()
+        self._pid = os.getpid()
+        randomness.reseed()
+        for number in (0, 1):
+            streams.point(self._null, number)
+        self._state = state.InterpreterState(program.uses_logging)
+        self._hooks = state.ExitHooks()
+        self._threads = ThreadWatch()
+        self._tainted = ""
+        self._descriptor = self._lowest_descriptor()
+
+    def serve(self) -> NoReturn:
+        """Take objects until the worker has to be replaced; never returns."""
+        try:
+            while not self._tainted:
+                try:
+                    connection, _ = self._listener.accept()
+                except OSError as error:
+                    if error.errno in (errno.ECONNABORTED, errno.EINTR):
+                        continue
+                    raise
+                self._connection(connection)
+        finally:
+            self._slot[1] = 1  # retired, not crashed
+            shutil.rmtree(self._own_directory, ignore_errors=True)
+        os._exit(0)
+
+    def _keep(self, fd: int) -> int:
+        """Move ``fd`` out of the way of programs that close every descriptor they can think of."""
+        moved = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, self._high)
+        os.close(fd)
+        return moved
+
+    def _connection(self, accepted: socket.socket) -> None:
+        connection = socket.socket(fileno=self._keep(accepted.detach()))
+        try:
+            request, descriptors = _receive(connection)
+            if request is None or len(descriptors) != 3 or not _send(connection, b"S"):
+                for fd in descriptors:
+                    os.close(fd)
+                return
+            self._slot[0] += 1
+            self._object(connection, request, descriptors)
+        finally:
+            connection.close()
+        if self._slot[0] >= self._settings.objects_max:
+            self._tainted = "enough objects"
+
+    def _object(self, connection: socket.socket, request: Dict[str, Any], descriptors: List[int]) -> None:
+        """Run the program on one object, reply, and put everything back."""
+        kept = self._keep(descriptors[1]), self._keep(descriptors[2])
+        is_script = self._program.transform is None
+        streams.point(descriptors[0], 0)
+        streams.point(kept[0 if is_script else 1], 1)  # what a function prints is no part of its result
+        streams.point(kept[1], 2)
+        os.close(descriptors[0])
+        current = streams.Streams()
+        current.install()
+        self._hooks.begin()
+        self._threads.begin()
+        run = _Run(self._program, self._settings, request, current)
+        reply = run.execute(kept[0])
+        run.finish(self._hooks, self._threads, reply)
+        if os.getpid() != self._pid:  # a child that the program forked and that fell off its end
+            os._exit(reply.get("exit_code", 0))
+        self._flush_parent_streams()
+        _send(connection, failure.encode(self._check_output(reply, kept[0])))
+        connection.close()
+        self._after(request, current, kept)
+
+    def _check_output(self, reply: Dict[str, Any], output: int) -> Dict[str, Any]:
+        limit = self._settings.output_bytes_max
+        if not reply["ok"] and os.fstat(output).st_size >= limit:
+            reply.update(
+                kind="output", message="the result is larger than the limit of {:,} bytes (output_bytes_max)".format(limit)
+            )
+        return reply
+
+    def _after(self, request: Dict[str, Any], current: streams.Streams, kept: Any) -> None:
+        """Put everything back, and decide whether this worker may take another object."""
+        self._hooks.end()
+        current.close()
+        self._write_log(request, kept[1])
+        for number in (0, 1):
+            streams.point(self._null, number)
+        streams.point(self._log, 2)
+        for fd in kept:
+            os.close(fd)
+        self._state.restore()
+        if self._slot[0] == _FREEZE_OBJECTS:
+            gc.freeze()
+        if self._threads.left():
+            self._tainted = "a thread is left"
+        if _children_left():
+            self._tainted = "a child process is left"
+        if self._lowest_descriptor() > self._descriptor + _DESCRIPTORS_LEFT_MAX:
+            self._tainted = "descriptors are left open"
+        if self._memory.growth() > self._settings.memory_growth_bytes_max:
+            self._tainted = "memory has grown"
+        _empty(self._own_directory)
+
+    def _flush_parent_streams(self) -> None:
+        """Flush what a library wrote to a stream that it has kept since its import; it belongs to this object."""
+        for stream in self._parent_streams:
+            try:
+                stream.flush()
+            except (OSError, ValueError):
+                pass
+
+    def _lowest_descriptor(self) -> int:
+        """Return the lowest free descriptor: it rises with every one that programs leave open."""
+        fd = os.dup(self._null)
+        os.close(fd)
+        return fd
+
+    def _write_log(self, request: Dict[str, Any], errors: int) -> None:
+        """Copy the object's standard error to the ETL's log, if it fits; the log never holds up an object."""
+        size = os.fstat(errors).st_size
+        if size == 0:
+            return
+        head = "[{}/{}] ".format(request.get("bucket", ""), request.get("object", "")).encode("utf-8", "replace")[:512]
+        room = _LOG_BYTES_MAX - len(head) - 40
+        text = os.pread(errors, min(size, room), 0)
+        if size > room:
+            text += b"\n[%d more bytes]" % (size - room)
+        poll = select.poll()
+        poll.register(self._log, select.POLLOUT)
+        if any(event & select.POLLOUT for _, event in poll.poll(0)):
+            try:
+                os.write(self._log, head + text.rstrip(b"\n") + b"\n")
+            except OSError:
+                pass
+
+
+class _Run:
+    """One run of the program."""
+
+    def __init__(
+        self, program: Program, settings: Settings, request: Dict[str, Any], current: streams.Streams
+    ) -> None:
+        self._program = program
+        self._settings = settings
+        self._request = request
+        self._streams = current
+        self._module: Optional[types.ModuleType] = None
+
+    def execute(self, output: int) -> Dict[str, Any]:
+        """Run the program's own code and return the reply so far."""
+        try:
+            if self._program.transform is None:
+                self._script()
+            else:
+                self._function(output)
+        except SystemExit as error:
+            return self._exited(error)
+        except BaseException as error:
+            return self._raised(error)
+        return {"ok": True}
+
+    def _script(self) -> None:
+        module = types.ModuleType("__main__")
+        module.__dict__.update(__file__=self._program.filename, __builtins__=builtins, __cached__=None)
+        self._module = module
+        sys.modules["__main__"] = module
+        arguments = self._request.get("args") or ""
+        sys.argv = [self._program.filename] + ([arguments] if arguments else [])
+        exec(self._program.code, module.__dict__)
+
+    def _function(self, output: int) -> None:
+        available = {
+            "path": "{}/{}".format(self._request.get("bucket", ""), self._request.get("object", "")),
+            "etl_args": self._request.get("args") or "",
+        }
+        keywords = {name: available[name] for name in self._program.keywords}
+        assert self._program.transform is not None
+        result = self._program.transform(_read_all(0), **keywords)
+        if not isinstance(result, (bytes, bytearray, memoryview)):
+            raise TypeError(
+                "transform() returned {}; expected bytes, bytearray or memoryview".format(type(result).__name__)
+            )
+        view = memoryview(result)
+        _write_all(output, view.cast("B") if view.c_contiguous and view.nbytes else memoryview(bytes(view)))
+
+    def _exited(self, error: SystemExit) -> Dict[str, Any]:
+        code = error.code
+        if code is None or code == 0 and isinstance(code, int):
+            return {"ok": True}
+        if isinstance(code, int):
+            return {"ok": False, "kind": "exit", "message": "exit code {}".format(code & 0xFF), "traceback": "",
+                    "exit_code": code & 0xFF}  # fmt: skip
+        text = str(code)
+        _print_error(text)
+        return {"ok": False, "kind": "exit", "message": text, "traceback": "", "exit_code": 1}
+
+    def _raised(self, error: BaseException) -> Dict[str, Any]:
+        text = failure.user_traceback(error, self._program.filename)
+        if sys.excepthook is not sys.__excepthook__:
+            try:
+                sys.excepthook(type(error), error, error.__traceback__)
+            except BaseException:
+                _print_error(text)
+        else:
+            _print_error(text)
+        return {
+            "ok": False, "kind": "output" if _is_too_large(error) else "exception", "message": failure.summary(error),
+            "traceback": text, "exit_code": 1,
+        }  # fmt: skip
+
+    def finish(self, hooks: state.ExitHooks, threads: ThreadWatch, reply: Dict[str, Any]) -> None:
+        """Do what the end of a process does: wait for threads, run exit hooks, flush; note in ``reply`` what fails."""
+        try:
+            running = threads.wait(self._settings.thread_seconds_max)
+            if running and reply["ok"]:
+                message = "thread {!r} still runs {:g} s after the program's end".format(
+                    running, self._settings.thread_seconds_max
+                )
+                reply.update(ok=False, kind="exception", message=message, traceback="")
+            hooks.run()
+            self._flush(reply)
+            if self._module is not None:
+                state.release(self._module)
+                self._module = None
+                sys.modules["__main__"] = _IDLE
+                gc.collect()  # files in reference cycles write what they hold now, not into the next object
+                self._flush(reply)
+        except BaseException as error:  # a handler or destructor of the program's own
+            if reply["ok"]:
+                reply.update(self._raised(error), ok=False)
+
+    def _flush(self, reply: Dict[str, Any]) -> None:
+        try:
+            self._streams.flush()
+        except OSError as error:
+            if reply["ok"]:
+                reply.update(
+                    ok=False, kind="output" if _is_too_large(error) else "exception",
+                    message="standard output could not be written: {}".format(error), traceback="", exit_code=120,
+                )  # fmt: skip
+
+
+_IDLE = types.ModuleType("__main__")  # stands in for the program's module between two objects
+
+
+class _MemoryWatch:
+    """Tells how much the anonymous memory of this process has grown; without ``/proc``, how much its peak has."""
+
+    def __init__(self, keep: Any) -> None:
+        try:
+            self._statm = keep(os.open("/proc/self/statm", os.O_RDONLY))
+        except OSError:
+            self._statm = -1
+        self._start = self._now()
+
+    def _now(self) -> int:
+        if self._statm < 0:
+            unit = 1 if sys.platform == "darwin" else 1024
+            return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+        fields = os.pread(self._statm, 128, 0).split()
+        return (int(fields[1]) - int(fields[2])) * resource.getpagesize()
+
+    def growth(self) -> int:
+        """Return the growth since the worker started, in bytes."""
+        return self._now() - self._start
+
+
+def _receive(connection: socket.socket) -> Any:
+    """Return the request and its descriptors, none of them below 3."""
+    data, ancillary, _, _ = connection.recvmsg(_REQUEST_BYTES_MAX, socket.CMSG_SPACE(3 * 4))
+    descriptors = array.array("i")
+    for level, kind, content in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            descriptors.frombytes(content[: len(content) - len(content) % descriptors.itemsize])
+    safe = []
+    for fd in descriptors:
+        if fd < 3:
+            moved = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
+            os.close(fd)
+            fd = moved
+        safe.append(fd)
+    return (json.loads(data.decode("utf-8")) if data else None), safe
+
+
+def _send(connection: socket.socket, data: bytes) -> bool:
+    """Send one message; False if the HTTP worker has gone (nobody waits for this any more)."""
+    try:
+        connection.send(data, getattr(socket, "MSG_NOSIGNAL", 0))
+    except OSError:
+        return False
+    return True
+
+
+def _read_all(fd: int) -> bytes:
+    size = os.fstat(fd).st_size
+    data = os.pread(fd, size, 0) if size else b""
+    if len(data) == size:
+        return data
+    parts = [data]  # one read returns at most 2 GiB
+    while sum(map(len, parts)) < size:
+        part = os.pread(fd, size, sum(map(len, parts)))
+        if not part:
+            break
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _write_all(fd: int, data: memoryview) -> None:
+    written = 0
+    while written < len(data):
+        written += os.write(fd, data[written:])
+
+
+def _is_too_large(error: BaseException) -> bool:
+    return isinstance(error, OSError) and error.errno == errno.EFBIG
+
+
+def _print_error(text: str) -> None:
+    try:
+        stream = sys.stderr
+        stream.write(text if text.endswith("\n") else text + "\n")
+        stream.flush()
+    except Exception:  # the program replaced or closed it
+        pass
+
+
+def _high_descriptor() -> int:
+    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return max(16, min(soft, 4096) - 64)
+
+
+def _private_directory() -> str:
+    """Make this worker's own working and temporary directory under the ETL's scratch directory, and go there."""
+    base = os.environ.get("TMPDIR") or tempfile.gettempdir()
+    directory = os.path.join(base, "worker-{}".format(os.getpid()))
+    os.makedirs(directory, exist_ok=True)
+    os.chdir(directory)
+    os.environ["TMPDIR"] = directory
+    tempfile.tempdir = None  # asked for again when next needed
+    return directory
+
+
+def _empty(directory: str) -> None:
+    for name in os.listdir(directory):
+        path = os.path.join(directory, name)
+        if os.path.isdir(path) and not os.path.islink(path):
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            try:
+                os.unlink(path)
+            except OSError:
+                pass
+
+
+def _children_left() -> bool:
+    """Reap children that have ended; return whether one still runs (descendants count: see ``become_subreaper``)."""
+    while True:
+        try:
+            pid, _ = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return False
+        if pid == 0:
+            return True
+
+
+def prepare_process() -> None:
+    """Give a freshly forked worker the signal handlers of a new process, and a session of its own to be killed by."""
+    os.setsid()
+    signal.set_wakeup_fd(-1)
+    for number in (signal.SIGCHLD, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    faulthandler.enable(file=2, all_threads=False)

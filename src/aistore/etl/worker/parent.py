@@ -1,0 +1,214 @@
+"""The parent of an ETL: loads the program once, forks the workers, forks new ones when they end."""
+
+import array
+import gc
+import json
+import mmap
+import os
+import select
+import signal
+import socket
+import sys
+import time
+import warnings
+from typing import Any, Dict, NoReturn, Optional
+
+from . import harness, process
+from .failure import encode
+from .program import LoadError, Program, compile_program, load_function, run_imports
+
+_MESSAGE_BYTES_MAX = 256 << 10
+_SLOT_BYTES = 64  # one cache line per worker: objects taken, whether it retired
+_BACKOFF_SECONDS = (0.05, 5.0)  # before a worker that died without taking an object is replaced: first, longest
+_WORKERS_MAX = 1024
+
+
+class Control:
+    """The socket to the controller; what it does not read in time is dropped rather than waited for."""
+
+    def __init__(self, fd: int) -> None:
+        self._socket = socket.socket(fileno=fd)
+        os.set_inheritable(fd, False)
+
+    def fileno(self) -> int:
+        """Return the descriptor, for poll."""
+        return self._socket.fileno()
+
+    def send(self, event: str, **fields: Any) -> None:
+        """Send an event."""
+        try:
+            self._socket.send(encode(dict(fields, event=event)), 0 if event != "exited" else socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            pass
+        except OSError:
+            os._exit(0)  # the controller has gone
+
+    def receive(self) -> Optional[Dict[str, Any]]:
+        """Return the next message, with ``code`` filled in from ``code_fd``; None at the end of the connection."""
+        try:
+            data, ancillary, _, _ = self._socket.recvmsg(_MESSAGE_BYTES_MAX, socket.CMSG_SPACE(4))
+        except ConnectionResetError:
+            return None
+        if not data:
+            return None
+        message: Dict[str, Any] = json.loads(data.decode("utf-8"))
+        for level, kind, content in ancillary:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                fd = array.array("i", content)[0]
+                with open(fd, "rb") as file:
+                    file.seek(0)
+                    message["code"] = file.read().decode("utf-8")
+        return message
+
+
+def run(control_fd: int, listen_fd: int) -> NoReturn:
+    """Be the parent of an ETL until the controller closes the control socket."""
+    process.die_with_parent()
+    os.set_inheritable(listen_fd, False)
+    control = Control(control_fd)
+    config = control.receive()
+    if config is None:
+        os._exit(0)
+    try:
+        program = _load(config, control)
+    except LoadError as error:
+        control.send("failed", reason=error.reason, message=error.message, traceback=error.traceback)
+        os._exit(1)
+    pool = _Pool(program, config, listen_fd, control)
+    pool.start()
+    control.send("ready", pid=os.getpid())
+    pool.run()
+
+
+def _load(config: Dict[str, Any], control: Control) -> Program:
+    filename = config["filename"]
+    program, tree = compile_program(config["code"], filename)
+    _save(config["code"], filename)
+    control.send("importing")
+    sys.argv = [filename]
+    if config["kind"] == "function":
+        load_function(program)
+    else:
+        run_imports(tree, filename)
+    torch = sys.modules.get("torch")
+    if torch is not None and hasattr(torch, "set_num_threads"):
+        torch.set_num_threads(1)  # workers are the parallelism; threads of a forked pool would hang
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    gc.collect()
+    gc.freeze()
+    return program
+
+
+def _save(code: str, filename: str) -> None:
+    """Put the program where its ``__file__`` says it is, if nothing is there and the place can be written."""
+    try:
+        with open(filename, "x", encoding="utf-8") as file:
+            file.write(code)
+    except OSError:
+        pass
+
+
+class _Pool:
+    """The workers of one ETL."""
+
+    def __init__(self, program: Program, config: Dict[str, Any], listener: int, control: Control) -> None:
+        self._program = program
+        self._settings = harness.Settings(config)
+        self._listener = listener
+        self._control = control
+        self._count = min(int(config.get("workers", 1)), _WORKERS_MAX)
+        self._slots = mmap.mmap(-1, _SLOT_BYTES * _WORKERS_MAX)
+        self._workers: Dict[int, int] = {}  # pid to slot
+        self._quick_deaths = 0
+        self._resume_at = 0.0  # time.monotonic() before which no worker is forked
+        self._wakeup = os.pipe()
+        self._own_children = set(process.children())  # of libraries: a resource tracker, for example
+
+    def start(self) -> None:
+        """Fork the first workers."""
+        for fd in self._wakeup:
+            os.set_blocking(fd, False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.signal(signal.SIGTERM, lambda *_: self._end())
+        signal.set_wakeup_fd(self._wakeup[1], warn_on_full_buffer=False)
+        self._fill()
+
+    def run(self) -> NoReturn:
+        """Replace workers that end and obey the controller, until it goes."""
+        poll = select.poll()
+        poll.register(self._control.fileno(), select.POLLIN)
+        poll.register(self._wakeup[0], select.POLLIN)
+        while True:
+            waiting = max(0.0, self._resume_at - time.monotonic()) if len(self._workers) < self._count else 1.0
+            ready = dict(poll.poll(min(1.0, waiting) * 1000 + 1))
+            if self._wakeup[0] in ready:
+                os.read(self._wakeup[0], 4096)
+            if self._control.fileno() in ready:
+                message = self._control.receive()
+                if message is None:
+                    self._end()
+                if message.get("command") == "workers":
+                    self._count = max(0, min(int(message["count"]), _WORKERS_MAX))
+                    self._shrink()
+            self._reap()
+            self._fill()
+
+    def _end(self) -> NoReturn:
+        for pid in self._workers:
+            process.kill_group(pid)
+        os._exit(0)
+
+    def _fill(self) -> None:
+        while len(self._workers) < self._count and time.monotonic() >= self._resume_at:
+            self._fork()
+
+    def _shrink(self) -> None:
+        """End workers that are too many; idle or not: the controller asks when no object runs."""
+        for pid in list(self._workers)[self._count :]:
+            process.kill_group(pid)
+
+    def _fork(self) -> None:
+        taken = set(self._workers.values())
+        slot = next(number for number in range(_WORKERS_MAX) if number not in taken)
+        memory = memoryview(self._slots)[slot * _SLOT_BYTES : (slot + 1) * _SLOT_BYTES].cast("Q")
+        memory[0] = memory[1] = 0
+        parent = os.getpid()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Python 3.12 warns about threads: those of a library, idle
+            pid = os.fork()
+        if pid:
+            self._workers[pid] = slot
+            return
+        try:
+            process.die_with_parent(parent)
+            process.become_subreaper()
+            harness.prepare_process()
+            for fd in (self._control.fileno(), *self._wakeup):
+                os.close(fd)
+            harness.Worker(self._program, self._settings, self._listener, memory).serve()
+        except BaseException:
+            sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
+        finally:
+            os._exit(70)  # EX_SOFTWARE: our own mistake
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            slot = self._workers.pop(pid, None)
+            if slot is None:
+                continue  # a process that a worker left behind
+            process.kill_group(pid)
+            memory = memoryview(self._slots)[slot * _SLOT_BYTES : (slot + 1) * _SLOT_BYTES].cast("Q")
+            retired, quick = bool(memory[1]), memory[0] == 0
+            self._quick_deaths = self._quick_deaths + 1 if quick else 0
+            if self._quick_deaths:
+                first, longest = _BACKOFF_SECONDS
+                self._resume_at = time.monotonic() + min(longest, first * 2 ** min(self._quick_deaths, 16))
+            process.kill_orphans(self._own_children.union(self._workers))
+            self._control.send("exited", pid=pid, status=status, reason="retired" if retired else "crashed")

@@ -1,0 +1,63 @@
+"""Processes: dying with the parent, adopting orphans, ending what is left behind."""
+
+import ctypes
+import os
+import signal
+import sys
+from typing import Container, List, Optional
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+def prctl(option: int, *arguments: int) -> int:
+    """Call prctl(2); return its result, -1 where it fails or the system is not Linux."""
+    if not sys.platform.startswith("linux"):
+        return -1
+    values = [ctypes.c_ulong(value) for value in (*arguments, 0, 0, 0, 0)[:4]]
+    return int(ctypes.CDLL(None, use_errno=True).prctl(option, *values))
+
+
+def die_with_parent(parent: Optional[int] = None) -> None:
+    """Have the kernel kill this process when its parent ends; exit at once if ``parent`` is no longer it.
+
+    A change of user clears this, so it is called after that.
+    """
+    prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if parent is not None and os.getppid() != parent:
+        os._exit(0)
+
+
+def become_subreaper() -> None:
+    """Become the parent of every descendant whose own parent ends: none can slip away by forking twice."""
+    prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def kill_group(pid: int) -> None:
+    """Kill the process group of a worker, which has its pid, if any of it is left."""
+    try:
+        os.killpg(pid, signal.SIGKILL)
+    except OSError:
+        pass
+
+
+def children() -> List[int]:
+    """Return the pids of this process's children; empty where ``/proc`` does not tell."""
+    found: List[int] = []
+    try:
+        for thread in os.listdir("/proc/self/task"):
+            with open("/proc/self/task/{}/children".format(thread), encoding="ascii") as file:
+                found += map(int, file.read().split())
+    except OSError:
+        pass
+    return found
+
+
+def kill_orphans(known: Container[int]) -> None:
+    """Kill the children that are not ``known``: descendants of workers that have ended."""
+    for pid in children():
+        if pid not in known:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except OSError:
+                pass
