@@ -192,7 +192,9 @@ def launch(options: LaunchOptions, listener: socket.socket, log_fd: int) -> Laun
     return launched
 
 
-def _start(sandbox: dict[str, Any], python: str, descriptors: tuple[int, int, int], log_fd: int) -> subprocess.Popen[bytes]:
+def _start(
+    sandbox: dict[str, Any], python: str, descriptors: tuple[int, int, int], log_fd: int
+) -> subprocess.Popen[bytes]:
     control, listener, life = descriptors
     with _anonymous_file(json.dumps(sandbox).encode()) as file:
         command = [
@@ -289,7 +291,9 @@ def _minimal(paths: Sequence[str]) -> list[str]:
 
 
 def _inside(path: str, directories: Sequence[str]) -> bool:
-    return any(path == directory or path.startswith(directory + "/") for directory in directories if os.path.isdir(directory))
+    return any(
+        path == directory or path.startswith(directory + "/") for directory in directories if os.path.isdir(directory)
+    )
 
 
 def _check_hidden(read: Sequence[str], hidden: Sequence[str]) -> None:

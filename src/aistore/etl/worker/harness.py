@@ -125,7 +125,8 @@ class Worker:
         limit = self._settings.output_bytes_max
         if not reply["ok"] and os.fstat(output).st_size >= limit:
             reply.update(
-                kind="output", message="the result is larger than the limit of {:,} bytes (output_bytes_max)".format(limit)
+                kind="output",
+                message="the result is larger than the limit of {:,} bytes (output_bytes_max)".format(limit),
             )
         return reply
 
@@ -188,9 +189,7 @@ class Worker:
 class _Run:
     """One run of the program."""
 
-    def __init__(
-        self, program: Program, settings: Settings, request: Dict[str, Any], current: streams.Streams
-    ) -> None:
+    def __init__(self, program: Program, settings: Settings, request: Dict[str, Any], current: streams.Streams) -> None:
         self._program = program
         self._settings = settings
         self._request = request

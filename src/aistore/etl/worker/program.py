@@ -51,7 +51,9 @@ def compile_program(source: str, filename: str) -> Tuple[Program, ast.Module]:
     except SyntaxError as error:
         where = "{}, line {}".format(error.filename, error.lineno)
         raise LoadError(
-            "syntax", "{}: {} ({})".format(where, error.msg, type(error).__name__), failure.user_traceback(error, filename)
+            "syntax",
+            "{}: {} ({})".format(where, error.msg, type(error).__name__),
+            failure.user_traceback(error, filename),
         ) from None
     except (ValueError, RecursionError, MemoryError) as error:  # a null byte; an expression nested too deep
         raise LoadError("syntax", "{}: {}".format(filename, failure.summary(error))) from None
@@ -79,9 +81,7 @@ def load_function(program: Program) -> None:
     try:
         exec(program.code, module.__dict__)
     except BaseException as error:
-        raise LoadError(
-            "import", failure.summary(error), failure.user_traceback(error, program.filename)
-        ) from None
+        raise LoadError("import", failure.summary(error), failure.user_traceback(error, program.filename)) from None
     transform = module.__dict__.get("transform")
     if not callable(transform):
         found = "is a {}".format(type(transform).__name__) if "transform" in module.__dict__ else "is missing"
@@ -147,9 +147,7 @@ class _Importer:
         except BaseException as error:
             if guarded or self._tolerant or not isinstance(node, (ast.Import, ast.ImportFrom)):
                 return False
-            raise LoadError(
-                "import", failure.summary(error), failure.user_traceback(error, self._filename)
-            ) from None
+            raise LoadError("import", failure.summary(error), failure.user_traceback(error, self._filename)) from None
         return True
 
 

@@ -42,7 +42,9 @@ def _finish_executors() -> None:
     """Let the executors of concurrent.futures finish as they do at the end of a process, and be usable afterwards."""
     for name, flag in (("concurrent.futures.process", "_global_shutdown"), ("concurrent.futures.thread", "_shutdown")):
         module = sys.modules.get(name)
-        if module is None or not (getattr(module, "_threads_queues", None) or getattr(module, "_threads_wakeups", None)):
+        if module is None or not (
+            getattr(module, "_threads_queues", None) or getattr(module, "_threads_wakeups", None)
+        ):
             continue
         try:
             module._python_exit()

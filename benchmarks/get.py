@@ -1,0 +1,174 @@
+"""GET over HTTP against nginx with as many workers: 20 KB objects by wrk, 100 MB objects by curl.
+
+    python benchmarks/get.py [--seconds 3] [--rounds 5] [--objects 2000]
+
+Needs ``nginx``, ``wrk`` and ``curl``. Both servers and the load generator share the machine's cores, so only the
+ratios count. CPU is that of the server's processes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+
+from harness import cpu_seconds, interleave, print_table
+
+from aistore import Client
+from aistore.testing import StoreProcess
+
+_NGINX = """
+worker_processes {workers};
+pid {root}/nginx.pid;
+error_log {root}/error.log;
+events {{ worker_connections 1024; }}
+http {{
+    access_log off;
+    sendfile on;
+    tcp_nopush on;
+    keepalive_requests 1000000;
+    open_file_cache max=10000;
+    client_body_temp_path {root}/t1; proxy_temp_path {root}/t2; fastcgi_temp_path {root}/t3;
+    uwsgi_temp_path {root}/t4; scgi_temp_path {root}/t5;
+    server {{ listen 127.0.0.1:{port} backlog=4096; root {root}/www; default_type application/octet-stream; }}
+}}
+"""
+
+_LUA = """
+local paths = {{}}
+for line in io.lines("{listing}") do paths[#paths + 1] = wrk.format("GET", line) end
+local i = 0
+request = function() i = i % #paths + 1; return paths[i] end
+"""
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on at this moment: nginx cannot take port 0."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class Nginx:
+    """nginx in the foreground on a directory of its own."""
+
+    def __init__(self, root: str, workers: int) -> None:
+        self.port = free_port()
+        configuration = os.path.join(root, "nginx.conf")
+        with open(configuration, "w", encoding="utf-8") as file:
+            file.write(_NGINX.format(workers=workers, root=root, port=self.port))
+        command = ["nginx", "-c", configuration, "-g", "daemon off; user root;" if os.geteuid() == 0 else "daemon off;"]
+        self.process = subprocess.Popen(command)
+        deadline = time.monotonic() + 10
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", self.port), 1).close()
+                break
+            except OSError:
+                if time.monotonic() > deadline:
+                    raise
+
+    def stop(self) -> None:
+        """End it."""
+        self.process.send_signal(signal.SIGTERM)
+        self.process.wait(10)
+
+
+def wrk(port: int, paths: list[str], seconds: int, connections: int, root: str) -> dict[str, float]:
+    """Return requests per second and the latency's median and 99th percentile in milliseconds."""
+    listing, script = os.path.join(root, f"{port}.txt"), os.path.join(root, f"{port}.lua")
+    with open(listing, "w", encoding="utf-8") as file:
+        file.write("\n".join(paths) + "\n")
+    with open(script, "w", encoding="utf-8") as file:
+        file.write(_LUA.format(listing=listing))
+    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "-s", script, f"http://127.0.0.1:{port}"]
+    text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    if "Non-2xx" in text or "Socket errors" in text:
+        raise RuntimeError(text)
+    units = {"us": 0.001, "ms": 1.0, "s": 1000.0}
+    figures = {"req/s": float(re.search(r"Requests/sec:\s+([\d.]+)", text)[1])}  # type: ignore[index]
+    for percent in ("50", "99"):
+        number, unit = re.search(rf"{percent}%\s+([\d.]+)(us|ms|s)", text).groups()  # type: ignore[union-attr]
+        figures[f"p{percent} ms"] = float(number) * units[unit]
+    return figures
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--objects", type=int, default=2000)
+    parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--connections", type=int, default=16)
+    options = parser.parse_args()
+    for tool in ("nginx", "wrk", "curl"):
+        if shutil.which(tool) is None:
+            sys.exit(f"{tool} is not installed (Debian: apt install {tool})")
+    root = tempfile.mkdtemp(prefix="ais-bench-")
+    os.chmod(root, 0o755)
+    www = os.path.join(root, "www", "v1", "objects", "bench")
+    os.makedirs(www)
+    names = [f"{number:06d}.bin" for number in range(options.objects)]
+    with StoreProcess(arguments=("--workers", str(options.workers))) as store:
+        bucket = Client(store.endpoint).bucket("bench")
+        bucket.create()
+        for name in names:
+            data = os.urandom(20_000)
+            bucket.object(name).put(data)
+            with open(os.path.join(www, name), "wb") as file:
+                file.write(data)
+        big = os.urandom(100 << 20)
+        bucket.object("big").put(big)
+        with open(os.path.join(www, "big"), "wb") as file:
+            file.write(big)
+        del big
+        nginx = Nginx(root, options.workers)
+        try:
+            measure(options, store, nginx, [f"/v1/objects/bench/{name}" for name in names], root)
+        finally:
+            nginx.stop()
+            shutil.rmtree(root)
+
+
+def measure(options: argparse.Namespace, store: StoreProcess, nginx: Nginx, paths: list[str], root: str) -> None:
+    """Interleave both servers, small objects first, then a large one."""
+    ports = {"nginx": nginx.port, "pyaistore": int(store.endpoint.rpartition(":")[2])}
+    pids = {"nginx": nginx.process.pid, "pyaistore": store.pid}
+
+    def small(side: str) -> dict[str, float]:
+        before = cpu_seconds([pids[side]])
+        figures = wrk(ports[side], paths, options.seconds, options.connections, root)
+        used = cpu_seconds([pids[side]]) - before
+        return {**figures, "CPU us/req": 1e6 * used / (figures["req/s"] * options.seconds)}
+
+    def large(side: str) -> dict[str, float]:
+        before, start = cpu_seconds([pids[side]]), time.perf_counter()
+        for _ in range(5):
+            url = f"http://127.0.0.1:{ports[side]}/v1/objects/bench/big"
+            subprocess.run(["curl", "-sf", "-o", "/dev/null", url], check=True)
+        elapsed, used = time.perf_counter() - start, cpu_seconds([pids[side]]) - before
+        return {"MiB/s": 500 / elapsed, "CPU s/GiB": used / 500 * 1024}
+
+    for side in ports:  # warm both
+        small(side)
+        large(side)
+    rows = interleave(options.rounds, {side: lambda side=side: small(side) for side in ports})  # type: ignore[misc]
+    ratio = rows["pyaistore"]["req/s"] / rows["nginx"]["req/s"]
+    title = f"GET 20 KB, {options.workers} workers each, {options.connections} connections, median of {options.rounds}"
+    print_table(title, rows, f"pyaistore / nginx = {ratio:.2f}")
+    rows = interleave(options.rounds, {side: lambda side=side: large(side) for side in ports})  # type: ignore[misc]
+    ratio = rows["pyaistore"]["MiB/s"] / rows["nginx"]["MiB/s"]
+    print_table(f"GET 100 MiB by curl, median of {options.rounds}", rows, f"pyaistore / nginx = {ratio:.2f}")
+
+
+if __name__ == "__main__":
+    main()
