@@ -42,10 +42,9 @@ http {{
 """
 
 _LUA = """
-local paths = {{}}
-for line in io.lines("{listing}") do paths[#paths + 1] = wrk.format("GET", line) end
-local i = 0
-request = function() i = i % #paths + 1; return paths[i] end
+local paths, i = {{}}, 0
+for line in io.lines("{listing}") do paths[#paths + 1] = wrk.format("GET", line, {{["Host"] = "127.0.0.1:{port}"}}) end
+function request() i = i % #paths + 1; return paths[i] end
 """
 
 
@@ -88,11 +87,11 @@ def wrk(port: int, paths: list[str], seconds: int, connections: int, root: str) 
     with open(listing, "w", encoding="utf-8") as file:
         file.write("\n".join(paths) + "\n")
     with open(script, "w", encoding="utf-8") as file:
-        file.write(_LUA.format(listing=listing))
+        file.write(_LUA.format(listing=listing, port=port))
     command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "-s", script, f"http://127.0.0.1:{port}"]
     text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     if "Non-2xx" in text or "Socket errors" in text:
-        raise RuntimeError(text)
+        raise RuntimeError(f"{text}\n{paths[0]}")
     units = {"us": 0.001, "ms": 1.0, "s": 1000.0}
     figures = {"req/s": float(re.search(r"Requests/sec:\s+([\d.]+)", text)[1])}  # type: ignore[index]
     for percent in ("50", "99"):
