@@ -1,0 +1,149 @@
+"""Work that nobody waits for, in small steps: one maintenance process of a store calls ``Reclaimer.step`` in a loop."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+
+from . import index, recovery
+from .layout import open_directory
+
+#: How long a replaced file stays. Derived: the contract keeps a path valid for a minute, and clients that download
+#: a large file by its path need a while; twice that.
+GRACE_SECONDS = 120.0
+#: How often the disk is brought up to date, and the world looked at. Derived: a power cut may cost the last second.
+_ROUND_SECONDS = 1.0
+#: Rows and files of one step. Guessed: some milliseconds, so that a stop is prompt and writers wait little.
+_STEP_FILES = 256
+_STEP_OBJECTS = 512
+#: Log size from which it is copied into the database. Derived: SQLite's own default of 1,000 pages.
+_CHECKPOINT_BYTES = 4 << 20
+_CHECKPOINT_SECONDS = 10.0
+
+
+class Reclaimer:
+    """Removes what was replaced, purges removed buckets, seals generations, syncs, and copies the index's log.
+
+    One per store at a time is enough; a second does no harm.
+    """
+
+    def __init__(self, directory: str, *, grace_seconds: float = GRACE_SECONDS) -> None:
+        self._mountpath = open_directory(directory)
+        self._grace_seconds = grace_seconds
+        self._writer = index.Writer(self._mountpath.database, self._mountpath.commit_lock)
+        # (time, seq): at that time the trash went up to seq. Ages are the reclaimer's own observation, no clock is
+        # stored: a clock that jumps cannot make a file vanish under a reader.
+        self._marks: deque[tuple[float, int]] = deque()
+        self._due_seq = 0
+        self._compared: set[str] = set()
+        self._to_visit: list[str] = []
+        self._log_state: tuple[int, int] | None = None
+        self._next_round = float("-inf")
+        self._next_checkpoint = float("-inf")
+
+    def step(self, now: float) -> bool:
+        """Do one bounded piece of work; return whether there may be more at once (else wait a second).
+
+        ``now`` is a time in seconds that does not go back (``time.monotonic()``).
+        """
+        if now >= self._next_round:
+            self._next_round = now + _ROUND_SECONDS
+            self._look_around(now)
+        return self._visit_generation() or self._unlink_some() or self._purge_some()
+
+    def close(self) -> None:
+        """Give every resource back."""
+        self._writer.close()
+
+    def _look_around(self, now: float) -> None:
+        # What was compared in the last round is on the disk after this sync, and can be sealed.
+        written = self._sync()
+        self._to_visit = recovery.unsealed(self._mountpath)
+        self._compared &= set(self._to_visit)
+        self._mark_trash(now)
+        log_bytes = self._log_state[0] if self._log_state else 0
+        if written and (now >= self._next_checkpoint or log_bytes > _CHECKPOINT_BYTES):
+            self._next_checkpoint = now + _CHECKPOINT_SECONDS
+            self._writer.checkpoint()
+
+    def _sync(self) -> bool:
+        """Sync if anything was written since the last time; return whether it was."""
+        try:
+            status = os.stat(f"{self._mountpath.database}-wal")
+            state = (status.st_size, status.st_mtime_ns)
+        except FileNotFoundError:
+            state = (0, 0)
+        if state == self._log_state:
+            return False
+        recovery.sync_file_system(self._mountpath.data)
+        self._log_state = state
+        return True
+
+    def _mark_trash(self, now: float) -> None:
+        (seq,) = self._writer.connection.execute("SELECT coalesce(max(seq), 0) FROM trash").fetchone()
+        last = self._marks[-1][1] if self._marks else self._due_seq
+        if seq > last:
+            self._marks.append((now, seq))
+        while self._marks and now - self._marks[0][0] >= self._grace_seconds:
+            self._due_seq = self._marks.popleft()[1]
+
+    def _visit_generation(self) -> bool:
+        while self._to_visit:
+            name = self._to_visit.pop()
+            marker = recovery.take(self._mountpath, name)
+            if marker is None:
+                continue
+            try:
+                if name in self._compared:
+                    recovery.seal(self._mountpath, name)
+                    self._compared.discard(name)
+                else:
+                    recovery.examine(self._mountpath, self._writer.connection, name)
+                    self._compared.add(name)
+                    self._log_state = None  # makes the next round sync, whatever the log did
+            finally:
+                os.close(marker)
+            return True
+        return False
+
+    def _unlink_some(self) -> bool:
+        if not self._due_seq:
+            return False
+        rows = self._writer.connection.execute(
+            "SELECT seq, place FROM trash WHERE seq <= ? ORDER BY seq LIMIT ?", (self._due_seq, _STEP_FILES)
+        ).fetchall()
+        if not rows:
+            return False
+        for _, place in rows:
+            try:
+                os.unlink(f"{self._mountpath.data}/{place}")
+            except FileNotFoundError:  # a step that was killed had come this far
+                pass
+        with self._writer.transaction() as connection:
+            connection.execute("DELETE FROM trash WHERE seq <= ?", (rows[-1][0],))
+        self._remove_empty({place.partition("/")[0] for _, place in rows})
+        return True
+
+    def _remove_empty(self, generations: set[str]) -> None:
+        for name in generations - set(recovery.unsealed(self._mountpath)):
+            try:
+                os.rmdir(f"{self._mountpath.data}/{name}")
+            except OSError:  # not empty: it goes with its last file
+                pass
+
+    def _purge_some(self) -> bool:
+        row = self._writer.connection.execute("SELECT bucket FROM doomed LIMIT 1").fetchone()
+        if row is None:
+            return False
+        with self._writer.transaction() as connection:
+            rows = connection.execute(
+                "SELECT name, place FROM objects WHERE bucket = ? LIMIT ?", (row[0], _STEP_OBJECTS)
+            ).fetchall()
+            places = [(place,) for _, place in rows if place is not None]
+            connection.executemany("INSERT INTO trash (place) VALUES (?)", places)
+            if len(rows) < _STEP_OBJECTS:
+                connection.execute("DELETE FROM objects WHERE bucket = ?", row)
+                connection.execute("DELETE FROM doomed WHERE bucket = ?", row)
+            else:
+                connection.execute("DELETE FROM objects WHERE bucket = ? AND name <= ?", (row[0], rows[-1][0]))
+        return True

@@ -1,0 +1,115 @@
+"""Several processes at work on one directory at once."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from aistore.model.objects import ListOptions, PutOptions
+from aistore.storage.local.engine import LocalEngine
+from aistore.storage.local.reclaim import Reclaimer
+
+WRITER = """
+import sys
+from aistore.model.objects import ListOptions, PutOptions
+from aistore.storage.local.engine import LocalEngine
+
+directory, me = sys.argv[1], sys.argv[2]
+engine = LocalEngine(directory)
+print("ready", flush=True)
+sys.stdin.readline()
+for number in range(150):
+    size = 5_000 if number % 2 else 50
+    engine.put("b", f"{me}/{number:03}", me.encode() * size, PutOptions()).result()
+    engine.put("b", "counter", me.encode() * size, PutOptions()).result()
+    if number % 10 == 0:
+        names = [entry.name for entry in engine.list("b", ListOptions(prefix=me)).entries]
+        assert names == [f"{me}/{done:03}" for done in range(number + 1)], names
+        assert len(engine.list("b", ListOptions(prefix="kept/")).entries) == 500
+engine.close()
+"""
+
+READER = """
+import sys
+from aistore.storage.local.engine import LocalEngine
+
+engine = LocalEngine(sys.argv[1])
+print("ready", flush=True)
+sys.stdin.readline()
+last = 0
+while last < 600:
+    with engine.get("b", "counter") as reading:
+        data = reading.read(0, reading.info.size)
+    assert len(set(data)) == 1 and len(data) in (1, 50, 5_000), "torn or mixed"
+    assert reading.info.version >= last, "an older version after a newer one"
+    last = reading.info.version
+engine.close()
+"""
+
+
+def test_writers_readers_and_the_reclaimer(tmp_path: Path) -> None:
+    directory = str(tmp_path / "store")
+    engine = LocalEngine(directory)
+    engine.create_bucket("b", {})
+    for number in range(500):
+        engine.put("b", f"kept/{number}", b"k", PutOptions())
+    engine.put("b", "counter", b"0", PutOptions()).result()
+    commands = [[sys.executable, "-c", WRITER, directory, str(number)] for number in range(1, 5)]
+    commands += [[sys.executable, "-c", READER, directory]] * 2
+    children = [
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for command in commands
+    ]
+    reclaimer = Reclaimer(directory)
+    try:
+        for child in children:
+            assert child.stdout.readline() == "ready\n"
+        for child in children:
+            child.stdin.write("go\n")
+            child.stdin.flush()
+        now = 0.0
+        while any(child.poll() is None for child in children):
+            now += 1.0
+            if not reclaimer.step(now):
+                engine.head("b", "counter")
+        assert [child.returncode for child in children] == [0] * len(children)
+    finally:
+        for child in children:
+            with child:
+                child.kill()
+        reclaimer.close()
+    try:
+        assert engine.head("b", "counter").version == 601
+        assert len(engine.list("b", ListOptions()).entries) == 500 + 600 + 1
+    finally:
+        engine.close()
+
+
+def test_many_processes_begin_one_directory(tmp_path: Path) -> None:
+    code = (
+        "import sys; from aistore.storage.local.engine import LocalEngine; print('ready', flush=True);"
+        "sys.stdin.readline(); e = LocalEngine(sys.argv[1]); e.create_bucket('b' + sys.argv[2], {}); e.close()"
+    )
+    children = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(tmp_path / "store"), str(number)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )
+        for number in range(5)
+    ]  # fmt: skip
+    try:
+        for child in children:
+            assert child.stdout.readline() == "ready\n"
+        for child in children:
+            child.stdin.write("go\n")
+            child.stdin.flush()
+        assert [child.wait(60) for child in children] == [0] * 5
+    finally:
+        for child in children:
+            with child:
+                child.kill()
+    engine = LocalEngine(str(tmp_path / "store"))
+    try:
+        assert len(engine.list_buckets()) == 5
+    finally:
+        engine.close()

@@ -1,0 +1,170 @@
+"""What stays and what goes after crashes, and what the reclaimer does in between."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from aistore.errors import ObjectNotFoundError
+from aistore.model.objects import PutOptions
+from aistore.storage.local import recovery
+from aistore.storage.local.engine import LocalEngine
+from aistore.storage.local.layout import open_directory
+from aistore.storage.local.reclaim import Reclaimer
+from aistore.storage.local.settings import LocalSettings
+
+PLAIN = PutOptions()
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> str:
+    return str(tmp_path / "store")
+
+
+@pytest.fixture
+def engine(directory: str) -> Iterator[LocalEngine]:
+    engine = LocalEngine(directory, LocalSettings(generation_files_max=4))
+    engine.create_bucket("b", {})
+    yield engine
+    engine.close()
+
+
+@pytest.fixture
+def reclaimer(directory: str) -> Iterator[Reclaimer]:
+    reclaimer = Reclaimer(directory)
+    yield reclaimer
+    reclaimer.close()
+
+
+def files(directory: str) -> set[str]:
+    return {os.path.join(root, file) for root, _, names in os.walk(f"{directory}/mp0/data") for file in names}
+
+
+def work(reclaimer: Reclaimer, now: float) -> int:
+    """Step until there is nothing to do, in a world where the clock stands still."""
+    steps = 0
+    while reclaimer.step(now):
+        steps += 1
+        assert steps < 1000, "the reclaimer never comes to an end"
+    return steps
+
+
+def test_replaced_files_go_after_the_grace(engine: LocalEngine, reclaimer: Reclaimer, directory: str) -> None:
+    engine.put("b", "overwritten", b"1" * 1000, PLAIN).result()
+    engine.put("b", "deleted", b"2" * 1000, PLAIN).result()
+    old = files(directory)
+    engine.put("b", "overwritten", b"3" * 1000, PLAIN).result()
+    engine.delete("b", "deleted").result()
+    work(reclaimer, 1000.0)
+    assert old < files(directory)
+    work(reclaimer, 1119.0)
+    assert old < files(directory)
+    work(reclaimer, 1121.0)
+    assert old.isdisjoint(files(directory))
+    with engine.get("b", "overwritten") as reading:
+        assert reading.read(0, 1000) == b"3" * 1000
+
+
+def test_a_removed_bucket_is_purged_in_pieces(engine: LocalEngine, reclaimer: Reclaimer, directory: str) -> None:
+    for number in range(1200):
+        engine.put("b", f"small{number}", b"x", PLAIN)
+    for number in range(10):
+        engine.put("b", f"large{number}", b"x" * 1000, PLAIN).result()
+    engine.delete_bucket("b")
+    engine.create_bucket("b", {})
+    engine.put("b", "large1", b"new" * 1000, PLAIN).result()
+    assert work(reclaimer, 1000.0) >= 3
+    work(reclaimer, 1002.0)
+    work(reclaimer, 1200.0)
+    assert len(files(directory)) == 1
+    with sqlite3.connect(open_directory(directory).database) as connection:
+        assert connection.execute("SELECT count(*) FROM objects").fetchone() == (1,)
+        assert connection.execute("SELECT count(*) FROM doomed").fetchone() == (0,)
+    connection.close()
+
+
+def test_full_generations_are_sealed_and_empty_ones_removed(
+    engine: LocalEngine, reclaimer: Reclaimer, directory: str
+) -> None:
+    mountpath = open_directory(directory)
+    for number in range(10):
+        engine.put("b", f"o{number}", b"x" * 1000, PLAIN).result()
+    assert len(recovery.unsealed(mountpath)) == 3
+    work(reclaimer, 1000.0)  # compares
+    work(reclaimer, 1002.0)  # seals what was compared and synced
+    assert len(recovery.unsealed(mountpath)) == 1
+    for number in range(10):
+        engine.delete("b", f"o{number}").result()
+    work(reclaimer, 1010.0)
+    work(reclaimer, 1200.0)
+    assert files(directory) == set()
+    assert os.listdir(mountpath.data) == recovery.unsealed(mountpath)
+
+
+def test_recovery_leaves_live_writers_alone(engine: LocalEngine, directory: str) -> None:
+    staging = engine.stage("b", "o", PLAIN)
+    staging.write(b"x" * 1000)
+    assert recovery.recover(directory) == (0, 0, 0)
+    staging.commit().result()
+    assert engine.head("b", "o").size == 1000
+
+
+def test_unknown_files_go_at_recovery(engine: LocalEngine, directory: str) -> None:
+    engine.put("b", "o", b"x" * 1000, PLAIN).result()
+    engine.put("b", "replaced", b"x" * 1000, PLAIN).result()
+    engine.put("b", "replaced", b"y" * 1000, PLAIN).result()
+    known = files(directory)
+    engine.close()
+    (generation,) = {os.path.dirname(path) for path in known}
+    for name, content in (("empty", b""), ("torn", b"x" * 5000)):
+        Path(generation, name).write_bytes(content)
+    # A write that got as far as its trailer, and whose commit never was: its trailer names an object that exists.
+    Path(generation, "7").write_bytes(next(iter(known)) and Path(min(known)).read_bytes())
+    Path(directory, "mp0/open/beginning").touch()  # killed before it made its directory
+    assert recovery.recover(directory) == (2, 3, 0)
+    assert files(directory) == known
+    assert recovery.recover(directory).files_removed == 0
+
+
+def test_a_power_cut_takes_back_what_it_tore(engine: LocalEngine, directory: str) -> None:
+    """Simulated: files lose their ends, their content or their existence, and the boot id is another one."""
+    for name in ("whole", "short", "gone", "zeros", "first"):
+        engine.put("b", name, name.encode() * 500, PLAIN).result()
+        if name != "first":
+            engine.put("b", name, name.upper().encode() * 500, PutOptions(custom={"k": "v"})).result()
+    paths = {}
+    for name in ("whole", "short", "gone", "zeros", "first"):
+        with engine.get("b", name) as reading:
+            paths[name] = reading.path
+    engine.close()
+    os.truncate(paths["short"], 700)
+    os.unlink(paths["gone"])
+    os.truncate(paths["first"], 0)
+    with open(paths["zeros"], "r+b") as file:
+        file.write(bytes(64))
+    Path(directory, "mp0/boot").write_text("another boot")
+    assert recovery.recover(directory).objects_torn == 4
+    again = LocalEngine(directory)
+    try:
+        for name in ("short", "gone", "zeros"):
+            with again.get("b", name) as reading:
+                assert reading.info.version == 1
+                assert reading.read(0, reading.info.size) == name.encode() * 500
+        assert again.head("b", "whole").version == 2
+        with pytest.raises(ObjectNotFoundError):
+            again.head("b", "first")
+        assert recovery.recover(directory).objects_torn == 0
+    finally:
+        again.close()
+
+
+def test_sealed_generations_are_not_read_again(engine: LocalEngine, reclaimer: Reclaimer, directory: str) -> None:
+    for number in range(4):
+        engine.put("b", f"o{number}", b"x" * 1000, PLAIN).result()
+    work(reclaimer, 1000.0)
+    work(reclaimer, 1002.0)
+    assert recovery.recover(directory).generations == 0
