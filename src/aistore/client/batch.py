@@ -63,8 +63,8 @@ def _frames(transport: Transport, bucket: str, pairs: Sequence[tuple[str, str]],
     try:
         count = 0
         for frame in read_frames(reply.read):
-            if frame.position != count or count == len(pairs):
-                raise InternalError(f"the batch reply has entry {frame.position} in place of {count}")
+            if frame.index != count or count == len(pairs):
+                raise InternalError(f"the batch reply has entry {frame.index} in place of {count}")
             count += 1
             yield frame
         if count < len(pairs):

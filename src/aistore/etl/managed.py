@@ -114,12 +114,18 @@ class ManagedEtl:
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._listener.bind(self.socket_path)
         self._listener.listen(self._places.queue)
-        options = self._launch_options(self.environment)
-        launched = await asyncio.to_thread(launcher.launch, options, self._listener, self.log.writer)
-        self._launched = launched
+        self._launched = await asyncio.to_thread(
+            launcher.launch,
+            self.spec,
+            self.environment,
+            self._listener,
+            self.log.writer,
+            self._places.etls,
+            self._number,
+        )
         loop = asyncio.get_running_loop()
         ready: asyncio.Future[None] = loop.create_future()
-        self._watch = asyncio.ensure_future(self._watch_parent(launched, ready, report))
+        self._watch = asyncio.ensure_future(self._watch_parent(self._launched, ready, report))
         try:
             await asyncio.wait_for(asyncio.shield(ready), max(0.0, deadline - time.monotonic()))
         except asyncio.TimeoutError:
