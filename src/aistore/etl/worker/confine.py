@@ -32,7 +32,8 @@ def _package() -> Any:
     spec = importlib.util.spec_from_file_location(
         "_aistore_worker", os.path.join(directory, "__init__.py"), submodule_search_locations=[directory]
     )
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     package = importlib.util.module_from_spec(spec)
     sys.modules["_aistore_worker"] = package
     spec.loader.exec_module(package)

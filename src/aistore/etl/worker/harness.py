@@ -3,8 +3,8 @@
 import array
 import builtins
 import errno
-import fcntl
 import faulthandler
+import fcntl
 import gc
 import json
 import os
@@ -235,7 +235,7 @@ class _Run:
 
     def _exited(self, error: SystemExit) -> Dict[str, Any]:
         code = error.code
-        if code is None or code == 0 and isinstance(code, int):
+        if code is None or (code == 0 and isinstance(code, int)):
             return {"ok": True}
         if isinstance(code, int):
             return {"ok": False, "kind": "exit", "message": "exit code {}".format(code & 0xFF), "traceback": "",

@@ -184,11 +184,12 @@ class _Pool:
             process.die_with_parent(parent)
             process.become_subreaper()
             harness.prepare_process()
+            self._control.send("worker", pid=os.getpid())
             for fd in (self._control.fileno(), *self._wakeup):
                 os.close(fd)
             harness.Worker(self._program, self._settings, self._listener, memory).serve()
         except BaseException:
-            sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
+            sys.excepthook(*sys.exc_info())
         finally:
             os._exit(70)  # EX_SOFTWARE: our own mistake
 

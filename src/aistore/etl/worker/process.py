@@ -11,7 +11,7 @@ _PR_SET_CHILD_SUBREAPER = 36
 
 
 def prctl(option: int, *arguments: int) -> int:
-    """Call prctl(2); return its result, -1 where it fails or the system is not Linux."""
+    """Return what the system call answers, -1 where it fails or the system is not Linux."""
     if not sys.platform.startswith("linux"):
         return -1
     values = [ctypes.c_ulong(value) for value in (*arguments, 0, 0, 0, 0)[:4]]

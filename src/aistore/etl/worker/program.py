@@ -4,6 +4,7 @@ import ast
 import inspect
 import linecache
 import sys
+import traceback
 import types
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
@@ -16,11 +17,11 @@ _KEYWORDS = ("path", "etl_args")  # parameters of transform() that are filled in
 class LoadError(Exception):
     """The program cannot be made ready: ``reason`` is ``syntax``, ``import`` or ``contract``."""
 
-    def __init__(self, reason: str, message: str, traceback: str = "") -> None:
+    def __init__(self, reason: str, message: str, text: str = "") -> None:
         super().__init__(message)
         self.reason = reason
         self.message = message
-        self.traceback = traceback
+        self.traceback = text
 
 
 class Program:
@@ -49,12 +50,8 @@ def compile_program(source: str, filename: str) -> Tuple[Program, ast.Module]:
         tree = ast.parse(source, filename)
         code = compile(source, filename, "exec", dont_inherit=True)
     except SyntaxError as error:
-        where = "{}, line {}".format(error.filename, error.lineno)
-        raise LoadError(
-            "syntax",
-            "{}: {} ({})".format(where, error.msg, type(error).__name__),
-            failure.user_traceback(error, filename),
-        ) from None
+        message = "{}, line {}: {} ({})".format(filename, error.lineno, error.msg, type(error).__name__)
+        raise LoadError("syntax", message, "".join(traceback.format_exception_only(type(error), error))) from None
     except (ValueError, RecursionError, MemoryError) as error:  # a null byte; an expression nested too deep
         raise LoadError("syntax", "{}: {}".format(filename, failure.summary(error))) from None
     return Program(filename, code, source), tree
@@ -160,7 +157,7 @@ def _is_main_check(test: ast.expr) -> bool:
 
 
 def _sets_environment(node: ast.stmt) -> bool:
-    """Return whether ``node`` is ``os.environ[constant] = constant`` or ``os.environ.setdefault(constant, constant)``."""
+    """Return whether ``node`` is ``os.environ["A"] = "b"`` or ``os.environ.setdefault("A", "b")``."""
     if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Subscript):
         owner, values = node.targets[0].value, [node.value]
     elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Call) and isinstance(node.value.func, ast.Attribute):

@@ -117,10 +117,10 @@ def _logging_state(full: bool) -> Dict[Any, Any]:
 
 def _restore_logging(state: Dict[Any, Any], full: bool) -> None:
     logging = sys.modules["logging"]
-    default = ([], 0, True, False, [])  # type: Tuple[List[Any], int, bool, bool, List[Any]]
+    default: Tuple[List[Any], int, bool, bool, List[Any]] = ([], 0, True, False, [])
     for logger, now in _logging_state(full).items():
         if logger not in state and logger is logging.getLogger():
-            before = ([], logging.WARNING, True, False, [])  # logging was first imported by this program
+            before: Any = ([], logging.WARNING, True, False, [])  # logging was first imported by this program
         else:
             before = state.get(logger, default)
         if now == before:
@@ -154,7 +154,7 @@ class ExitHooks:
         """Start to collect."""
         self._hooks = []
         self._atexit.register = self._collect  # type: ignore[assignment]
-        self._atexit.unregister = self._forget  # type: ignore[assignment]
+        self._atexit.unregister = self._forget
         registry = weakref.finalize._registry  # type: ignore[attr-defined]
         if len(registry) != len(self._finalizers):
             self._finalizers = set(registry)
@@ -182,7 +182,7 @@ class ExitHooks:
             except SystemExit:
                 pass
             except BaseException:
-                sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
+                sys.excepthook(*sys.exc_info())
         registry = weakref.finalize._registry  # type: ignore[attr-defined]
         if len(registry) == len(self._finalizers):
             return
@@ -192,7 +192,7 @@ class ExitHooks:
             try:
                 finalizer()
             except BaseException:
-                sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
+                sys.excepthook(*sys.exc_info())
 
 
 def _is_importing() -> bool:

@@ -62,7 +62,7 @@ def _file(fd: int, mode: str, name: str) -> Any:
 
 
 def _drop(stream: Any) -> None:
-    """Close the bottom of a stream whose flush fails (the result is over its limit), so that nothing is left to write."""
+    """Close the bottom of a stream whose flush fails (a result over its limit): nothing is left to write."""
     raw = getattr(stream, "raw", None)
     if raw is not None:
         try:

@@ -17,7 +17,7 @@ class ThreadWatch:
     def begin(self) -> None:
         """Note which threads there are."""
         self._before = set(threading.enumerate()) if threading.active_count() > 1 else {threading.current_thread()}
-        self._count = _thread._count()  # type: ignore[attr-defined]
+        self._count = _thread._count()
 
     def wait(self, seconds: float) -> str:
         """Wait for new threads that are not daemons; return the name of one that still runs after ``seconds``."""
@@ -35,7 +35,7 @@ class ThreadWatch:
 
     def left(self) -> bool:
         """Return whether a new thread of any kind still runs."""
-        return bool(_thread._count() > self._count)  # type: ignore[attr-defined]
+        return bool(_thread._count() > self._count)
 
 
 def _finish_executors() -> None:

@@ -1,0 +1,191 @@
+"""What a confined process may read, which user it is, and how a command is run in the sandbox: the trusted side.
+
+The read list is computed outside of the sandbox and therefore only from what is trusted: the system, and what a
+trusted interpreter says of itself. Of an environment that foreign code was installed into, nothing is run or believed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ..errors import EtlInitError
+from .commands import CommandSpec, Run, run_command
+
+WORKER_DIRECTORY = os.path.join(os.path.dirname(os.path.abspath(__file__)), "worker")
+
+#: Users of ETLs where the store runs as root: systemd's range for dynamic users, which no account has.
+UID_FIRST, UID_LAST = 61184, 65519
+
+#: What every program may need of a Linux system, environment aside. Nothing here belongs to a user.
+_SYSTEM_PATHS = (
+    "/usr", "/bin", "/sbin", "/lib", "/lib64", "/lib32", "/nix/store", "/etc/ld.so.cache", "/etc/ld.so.conf",
+    "/etc/ld.so.conf.d", "/etc/alternatives", "/etc/localtime", "/etc/timezone", "/etc/mime.types", "/etc/fonts",
+)  # fmt: skip
+
+#: What a program needs to find and trust a server.
+_NETWORK_PATHS = (
+    "/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf", "/etc/host.conf", "/etc/gai.conf", "/etc/services",
+    "/etc/ssl", "/etc/pki", "/etc/ca-certificates", "/etc/ca-certificates.conf",
+)  # fmt: skip
+
+SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_QUERY_SECONDS = 60  # an interpreter on a cold network disk
+
+_QUERY = """
+import json, sys, sysconfig
+paths = [sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix, *sysconfig.get_paths().values()]
+found = {"version": list(sys.version_info[:3]), "executable": sys.executable, "paths": paths, "path": sys.path}
+print(json.dumps(found))
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Interpreter:
+    """A Python: its ``executable``, its ``version`` and the paths it must be able to ``read``."""
+
+    executable: str
+    version: tuple[int, ...]
+    read: tuple[str, ...]
+
+
+def inspect_interpreter(python: str) -> Interpreter:
+    """Ask a trusted interpreter where it lives; raises EtlInitError if it cannot be run or is too old."""
+    try:
+        answer = subprocess.run(
+            [python, "-I", "-B", "-c", _QUERY], capture_output=True, timeout=_QUERY_SECONDS, check=True, cwd="/",
+            env={"PATH": SYSTEM_PATH, "LANG": "C.UTF-8"},
+        )  # fmt: skip
+        found = json.loads(answer.stdout)
+    except subprocess.CalledProcessError as error:
+        text = error.stderr.decode(errors="replace").strip()[-500:]
+        raise EtlInitError(f"the interpreter {python} does not work: {text}") from error
+    except (OSError, ValueError, subprocess.TimeoutExpired) as error:
+        raise EtlInitError(f"the interpreter {python} cannot be run: {error}") from error
+    version = tuple(found["version"])
+    if version < (3, 8):
+        raise EtlInitError(
+            f"{python} is Python {'.'.join(map(str, version))}", hint="transforms need Python 3.8 or newer"
+        )
+    paths = [python, *found["paths"], *(path for path in found["path"] if os.path.isdir(path))]
+    executables = _link_chain(python) + _link_chain(found["executable"])
+    return Interpreter(found["executable"], version, tuple(_minimal([*paths, *executables])))
+
+
+def readable_paths(interpreter: Interpreter, *more: str) -> list[str]:
+    """Return what an ETL may read: system libraries, its interpreter, our worker code, and ``more``."""
+    return _minimal([*_SYSTEM_PATHS, *interpreter.read, WORKER_DIRECTORY, *more])
+
+
+def _link_chain(path: str) -> list[str]:
+    """Return ``path`` and each place its symbolic links lead to (a venv's python, pyenv's, the system's)."""
+    chain = [path]
+    while os.path.islink(path) and len(chain) < 40:
+        path = os.path.normpath(os.path.join(os.path.dirname(path), os.readlink(path)))
+        chain.append(path)
+    return [*chain, os.path.realpath(path)]
+
+
+def _minimal(paths: Sequence[str]) -> list[str]:
+    """Return the existing ``paths`` as absolute ones, and what they resolve to, without those inside another."""
+    absolute = {os.path.abspath(path) for path in paths if path and os.path.exists(path)}
+    absolute |= {os.path.realpath(path) for path in absolute}
+    kept: list[str] = []
+    for path in sorted(absolute):
+        if path != "/" and not (kept and _inside(path, kept)):
+            kept.append(path)
+    return kept
+
+
+def _inside(path: str, directories: Sequence[str]) -> bool:
+    return any(path == directory or path.startswith(directory + "/") for directory in directories)
+
+
+def check_hidden(read: Sequence[str], hidden: Sequence[str]) -> None:
+    """Raise EtlInitError if a directory that transforms must never see lies inside what they may read."""
+    for directory in map(os.path.realpath, hidden):
+        for path in read:
+            if _inside(directory, [path]):
+                raise EtlInitError(
+                    f"{directory} lies inside {path}, which transforms must be able to read",
+                    hint="keep the store's data elsewhere, or use an interpreter in a directory of its own",
+                )
+
+
+_uids: set[int] = set()
+_uids_lock = threading.Lock()
+
+
+def reserve_uid() -> int:
+    """Return a user id that no process on this machine and no other ETL of this store has; raises EtlInitError."""
+    with _uids_lock:
+        taken = _uids | _uids_of_processes()
+        for uid in range(UID_FIRST, UID_LAST + 1):
+            if uid not in taken:
+                _uids.add(uid)
+                return uid
+    raise EtlInitError(f"every user id from {UID_FIRST} to {UID_LAST} is in use")
+
+
+def release_uid(uid: int | None) -> None:
+    """Give a user id back; None is none."""
+    with _uids_lock:
+        _uids.discard(-1 if uid is None else uid)
+
+
+def _uids_of_processes() -> set[int]:
+    uids = set()
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            with contextlib.suppress(OSError):
+                uids.add(os.stat(f"/proc/{name}").st_uid)
+    return uids
+
+
+def confine_command(config: dict[str, Any] | str) -> list[str]:
+    """Return the start of a command line that runs the rest of it in the sandbox ``config`` (or ``@<fd>`` with it).
+
+    The store's own interpreter sets the sandbox up, without site-packages: nothing foreign runs before it holds.
+    """
+    text = config if isinstance(config, str) else json.dumps(config)
+    return [sys.executable, "-I", "-S", "-B", os.path.join(WORKER_DIRECTORY, "confine.py"), text, "--"]
+
+
+def confined_run() -> Run:
+    """Return a ``Run`` (commands.py) that runs installers confined: they write to their own directory only."""
+
+    def run(spec: CommandSpec, *arguments: Any) -> int:
+        with _own_user() as uid:
+            _give(spec.write, uid)
+            config = {
+                "mode": "on", "uid": uid, "gid": uid, "read": _minimal([*_SYSTEM_PATHS, *_NETWORK_PATHS, *spec.read]),
+                "write": [spec.write], "scratch": spec.env.get("TMPDIR", spec.write), "network": spec.network,
+            }  # fmt: skip
+            return run_command(replace(spec, argv=(*confine_command(config), *spec.argv)), *arguments)
+
+    return run
+
+
+@contextlib.contextmanager
+def _own_user() -> Iterator[int | None]:
+    uid = reserve_uid() if os.geteuid() == 0 else None
+    try:
+        yield uid
+    finally:
+        release_uid(uid)
+
+
+def _give(directory: str, uid: int | None) -> None:
+    """Make ``uid`` the owner of a directory that we have just made, and of what is in it."""
+    if uid is None:
+        return
+    for parent, directories, files in os.walk(directory):
+        for name in (".", *directories, *files):
+            os.chown(os.path.join(parent, name), uid, uid, follow_symlinks=False)
