@@ -168,7 +168,11 @@ class _Builder:
         return build
 
     def _pip(self, env: str, settings: Settings, arguments: list[str], requirements: str) -> None:
-        output = PipOutput(lambda line: self._progress(self._stage, line))
+        resolving = self._stage == "resolving"
+        output = PipOutput(
+            lambda line: self._progress(self._stage, line),
+            self._requirements.line_of if resolving else lambda line: None,
+        )
         command = pip_install(env, self._runtime, pip_runner(self._runtime), settings, arguments)
         listed = os.path.join(work_directory(env), "requirements.txt")
         cache.write_new(listed, requirements)
