@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 
+from ..errors import EtlInitError
 from .commands import CommandTimeout, check_in_time, pause
 from .lock import Lock
 
@@ -48,7 +49,10 @@ def published(envs_dir: str, lock: Lock, python: str) -> str | None:
 
 
 def publish(path: str, lock: Lock) -> None:
-    """Make the environment in ``path`` ours, readable by everyone, writable by nobody else, and then found."""
+    """Make the environment in ``path`` ours, readable by everyone, writable by nobody else, and then found.
+
+    No process that could still write there may be left.
+    """
     _seal(os.path.join(path, "env"))
     _write_atomically(os.path.join(path, _MARKER), lock.to_json(), 0o644)
 
@@ -186,6 +190,9 @@ def _seal(env: str) -> None:
     for directory, _, files in os.walk(env):
         for path in (directory, *(os.path.join(directory, name) for name in files)):
             found = os.lstat(path)
+            if stat.S_ISREG(found.st_mode) and found.st_nlink > 1:
+                # Its other name may be anywhere: what follows would give that away.
+                raise EtlInitError(f"the installer left a hard link: {os.path.relpath(path, env)}")
             if (found.st_uid, found.st_gid) != (uid, gid):
                 os.chown(path, uid, gid, follow_symlinks=False)
             if stat.S_ISLNK(found.st_mode):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import selectors
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -14,6 +16,7 @@ from dataclasses import dataclass, field, replace
 LINE_BYTES_MAX = 64 << 10  # a longer line is delivered in pieces: memory stays flat whatever a setup.py prints
 
 _POLL_SECONDS = 0.1  # how late a cancellation is noticed
+_GUARD_SECONDS = 15.0  # guessed: the sandbox's guard takes up to 10 s to find the last process that hides
 
 
 class CommandTimeout(Exception):
@@ -53,24 +56,92 @@ def run_command(
     spec: CommandSpec, on_line: Callable[[str], None], deadline: float, cancel: threading.Event | None = None
 ) -> int:
     """Run ``spec`` as a plain subprocess, without a sandbox. See ``Run``; standard output and error are one stream."""
-    process = subprocess.Popen(
-        spec.argv,
-        env=dict(spec.env),
-        cwd="/",
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,  # a process group to kill: pip starts compilers
-    )
-    assert process.stdout is not None
+    return _run(spec, on_line, deadline, cancel)
+
+
+def confined(sandbox: Mapping[str, object]) -> Run:
+    """Return a ``Run`` that runs commands in the sandbox of ``worker/confine.py``.
+
+    ``sandbox`` has ``mode``, ``uid`` and ``gid`` (see there). Everything a command started ends with it, and with us.
+    """
+    confine = os.path.join(os.path.dirname(os.path.abspath(__file__)), "worker", "confine.py")
+
+    def run(
+        spec: CommandSpec, on_line: Callable[[str], None], deadline: float, cancel: threading.Event | None = None
+    ) -> int:
+        if isinstance(sandbox.get("uid"), int) and os.geteuid() == 0:
+            _give(spec.write, sandbox["uid"], sandbox["gid"])  # type: ignore[arg-type]
+        life, ours = os.pipe()
+        config = {
+            **sandbox,
+            "read": [path for path in spec.read if os.path.exists(path)],
+            "write": [spec.write],
+            "scratch": spec.env.get("TMPDIR", spec.write),
+            "network": spec.network,
+            "output_bytes_max": None,
+            "life_fd": life,
+        }
+        # The environment is not in the configuration: arguments show in process lists, and it may hold passwords.
+        argv = (sys.executable, "-I", confine, json.dumps(config), "--", *spec.argv)
+        try:
+            return _run(replace(spec, argv=argv), on_line, deadline, cancel, life, ours)
+        finally:
+            os.close(life)
+
+    return run
+
+
+def _run(
+    spec: CommandSpec,
+    on_line: Callable[[str], None],
+    deadline: float,
+    cancel: threading.Event | None,
+    life: int | None = None,
+    ours: int | None = None,
+) -> int:
+    """Run ``spec``, which inherits ``life``: it ends when ``ours``, the other end of that pipe, is closed, here."""
+    process = None
     try:
+        process = subprocess.Popen(
+            spec.argv,
+            env=dict(spec.env),
+            cwd="/",
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            pass_fds=() if life is None else (life,),
+            start_new_session=True,  # a process group to kill: pip starts compilers
+        )
+        assert process.stdout is not None
         _relay(process.stdout.fileno(), on_line, deadline, cancel)
         return _wait(process, deadline, cancel)
     finally:
-        # Also after a normal end: what a setup.py left running has no business here.
-        _kill_group(process.pid)
-        process.stdout.close()
-        process.wait()
+        if ours is not None:
+            os.close(ours)
+        if process is not None:
+            _end(process, guarded=ours is not None)
+
+
+def _end(process: subprocess.Popen[bytes], guarded: bool) -> None:
+    """End ``process`` and its group, after a normal end too: what a setup.py left running has no business here.
+
+    One that is ``guarded`` was told to end, and kills also those that left its group: it has the time to do so.
+    """
+    try:
+        process.wait(_GUARD_SECONDS if guarded else 0)
+    except subprocess.TimeoutExpired:
+        pass
+    _kill_group(process.pid)
+    assert process.stdout is not None
+    process.stdout.close()
+    process.wait()
+
+
+def _give(directory: str, uid: int, gid: int) -> None:
+    """Make ``directory`` and all in it belong to the user that the command will run as."""
+    for parent, directories, files in os.walk(directory):
+        for path in (parent, *(os.path.join(parent, name) for name in (*directories, *files))):
+            os.chown(path, uid, gid, follow_symlinks=False)
 
 
 def check_in_time(deadline: float, cancel: threading.Event | None) -> None:

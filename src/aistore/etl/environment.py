@@ -113,7 +113,7 @@ class _Builder:
     def environment(self, lock: Lock | None) -> Environment:
         """Find or build the environment; EtlInitError says at which stage it stopped."""
         try:
-            return self._from_lock(lock, read_settings(os.environ)) if lock is not None else self._from_list()
+            return self._from_lock(lock) if lock is not None else self._from_list()
         except CommandTimeout as error:
             raise EtlInitError(
                 f"the dependencies were not ready in time: the init timeout passed while {self._stage}",
@@ -138,13 +138,13 @@ class _Builder:
                 cache.remember(self._envs, request, None)
                 raise
 
-    def _from_lock(self, lock: Lock, settings: Settings, box: str | None = None) -> Environment:
+    def _from_lock(self, lock: Lock, settings: Settings | None = None, box: str | None = None) -> Environment:
         with self._one_at_a_time(lock.digest()):
             found = cache.published(self._envs, lock, self._runtime.python)
             if found is None:
                 new = cache.box(self._envs, self._deadline, self._cancel) if box is None else nullcontext(box)
                 with new as build:
-                    found = self._install(build, lock, settings)
+                    found = self._install(build, lock, settings or read_settings(os.environ))
             return Environment(os.path.join(found, "env", "bin", "python"), lock, found, False)
 
     def _resolve(self, box: str, settings: Settings) -> Lock:
@@ -168,7 +168,11 @@ class _Builder:
         return build
 
     def _pip(self, env: str, settings: Settings, arguments: list[str], requirements: str) -> None:
-        output = PipOutput(lambda line: self._progress(self._stage, line))
+        resolving = self._stage == "resolving"
+        output = PipOutput(
+            lambda line: self._progress(self._stage, line),
+            self._requirements.line_of if resolving else lambda line: None,
+        )
         command = pip_install(env, self._runtime, pip_runner(self._runtime), settings, arguments)
         listed = os.path.join(work_directory(env), "requirements.txt")
         cache.write_new(listed, requirements)

@@ -52,11 +52,12 @@ _PASSED_ON_PATHS = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL
 
 # What of pip's chatter a person who waits wants to see.
 _PROGRESS = re.compile(
-    r"(Collecting|Downloading|Using cached|Building wheel|Installing build dependencies|Preparing metadata|Cloning|"
-    r"Installing collected packages|Successfully installed)\b"
+    r"(Collecting|Processing|Downloading|Using cached|Cloning|Installing build dependencies|Preparing metadata|"
+    r"Building wheel|Installing collected packages|Successfully installed)\b"
 )
-# "(from -r /…/requirements.txt (line 2))": a path of ours, and a line that is not the user's.
-_OUR_FILE = re.compile(r"( \(from|->) ?-r \S+ \(line \d+\)\)?")
+# Pip says where a requirement stands: in a file of ours, whose lines are not the user's.
+_PLACE = re.compile(r"-r \S+ \(line (\d+)\)")
+_FROM_PLACE = re.compile(r" \(from -r \S+ \(line \d+\)\)|->-r \S+ \(line \d+\)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,34 +159,45 @@ def cache_directory(directory: str) -> str:
 
 
 class PipOutput:
-    """Listens to pip: passes the lines that show progress on, keeps those that say what went wrong."""
+    """Listens to pip: passes the lines that show progress on, keeps those that say what went wrong.
 
-    def __init__(self, progress: Callable[[str], None]) -> None:
+    ``line_of`` gives the line of the user's list for a line of the file that pip reads.
+    """
+
+    def __init__(
+        self, progress: Callable[[str], None], line_of: Callable[[int], int | None] = lambda line: None
+    ) -> None:
         self._progress = progress
+        self._line_of = line_of
         self._last: list[str] = []
         self._errors: list[str] = []
 
     def line(self, text: str) -> None:
         """Take one line of pip's output."""
-        text = mask_credentials(text[:LINE_LENGTH_MAX])
+        text = _PLACE.sub(self._place, _FROM_PLACE.sub("", mask_credentials(text[:LINE_LENGTH_MAX])))
         self._last = [*self._last, text][-_LAST_LINES:]
         if text.lstrip().startswith(("ERROR:", "error:")) and text not in self._errors:
             self._errors = [*self._errors, text][-_LAST_LINES:]
         if _PROGRESS.match(text.lstrip()):
-            self._progress(_OUR_FILE.sub("", text.strip()))
+            self._progress(text.strip())
 
     def reason(self) -> str:
         """Return what pip said about its failure."""
         if not self._errors:
             return "\n".join(self._last) or "pip said nothing"
-        # A failed build says little after "error:"; its own last lines, a traceback or a compiler's, come before.
-        building = any("subprocess-exited-with-error" in line for line in self._errors)
-        lines = [*(line for line in self._errors if line not in self._last), *self._last] if building else self._errors
-        return "\n".join(lines)
+        if not any("subprocess-exited-with-error" in line or "ResolutionImpossible" in line for line in self._errors):
+            return "\n".join(self._errors)
+        # The lines after the first error explain it: a traceback or a compiler's words, or what contradicts what.
+        first = next((index for index, line in enumerate(self._last) if line in self._errors), 0)
+        return "\n".join([*(line for line in self._errors if line not in self._last), *self._last[first:]])
+
+    def _place(self, match: re.Match[str]) -> str:
+        line = self._line_of(int(match[1]))
+        return "the dependencies" if line is None else f"line {line} of the dependencies"
 
     def hint(self, runtime: Runtime) -> str:
         """Return what to do about the failure, as sentences to put before others; empty when it is not known."""
-        said = "\n".join([*self._last, *self._errors])
+        said = self.reason()
         if "ResolutionImpossible" in said:
             return "loosen the versions that contradict one another; "
         if re.search(r"NewConnectionError|ConnectTimeout|NameResolution|ProxyError|SSLError|Connection refused", said):

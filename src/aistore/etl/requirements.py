@@ -66,6 +66,11 @@ class Requirements:
         entries = (" ".join([entry.text, *(f"--hash={value}" for value in entry.hashes)]) for entry in self.entries)
         return "".join(f"{line}\n" for line in (*self.options, *entries))
 
+    def line_of(self, line: int) -> int | None:
+        """Return the line in the user's list of line ``line`` of ``text``, if a requirement stands there."""
+        index = line - 1 - len(self.options)
+        return self.entries[index].line if 0 <= index < len(self.entries) else None
+
     def credentials(self) -> dict[str, str]:
         """Return the ``user:password`` of each host that a requirement's URL has one for; locks leave them out."""
         found = (_CREDENTIALS_PARTS.search(entry.text) for entry in self.entries)
