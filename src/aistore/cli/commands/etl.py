@@ -1,0 +1,302 @@
+"""``ais etl``: transforms that run where the data is."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import TextIO
+
+import click
+
+from ...client import Etl
+from ...errors import EtlNotFoundError, NotSupportedError
+from ...wire.messages import EtlSummary, Progress
+from ..lazy import LazyGroup
+from ..options import json_option, no_headers_option
+from ..output import Column, Record, format_size, write_properties, write_records
+from ..progress import Stages
+from ..session import client
+from .get import copy_to_file, copy_to_stdout
+from .object import object_uri
+
+_COLUMNS = (
+    Column("NAME", "name"),
+    Column("STAGE", "stage"),
+    Column("XACTION", "xaction"),
+    Column("OBJECTS", "objects"),
+    Column("SANDBOX", "sandbox", str.upper),
+)
+
+
+@click.group(cls=LazyGroup)
+def etl() -> None:
+    """Run transforms where the data is."""
+
+
+@etl.group(cls=LazyGroup, invoke_without_command=True)
+@click.option("-f", "--file", "spec", help="A pod specification, which this store does not run.", hidden=True)
+@click.pass_context
+def init(ctx: click.Context, spec: str | None) -> None:
+    """Make a transform."""
+    if ctx.invoked_subcommand is not None:
+        return
+    if spec is not None:
+        raise _no_specifications()
+    click.echo(ctx.get_help())
+
+
+@init.command("spec", hidden=True)
+@click.argument("specification", required=False)
+@click.option("-f", "--from-file", "file")
+@click.option("--name")
+def init_spec(specification: str | None, file: str | None, name: str | None) -> None:
+    """Make a transform from a pod specification, which this store does not run."""
+    raise _no_specifications()
+
+
+def _no_specifications() -> NotSupportedError:
+    return NotSupportedError(
+        "transforms from pod specifications or images are not supported by this store",
+        hint="make one from code: ais etl init code --name NAME --from-file transform.py",
+    )
+
+
+@init.command("code")
+@click.option("--name", default="", help="Name of the transform: 6 to 32 letters, digits, - or _.")
+@click.option(
+    "--from-file",
+    "source",
+    type=click.File("r", encoding="utf-8"),
+    required=True,
+    help="The code; - for standard input.",
+)
+@click.option("--deps-file", type=click.File("r", encoding="utf-8"), help="Requirements, as pip reads them.")
+@click.option("--runtime", default="python3", show_default=True, help="The interpreter.")
+@click.option("--comm-type", default="hpush://", show_default=True, help="io:// for a script, hpush:// for a function.")
+@click.option(
+    "--isolation",
+    type=click.Choice(["warm", "fork"]),
+    default="warm",
+    show_default=True,
+    help="Between objects: nothing but a clean start, or a process each.",
+)
+@click.option(
+    "--sandbox",
+    type=click.Choice(["on", "off"]),
+    default="on",
+    show_default=True,
+    help="off lets the code do all that the store may.",
+)
+@click.option(
+    "--init-timeout",
+    "--wait-timeout",
+    "init_timeout",
+    default="",
+    metavar="DURATION",
+    help="For becoming ready: 45s, 5m.",
+)
+@click.option("--object-timeout", default="", metavar="DURATION", help="For one object.")
+@click.option("--workers", type=click.IntRange(0, 1024), default=0, help="Processes; 0 for as many as cores.")
+def init_code(
+    name: str,
+    source: TextIO,
+    deps_file: TextIO | None,
+    runtime: str,
+    comm_type: str,
+    isolation: str,
+    sandbox: str,
+    init_timeout: str,
+    object_timeout: str,
+    workers: int,
+) -> None:
+    """Make a transform from code and wait until it is ready; prints its name.
+
+    With io:// the code is a script that reads an object from standard input and writes the result to standard output.
+    With hpush:// it is a module with a function transform(data: bytes) -> bytes.
+
+    \b
+    Examples:
+      ais etl init code --name resize --from-file resize.py --comm-type io://
+      ais etl init code --name resize --from-file resize.py --deps-file deps.txt --runtime python3
+      ais etl init code --name=trusted --from-file=t.py --sandbox off
+    """
+    label = f"ETL {name}" if name else "ETL"
+    with Stages(label) as stages:
+
+        def on_progress(progress: Progress) -> None:
+            stages.update(progress.stage, progress.message)
+
+        made = client().etl(name).init_code(
+            source.read(),
+            dependencies=deps_file.read() if deps_file else "",
+            runtime=runtime,
+            comm_type=comm_type,
+            isolation=isolation,
+            sandbox=sandbox,
+            init_timeout=init_timeout,
+            object_timeout=object_timeout,
+            workers=workers,
+            on_progress=on_progress,
+        )  # fmt: skip
+    if sandbox == "off":
+        click.echo(f"Warning: {made} runs without the sandbox: its code may do all that the store may", err=True)
+    click.echo(made)
+
+
+@etl.command()
+@click.argument("names", metavar="[NAME]...", nargs=-1)
+@no_headers_option
+@json_option
+def show(names: tuple[str, ...], no_headers: bool, as_json: bool) -> None:
+    """Show all transforms, or some of them in detail.
+
+    \b
+    Examples:
+      ais etl show
+      ais etl show resize
+      ais etl show --json
+    """
+    summaries = client().etls()
+    if not names:
+        records = [_record_of(summary) for summary in summaries]
+        write_records(records, _COLUMNS, as_json=as_json, headers=not no_headers)
+        return
+    found = {summary.id: summary for summary in summaries}
+    for name in names:
+        if name not in found:
+            raise EtlNotFoundError.of(name)
+        write_properties(_detail_of(found[name], as_json=as_json), as_json=as_json, headers=not no_headers)
+
+
+def _record_of(summary: EtlSummary) -> Record:
+    return {
+        "name": summary.id,
+        "stage": summary.stage,
+        "xaction": summary.xaction_id,
+        "objects": summary.obj_count,
+        "sandbox": summary.sandbox,
+    }
+
+
+def _detail_of(summary: EtlSummary, *, as_json: bool) -> Record:
+    details = client().etl(summary.id).details()
+    record = {
+        **_record_of(summary),
+        "bytes in": summary.in_bytes if as_json else format_size(summary.in_bytes),
+        "bytes out": summary.out_bytes if as_json else format_size(summary.out_bytes),
+        "isolation": summary.isolation,
+    }
+    if summary.message:
+        record["message"] = summary.message
+    for key in ("communication", "runtime", "init_timeout", "obj_timeout", "dependencies", "workers"):
+        value = details.init_msg.get(key) or getattr(summary, key, "")
+        if value not in ("", None):
+            record[key] = value
+    return record
+
+
+etl.add_command(show, "ls")
+etl.add_command(show, "list")
+
+
+@etl.command("object")
+@click.argument("name")
+@click.argument("uri", metavar="BUCKET/NAME")
+@click.argument("destination", metavar="FILE|-|/dev/null")
+@click.option("--args", "arguments", help="Arguments for the transform.")
+def object_(name: str, uri: str, destination: str, arguments: str | None) -> None:
+    """Read one object through a transform.
+
+    \b
+    Examples:
+      ais etl object resize ais://imagenet/train/1.jpg small.jpg
+      ais etl object resize ais://imagenet/train/1.jpg - | file -
+      ais etl object resize ais://imagenet/train/1.jpg /dev/null --args 128
+    """
+    if ">>" in name or name == "cp" or uri == "cp":
+        raise NotSupportedError("pipelines and copies through a transform are not supported by this store")
+    place = object_uri(uri)
+    with client().bucket(place.bucket).object(place.name).get(etl=name, args=arguments) as reader:
+        if destination == "-":
+            copy_to_stdout(reader)
+        else:
+            copy_to_file(reader, destination, f"ETL[{name}] {place}")
+
+
+@etl.command()
+@click.argument("names", metavar="[NAME]...", nargs=-1)
+@click.option("--all", "everything", is_flag=True, help="All that are stopped.")
+def start(names: tuple[str, ...], everything: bool) -> None:
+    """Start stopped transforms again.
+
+    \b
+    Example:
+      ais etl start resize
+    """
+    _each(names, everything, Etl.start, "ETL[{}] started successfully")
+
+
+@etl.command()
+@click.argument("names", metavar="[NAME]...", nargs=-1)
+@click.option("--all", "everything", is_flag=True, help="All of them.")
+def stop(names: tuple[str, ...], everything: bool) -> None:
+    """Stop transforms; they stay listed and can be started again.
+
+    \b
+    Example:
+      ais etl stop resize
+    """
+    _each(names, everything, Etl.stop, "ETL[{}] stopped")
+
+
+@etl.command()
+@click.argument("names", metavar="[NAME]...", nargs=-1)
+@click.option("--all", "everything", is_flag=True, help="All of them.")
+def rm(names: tuple[str, ...], everything: bool) -> None:
+    """Stop and remove transforms.
+
+    \b
+    Example:
+      ais etl rm resize
+    """
+    _each(names, everything, Etl.delete, "ETL[{}] successfully deleted")
+
+
+def _each(names: tuple[str, ...], everything: bool, verb: Callable[[Etl], None], message: str) -> None:
+    if everything == bool(names):
+        raise click.UsageError("name the transforms, or give --all")
+    for name in [summary.id for summary in client().etls()] if everything else names:
+        verb(client().etl(name))
+        click.echo(message.format(name))
+
+
+@etl.command("view-logs")
+@click.argument("name")
+@click.argument("node", metavar="[NODE]", default="")
+@json_option
+def view_logs(name: str, node: str, as_json: bool) -> None:
+    """Show what a transform has logged.
+
+    \b
+    Examples:
+      ais etl view-logs resize
+      ais etl logs resize --json
+    """
+    logs = client().etl(name).logs(node)
+    if as_json:
+        columns = [Column("NODE", "node"), Column("LOGS", "logs")]
+        write_records([{"node": log.node, "logs": log.text} for log in logs], columns, as_json=True)
+        return
+    for log in logs:
+        if len(logs) > 1:
+            click.echo(f"{log.node}:")
+        sys.stdout.write(_visible(log.text))
+
+
+def _visible(text: str) -> str:
+    """Return a log without what steers a terminal; lines and tabs stay."""
+    kept = "".join(letter for letter in text if letter.isprintable() or letter in "\n\t")
+    return kept if not kept or kept.endswith("\n") else f"{kept}\n"
+
+
+etl.add_command(view_logs, "logs")

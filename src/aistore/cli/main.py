@@ -1,0 +1,112 @@
+"""The command tree of ``ais``, and what an error becomes: a message, a hint, an exit code.
+
+Exit codes: 0 done, 1 it failed, 2 the command was not understood, 130 interrupted, 141 the reader went away.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+import click
+
+from .. import __version__
+from .._conflict import find_conflict
+from ..errors import AisError
+from .lazy import Lazy, LazyGroup
+from .session import Session
+
+_COMMANDS = "aistore.cli.commands"
+
+COMMANDS = {
+    "serve": Lazy(f"{_COMMANDS}.serve:serve", "Run a store on this machine."),
+    "ls": Lazy(f"{_COMMANDS}.bucket:ls", "List buckets, or the objects of a bucket."),
+    "create": Lazy(f"{_COMMANDS}.bucket:create", "Create buckets."),
+    "put": Lazy(f"{_COMMANDS}.put:put", "Put files, directories or standard input into a bucket."),
+    "get": Lazy(f"{_COMMANDS}.get:get", "Get an object, or all objects of a prefix."),
+    "rmo": Lazy(f"{_COMMANDS}.object:rm", "Remove objects."),
+    "rmb": Lazy(f"{_COMMANDS}.bucket:rm", "Remove buckets with all that is in them."),
+    "etl": Lazy(f"{_COMMANDS}.etl:etl", "Run transforms where the data is."),
+    "bucket": Lazy(f"{_COMMANDS}.bucket:bucket", "Buckets: ls, create, rm, show."),
+    "object": Lazy(f"{_COMMANDS}.object:object_", "Objects: put, get, cat, show, rm, set-custom."),
+    "show": Lazy(f"{_COMMANDS}.show:show", "Show the cluster, its transforms, a bucket, an object."),
+    "version": Lazy(f"{_COMMANDS}.about:version", "Print the version."),
+    "completion": Lazy(f"{_COMMANDS}.about:completion", "Print what makes a shell complete `ais` commands."),
+}
+
+
+@click.group(cls=LazyGroup, lazy=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--endpoint", metavar="URL", help="Address of the store; AIS_ENDPOINT otherwise.")
+@click.version_option(__version__, prog_name="ais", message="%(prog)s %(version)s")
+@click.pass_context
+def cli(ctx: click.Context, endpoint: str | None) -> None:
+    """Store training data and run your transforms where the data is.
+
+    \b
+    Examples:
+      ais serve                                    run a store on this machine
+      ais create ais://imagenet
+      ais put -r imagenet ais://imagenet
+      ais ls ais://imagenet/train/
+      ais etl init code --name resize --from-file resize.py --comm-type io://
+      ais etl object resize ais://imagenet/train/1.jpg small.jpg
+    """
+    ctx.obj = Session(endpoint)
+
+
+def main() -> None:
+    """Run ``ais`` with the arguments of this process."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command and return its exit code."""
+    if "_AIS_COMPLETE" in os.environ:
+        cli.main(prog_name="ais")
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    problem = find_conflict()
+    if problem:
+        click.echo(f"Warning: {problem}", err=True)
+    try:
+        code = _invoke(arguments)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        # Whoever read our output has seen enough (`ais ls … | head`). Nothing may be flushed at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+
+
+def _invoke(arguments: Sequence[str]) -> int:
+    try:
+        with cli.make_context("ais", list(arguments)) as ctx:
+            result = cli.invoke(ctx)
+        return result if isinstance(result, int) else 0
+    except click.exceptions.Exit as done:
+        return done.exit_code
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("\nInterrupted.", err=True)
+        return 130
+    except BrokenPipeError:
+        raise
+    except AisError as error:
+        return _fail(error.message, error.hint)
+    except OSError as error:
+        where = f"{os.fsdecode(error.filename)}: " if error.filename is not None else ""
+        return _fail(f"{where}{error.strerror or error}")
+
+
+def _fail(message: str, hint: str = "") -> int:
+    click.echo(f"Error: {message}", err=True)
+    if hint:
+        click.echo(f"Hint: {hint}", err=True)
+    return 1
+
+
+if __name__ == "__main__":
+    main()
