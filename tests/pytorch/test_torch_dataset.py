@@ -82,6 +82,7 @@ def test_a_batch_is_one_request(stub, pictures):
     assert stub.batches(pictures) - before == 3
 
 
+@pytest.mark.filterwarnings("ignore:'pin_memory' argument is set as true but no accelerator:UserWarning")
 def test_the_lines_of_the_walk_through(stub, pictures):
     dataset = aistore.pytorch.Dataset(
         stub.url,
@@ -90,7 +91,7 @@ def test_the_lines_of_the_walk_through(stub, pictures):
         transform_id="pixels-etl",
         transform_filter=lambda object_name: object_name.endswith(".jpg"),
     )
-    loader = torch.utils.data.DataLoader(dataset, batch_size=5, shuffle=True, num_workers=2)
+    loader = torch.utils.data.DataLoader(dataset, batch_size=5, shuffle=True, num_workers=2, pin_memory=True)
     seen = []
     for images, target in loader:
         assert images.shape == (5, 3, 4, 6)
