@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing.resource_tracker
 import subprocess
 import sys
 import urllib.request
@@ -52,5 +53,12 @@ def stub_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str
 
 
 @pytest.fixture
-def store(stub_address: tuple[str, Path]) -> StubStore:
+def stub(stub_address: tuple[str, Path]) -> StubStore:
     return StubStore(*stub_address)
+
+
+@pytest.fixture(scope="session")
+def resource_tracker() -> Iterator[None]:
+    """End the process that multiprocessing keeps for spawned workers until this one exits."""
+    yield
+    multiprocessing.resource_tracker._resource_tracker._stop()  # there is no public way

@@ -1,8 +1,9 @@
 """A small store of its own process for the tests of datasets: the files of a directory, listed and read in batches.
 
-Run as ``python stub_store.py DIRECTORY``; prints its address. Buckets are subdirectories. It knows three transforms:
+Run as ``python stub_store.py DIRECTORY``; prints its address. Buckets are subdirectories. Its transforms:
 ``reverse-etl`` reverses bytes, ``pixels-etl`` gives the raw pixels of a picture as NPY, ``broken-etl`` fails on names
-that contain ``bad``. ``GET /requests`` tells how often each path was asked for and from which client ports.
+that contain ``bad``, ``stopped-etl`` does not run. ``GET /requests`` tells how often each path was asked for and from
+which client ports.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from pathlib import Path
 from typing import ClassVar
 from urllib.parse import unquote, urlsplit
 
+import msgspec
+
 from aistore.errors import (
     AisError,
     BucketNotFoundError,
@@ -25,6 +28,7 @@ from aistore.errors import (
     TransformError,
 )
 from aistore.wire import batch
+from aistore.wire.messages import ListEntryMsgpack, ListMsgpack
 
 PAGE = 7  # small, so that every test lists several pages
 
@@ -38,7 +42,13 @@ def pixels(data: bytes) -> bytes:
     return out.getvalue()
 
 
-TRANSFORMS = {"reverse-etl": lambda data: data[::-1], "pixels-etl": pixels, "broken-etl": lambda data: data}
+STAGES = {"stopped-etl": "Aborted"}
+TRANSFORMS = {
+    "stopped-etl": bytes,
+    "reverse-etl": lambda data: data[::-1],
+    "pixels-etl": pixels,
+    "broken-etl": lambda data: data,
+}
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -87,10 +97,11 @@ class Handler(BaseHTTPRequestHandler):
             return reply_json({"requests": dict(self.requests), "ports": sorted(self.ports)})
         if parts[:2] == ["v1", "buckets"]:
             bucket = self.bucket(parts[2])
-            return reply_json(listing(bucket, json.loads(body)["value"]) if body else {})
+            page = listing(bucket, json.loads(body)["value"])
+            return 200, "application/msgpack", msgspec.msgpack.encode(page)
         if parts[:2] == ["v1", "etl"]:
             if len(parts) == 2:
-                return reply_json([{"id": name, "stage": "Running"} for name in TRANSFORMS])
+                return reply_json([{"id": name, "stage": STAGES.get(name, "Running")} for name in TRANSFORMS])
             if parts[2] not in TRANSFORMS:
                 raise EtlNotFoundError.of(parts[2])
             return reply_json({"init_msg": {"name": parts[2], "communication": "io://"}})
@@ -139,13 +150,12 @@ def error_body(error: AisError) -> bytes:
     return json.dumps({"tcode": error.code, "message": error.message, "status": error.status}).encode()
 
 
-def listing(bucket: Path, value: dict[str, str]) -> dict[str, object]:
+def listing(bucket: Path, value: dict[str, str]) -> ListMsgpack:
     names = sorted(str(path.relative_to(bucket)) for path in bucket.rglob("*") if path.is_file())
     after = value.get("continuation_token") or ""
     names = [name for name in names if name > after and name.startswith(value.get("prefix") or "")]
     more = names[PAGE - 1] if len(names) > PAGE else ""
-    entries = [{"name": name, "size": "0", "flags": 64} for name in names[:PAGE]]
-    return {"uuid": "", "entries": entries, "continuation_token": more, "flags": 0}
+    return ListMsgpack([ListEntryMsgpack(name) for name in names[:PAGE]], ContinuationToken=more)
 
 
 if __name__ == "__main__":

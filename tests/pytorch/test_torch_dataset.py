@@ -17,6 +17,7 @@ Image = pytest.importorskip("PIL.Image", reason="aistore.pytorch needs pillow")
 
 import aistore  # noqa: E402
 from aistore import errors  # noqa: E402
+from aistore.client import Bck  # noqa: E402
 from aistore.pytorch import Dataset, raw_uint8  # noqa: E402
 
 pytestmark = [
@@ -57,8 +58,8 @@ def pictures(stub_address):
     return "pictures"
 
 
-def test_a_sample_is_a_picture_and_its_label(store, pictures):
-    dataset = Dataset(store.url, pictures, prefix="train/")
+def test_a_sample_is_a_picture_and_its_label(stub, pictures):
+    dataset = Dataset(stub.url, pictures, prefix="train/")
     assert len(dataset) == 20
     image, label = dataset[7]
     assert label == 7
@@ -72,25 +73,25 @@ def test_a_sample_is_a_picture_and_its_label(store, pictures):
             dataset[wrong]
 
 
-def test_a_batch_is_one_request(store, pictures):
-    dataset = Dataset(store.url, pictures, "train/")
-    before = store.batches(pictures)
+def test_a_batch_is_one_request(stub, pictures):
+    dataset = Dataset(stub.url, pictures, "train/")
+    before = stub.batches(pictures)
     loader = torch.utils.data.DataLoader(dataset, batch_size=8, shuffle=True)
     labels = [label for images, target in loader for label in target.tolist()]
     assert sorted(labels) == list(range(20))
-    assert store.batches(pictures) - before == 3
+    assert stub.batches(pictures) - before == 3
 
 
-def test_the_lines_of_the_walk_through(store, pictures):
-    client = pytest.importorskip("aistore.client", reason="the client is not in this tree yet")
+@pytest.mark.filterwarnings("ignore:'pin_memory' argument is set as true but no accelerator:UserWarning")
+def test_the_lines_of_the_walk_through(stub, pictures):
     dataset = aistore.pytorch.Dataset(
-        store.url,
-        client.Bck(pictures),
+        stub.url,
+        Bck(pictures),
         prefix="train/",
         transform_id="pixels-etl",
         transform_filter=lambda object_name: object_name.endswith(".jpg"),
     )
-    loader = torch.utils.data.DataLoader(dataset, batch_size=5, shuffle=True, num_workers=2)
+    loader = torch.utils.data.DataLoader(dataset, batch_size=5, shuffle=True, num_workers=2, pin_memory=True)
     seen = []
     for images, target in loader:
         assert images.shape == (5, 3, 4, 6)
@@ -100,85 +101,88 @@ def test_the_lines_of_the_walk_through(store, pictures):
     assert sorted(seen) == list(range(20))
 
 
+@pytest.mark.usefixtures("resource_tracker")
 @pytest.mark.parametrize("start", ["fork", "spawn"])
-def test_workers_read_on_connections_of_their_own(store, pictures, start):
+def test_workers_read_on_connections_of_their_own(stub, pictures, start):
     dataset = Dataset(
-        store.url, pictures, "train/", transform_id="pixels-etl", transform_filter=lambda name: name.endswith("jpg")
+        stub.url, pictures, "train/", transform_id="pixels-etl", transform_filter=lambda name: name.endswith("jpg")
     )
     here = dataset[3][0]  # a connection of this process is open when the workers start
     loader = torch.utils.data.DataLoader(
         dataset, batch_size=4, num_workers=2, persistent_workers=True,
         multiprocessing_context=multiprocessing.get_context(start),
     )  # fmt: skip
-    ports = set(store.seen()["ports"])
+    ports = set(stub.seen()["ports"])
     for _ in range(2):
         batches = list(loader)
         assert torch.cat([target for _, target in batches]).tolist() == list(range(20))
         assert torch.equal(batches[0][0][3], here)
         assert torch.equal(dataset[3][0], here)  # and this process's connection still works
     del loader
-    opened = set(store.seen()["ports"]) - ports
+    opened = set(stub.seen()["ports"]) - ports
     assert len(opened) == 2 + 1  # one of each worker, and the one of this question
 
 
-def test_only_what_the_filter_accepts_is_transformed(store, pictures):
+def test_only_what_the_filter_accepts_is_transformed(stub, pictures):
     dataset = Dataset(
-        store.url, pictures, "train/", transform_id="reverse-etl", transform_filter=lambda name: name.endswith(".cls")
+        stub.url, pictures, "train/", transform_id="reverse-etl", transform_filter=lambda name: name.endswith(".cls")
     )
     assert [part.transformed for part in dataset.samples[0]] == [False, True]
     assert dataset[12][1] == 21
     assert "20 objects through reverse-etl" in repr(dataset)
 
 
-def test_without_a_filter_everything_is_transformed(store):
-    store.put("words", "a.txt", b"abc")
-    assert Dataset(store.url, "words", transform_id="reverse-etl")[0] == ("cba",)
+def test_without_a_filter_everything_is_transformed(stub):
+    stub.put("words", "a.txt", b"abc")
+    assert Dataset(stub.url, "words", transform_id="reverse-etl")[0] == ("cba",)
 
 
-def test_a_filter_that_accepts_nothing_is_a_mistake(store, pictures):
+def test_a_filter_that_accepts_nothing_is_a_mistake(stub, pictures):
     with pytest.raises(errors.BadRequestError, match="accepts none of the objects of ais://pictures/train/"):
-        Dataset(store.url, pictures, "train/", transform_id="pixels-etl", transform_filter=lambda name: False)
+        Dataset(stub.url, pictures, "train/", transform_id="pixels-etl", transform_filter=lambda name: False)
 
 
-def test_a_loader_replaces_all_decoders(store, pictures):
-    dataset = Dataset(store.url, pictures, "val/", loader=lambda name, data: (name, len(data)))
+def test_a_loader_replaces_all_decoders(stub, pictures):
+    dataset = Dataset(stub.url, pictures, "val/", loader=lambda name, data: (name, len(data)))
     assert dataset[1] == (("val/001.jpg", len(picture(1))), ("val/001.cls", 2))
 
 
-def test_decoders_are_replaced_by_extension(store):
-    store.put("raw", "1.jpg", bytes(range(12)))
-    store.put("raw", "1.cls", b"5")
-    dataset = Dataset(store.url, "raw", decoders={".JPG": raw_uint8((3, 2, 2))})
+def test_decoders_are_replaced_by_extension(stub):
+    stub.put("raw", "1.jpg", bytes(range(12)))
+    stub.put("raw", "1.cls", b"5")
+    dataset = Dataset(stub.url, "raw", decoders={".JPG": raw_uint8((3, 2, 2))})
     assert dataset[0][0].tolist() == [[[0, 1], [2, 3]], [[4, 5], [6, 7]], [[8, 9], [10, 11]]]
     assert dataset[0][1] == 5
     with pytest.raises(errors.BadRequestError, match="decoders has the key 'jpg'"):
-        Dataset(store.url, "raw", decoders={"jpg": bytes})
+        Dataset(stub.url, "raw", decoders={"jpg": bytes})
     with pytest.raises(errors.BadRequestError, match="both loader and decoders"):
-        Dataset(store.url, "raw", loader=print, decoders={})
+        Dataset(stub.url, "raw", loader=print, decoders={})
 
 
-def test_samples_that_lack_a_part(store):
+def test_samples_that_lack_a_part(stub):
     for name in ("1.jpg", "1.cls", "2.jpg", "2.cls", "3.jpg"):
-        store.put("torn", name, b"1")
+        stub.put("torn", name, b"1")
     with pytest.raises(errors.SamplesError, match=r"ais://torn/: 1 of 3 samples do not have the parts image, \.cls"):
-        Dataset(store.url, "torn")
-    assert len(Dataset(store.url, "torn", parts=[".jpg"])) == 3
-    dataset = Dataset(store.url, "torn", incomplete="drop")
+        Dataset(stub.url, "torn")
+    assert len(Dataset(stub.url, "torn", parts=[".jpg"])) == 3
+    dataset = Dataset(stub.url, "torn", incomplete="drop")
     assert (len(dataset), dataset.dropped) == (2, 1)
     assert "1 incomplete dropped" in repr(dataset)
     with pytest.raises(errors.BadRequestError, match="incomplete='ignore'"):
-        Dataset(store.url, "torn", incomplete="ignore")
+        Dataset(stub.url, "torn", incomplete="ignore")
 
 
-def test_what_is_missing_is_said_when_the_dataset_is_made(store, pictures):
+def test_what_is_missing_is_said_when_the_dataset_is_made(stub, pictures):
     with pytest.raises(errors.BucketNotFoundError, match='bucket "ais://nowhere" does not exist'):
-        Dataset(store.url, "nowhere")
+        Dataset(stub.url, "nowhere")
     with pytest.raises(errors.NotFoundError, match="ais://pictures has no objects with the prefix 'test/'"):
-        Dataset(store.url, pictures, "test/")
+        Dataset(stub.url, pictures, "test/")
     with pytest.raises(errors.NotFoundError, match=r"prefix 'val/' and the extensions \.png"):
-        Dataset(store.url, pictures, "val/", parts=[".png"])
+        Dataset(stub.url, pictures, "val/", parts=[".png"])
     with pytest.raises(errors.EtlNotFoundError, match="etl job other-etl does not exist"):
-        Dataset(store.url, pictures, transform_id="other-etl")
+        Dataset(stub.url, pictures, transform_id="other-etl")
+    with pytest.raises(errors.EtlNotRunningError, match="etl job stopped-etl is stopped"):
+        Dataset(stub.url, pictures, transform_id="stopped-etl")
 
 
 def test_a_store_that_is_not_there(pictures):
@@ -190,11 +194,11 @@ def test_a_store_that_is_not_there(pictures):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_deleted_object_is_named(store, workers):
+def test_a_deleted_object_is_named(stub, workers):
     for number in range(4):
-        store.put("fading", f"{number}.txt", b"here")
-    dataset = Dataset(store.url, "fading")
-    store.delete("fading", "2.txt")
+        stub.put("fading", f"{number}.txt", b"here")
+    dataset = Dataset(stub.url, "fading")
+    stub.delete("fading", "2.txt")
     loader = torch.utils.data.DataLoader(dataset, batch_size=4, num_workers=workers)
     error = error_of(loader)
     assert type(error) is errors.ObjectNotFoundError
@@ -202,11 +206,17 @@ def test_a_deleted_object_is_named(store, workers):
     assert dataset[3] == ("here",)  # the rest of the broken-off reply is not taken for this one's
 
 
+def test_an_object_that_met_a_full_queue_is_asked_for_again(stub, pictures):
+    dataset = Dataset(stub.url, pictures, "val/")
+    stub.be_busy(2)  # both parts of the first sample
+    assert [label for _, label in dataset.__getitems__([0, 1])] == [0, 1]
+
+
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_failing_transform_names_the_object_and_shows_its_traceback(store, workers):
+def test_a_failing_transform_names_the_object_and_shows_its_traceback(stub, workers):
     for name in ("bad", "good"):
-        store.put("moody", f"{name}.txt", b"x")
-    loader = torch.utils.data.DataLoader(Dataset(store.url, "moody", transform_id="broken-etl"), num_workers=workers)
+        stub.put("moody", f"{name}.txt", b"x")
+    loader = torch.utils.data.DataLoader(Dataset(stub.url, "moody", transform_id="broken-etl"), num_workers=workers)
     error = error_of(loader)
     assert type(error) is errors.TransformError
     assert "ais://moody/bad.txt, transformed by broken-etl" in str(error)
@@ -214,18 +224,18 @@ def test_a_failing_transform_names_the_object_and_shows_its_traceback(store, wor
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_what_cannot_be_decoded_is_named(store, workers):
-    store.put("junk", "1.cls", b"five")
-    store.put("junk", "1.jpg", b"no picture")
-    loader = torch.utils.data.DataLoader(Dataset(store.url, "junk", transform_id="reverse-etl"), num_workers=workers)
+def test_what_cannot_be_decoded_is_named(stub, workers):
+    stub.put("junk", "1.cls", b"five")
+    stub.put("junk", "1.jpg", b"no picture")
+    loader = torch.utils.data.DataLoader(Dataset(stub.url, "junk", transform_id="reverse-etl"), num_workers=workers)
     error = error_of(loader)
     assert type(error) is errors.DecodeError
     assert "cannot decode ais://junk/1.jpg, transformed by reverse-etl (10 bytes)" in str(error)
     assert "UnidentifiedImageError" in str(error)
 
 
-def test_a_pickled_dataset_carries_no_connection(store, pictures):
-    dataset = Dataset(store.url, pictures, "val/", transform_id="pixels-etl", transform_filter=lambda n: "jpg" in n)
+def test_a_pickled_dataset_carries_no_connection(stub, pictures):
+    dataset = Dataset(stub.url, pictures, "val/", transform_id="pixels-etl", transform_filter=lambda n: "jpg" in n)
     assert dataset[0][1] == 0
     copy = pickle.loads(pickle.dumps(dataset))
     assert repr(copy) == repr(dataset)
@@ -234,9 +244,9 @@ def test_a_pickled_dataset_carries_no_connection(store, pictures):
     assert copy[1][1] == 1
 
 
-def test_no_descriptor_is_left_open(store, pictures):
+def test_no_descriptor_is_left_open(stub, pictures):
     before = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else None
-    dataset = Dataset(store.url, pictures, "val/")
+    dataset = Dataset(stub.url, pictures, "val/")
     dataset[0]
     dataset.close()
     if before is not None:

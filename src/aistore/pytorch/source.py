@@ -1,16 +1,14 @@
-"""Where a dataset gets its objects from: the three things it asks of a store, and the store over HTTP."""
+"""Where a dataset gets its objects from: what it asks of a store, and the store that answers over HTTP."""
 
 from __future__ import annotations
 
-import os
+import time
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
-import msgspec
-import urllib3
-
-from ..errors import AisError, InternalError, StoreUnreachableError
-from ..wire import batch, messages
+from ..client import Client
+from ..errors import AisError, EtlNotRunningError, OverloadedError
+from ..model.etl import Stage
 
 
 class Source(Protocol):
@@ -37,78 +35,42 @@ class StoreSource:
     """A bucket of a store, read over HTTP."""
 
     def __init__(self, url: str, bucket: str) -> None:
-        self.url = url.rstrip("/")
-        self.bucket = bucket
-        self._pool: urllib3.PoolManager | None = None
-        self._pool_pid = 0
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_pool": None, "_pool_pid": 0}
-
-    def _http(self) -> urllib3.PoolManager:
-        if self._pool is None or self._pool_pid != os.getpid():
-            self._pool, self._pool_pid = urllib3.PoolManager(retries=False), os.getpid()
-        return self._pool
-
-    def _request(self, method: str, path: str, body: bytes | None = None) -> urllib3.BaseHTTPResponse:
-        try:
-            reply = self._http().request(
-                method,
-                self.url + path,
-                body=body,
-                headers={"content-type": "application/json", "accept": "application/json"},
-                preload_content=False,
-            )
-        except urllib3.exceptions.HTTPError as error:
-            raise StoreUnreachableError(
-                f"no store answers at {self.url}: {error}", hint="start one with `ais serve`, or correct the address"
-            ) from error
-        if reply.status >= 400:
-            data = reply.read()
-            reply.release_conn()
-            raise messages.decode_error(data, reply.status)
-        return reply
+        self._client = Client(url)
+        self._bucket = self._client.bucket(bucket)
 
     def names(self, prefix: str) -> Iterator[str]:
         """Yield the names of all objects that start with ``prefix``, in byte order, page by page."""
-        token = ""
-        while True:
-            value = {"prefix": prefix, "props": "name", "continuation_token": token}
-            body = msgspec.json.encode({"action": "list", "value": value})
-            page = msgspec.json.decode(
-                self._request("GET", f"/v1/buckets/{self.bucket}", body).data, type=messages.ListJson
-            )
-            for entry in page.entries:
-                yield entry.name
-            token = page.continuation_token
-            if not token:
-                return
+        return (entry.name for entry in self._bucket.list(prefix, props="name"))
 
     def check_transform(self, name: str) -> None:
-        """Raise EtlNotFoundError if there is no transform ``name``."""
-        _ = self._request("GET", f"/v1/etl/{name}").data
+        """Raise EtlNotFoundError or EtlNotRunningError if objects cannot be read through transform ``name``."""
+        etl = self._client.etl(name)
+        etl.details()
+        summary = etl.summary()
+        if summary is not None and summary.stage == Stage.ABORTED.value:
+            reason = f": {summary.message}" if summary.message else ""
+            raise EtlNotRunningError(f"etl job {name} is stopped{reason}", hint=f"`ais etl start {name}` starts it")
 
     def fetch(self, entries: Sequence[tuple[str, str]]) -> Iterator[bytes | AisError]:
-        """Yield the bytes, or the error, of each ``(object, transform or "")``, in order, as they arrive."""
-        for start in range(0, len(entries), batch.ENTRIES_MAX):
-            part = list(entries[start : start + batch.ENTRIES_MAX])
-            reply = self._request(
-                "POST", f"/v1/batch/{self.bucket}", msgspec.json.encode(batch.BatchRequest(entries=part))
-            )
-            try:
-                count = 0
-                for frame in batch.read_frames(reply.read):
-                    count += 1
-                    yield frame.data if frame.status == 200 else messages.decode_error(frame.data, frame.status)
-                if count != len(part):
-                    raise InternalError(f"the batch reply has {count} entries of {len(part)}")
-                reply.release_conn()
-            except BaseException:
-                reply.close()  # what is left of the body must not be read as the next reply
-                raise
+        """Yield the bytes, or the error, of each ``(object, transform or "")``, in order, as they arrive.
+
+        An entry that found the transform's queue full is asked for again; what is left after that is its error.
+        """
+        for entry, result in zip(entries, self._bucket.batch(entries), strict=True):
+            yield self._insist(entry, result) if isinstance(result, OverloadedError) else result
+
+    def _insist(self, entry: tuple[str, str], result: bytes | AisError) -> bytes | AisError:
+        """Ask for one entry until the store is no longer too busy for it, within the client's patience."""
+        retry = self._client.transport.settings.retry
+        started = time.monotonic()
+        while isinstance(result, OverloadedError):
+            pause = retry.pause_when_busy(result.retry_after_seconds, time.monotonic() - started)
+            if pause is None:
+                break
+            time.sleep(pause)
+            result = next(self._bucket.batch([entry]))
+        return result
 
     def close(self) -> None:
         """Close the connections of this process; the next call opens new ones."""
-        if self._pool is not None and self._pool_pid == os.getpid():
-            self._pool.clear()
-        self._pool = None
+        self._client.close()
