@@ -1,0 +1,41 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`.
+
+PYTHON ?= python3
+VENV ?= .venv
+# Named, because plain `torch` brings several GB of CUDA to machines without a GPU. Override to match yours.
+TORCH ?= torch==2.13.0
+# More packages for the environment, for example a torchvision that fits your torch.
+EXTRA_PACKAGES ?=
+
+BIN = $(VENV)/bin
+INSTALLED = $(VENV)/.installed
+
+.PHONY: demo test lint bench clean
+
+demo: $(INSTALLED)
+	$(BIN)/python examples/demo/run.py
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(INSTALLED)
+	$(BIN)/python benchmarks/engine.py
+	$(BIN)/python benchmarks/get.py
+	$(BIN)/python benchmarks/transform.py
+	$(BIN)/python benchmarks/epoch.py
+
+$(INSTALLED): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(BIN)/python -m pip install --quiet $(TORCH)
+	$(BIN)/python -m pip install --quiet -e '.[all]' --group test --group lint --group demo
+	$(if $(EXTRA_PACKAGES),$(BIN)/python -m pip install --quiet $(EXTRA_PACKAGES))
+	touch $@
+
+clean:
+	rm -rf $(VENV) demo-output .pytest_cache .ruff_cache .mypy_cache .hypothesis
