@@ -91,7 +91,8 @@ class Generations:
         self._mountpath = mountpath
         self._files_max = files_max
         self._prefix = f"{mountpath.data}/"
-        self._lock = threading.Lock()
+        # Reentrant: an abandoned staging is dropped by the garbage collector, which may run in here.
+        self._lock = threading.RLock()
         self._current: _Generation | None = None
         self._owned: set[_Generation] = set()
         space = os.statvfs(mountpath.data)
@@ -117,9 +118,9 @@ class Generations:
             if generation is None:
                 generation = self._current = self._begin()
                 self._owned.add(generation)
+            generation.unsettled += 1
             place = f"{generation.name}/{generation.files:x}"
             generation.files += 1
-            generation.unsettled += 1
             if generation.files >= self._files_max:
                 generation.full = True
                 self._current = None
@@ -132,7 +133,8 @@ class Generations:
 
     def sync_directories(self, places: list[str]) -> None:
         """Bring the directory entries of new files to the disk."""
-        for name in {place.partition("/")[0] for place in places}:
+        # The empty name is the directory of generations itself, whose newest member may be new to the disk.
+        for name in {place.partition("/")[0] for place in places} | ({""} if places else set()):
             descriptor = os.open(self._prefix + name, os.O_RDONLY)
             try:
                 os.fsync(descriptor)
