@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from aistore.errors import ConflictError, InternalError, OverloadedError
 from aistore.model.objects import ListOptions, PutOptions
 from aistore.storage.engine import Engine
+from aistore.storage.local import trailer
 from aistore.storage.local.engine import LocalEngine
 from aistore.storage.local.settings import LocalSettings
 
@@ -208,3 +210,40 @@ def test_a_reading_closed_while_read_elsewhere_never_gets_other_bytes(engine: Lo
         with engine.get("b", "other"):
             thread.join()
         assert seen == [b"o" * 300_000]
+
+
+def test_an_operation_at_fault_does_not_take_others_with_it(engine: LocalEngine, directory: str) -> None:
+    """A transaction that fails as a whole is repeated operation by operation."""
+    engine.put("b", "kept", b"k" * 1000, PLAIN).result()
+    database = f"{directory}/mp0/index.db"
+    connection = sqlite3.connect(database)
+    connection.execute(
+        "CREATE TRIGGER fault BEFORE INSERT ON objects WHEN NEW.name = X'626164' BEGIN SELECT RAISE(FAIL, 'fault'); END"
+    )
+    connection.close()
+    entered, leave = threading.Event(), threading.Event()
+    engine.put("b", "first", b"", PLAIN).add_done_callback(lambda _: (entered.set(), leave.wait(30)))
+    assert entered.wait(30)
+    # All of these wait together, so they are one batch.
+    good = engine.put("b", "good", b"g" * 1000, PLAIN)
+    bad = engine.put("b", "bad", b"b" * 1000, PLAIN)
+    custom = engine.set_custom("b", "kept", {"k": "v"}, replace=True)
+    gone = engine.delete("b", "first")
+    leave.set()
+    with pytest.raises(InternalError, match=r"b/bad: the index failed: fault"):
+        bad.result()
+    assert good.result().version == 1
+    assert custom.result().custom == {"k": "v"}
+    assert gone.result().name == "first"
+    assert len(data_files(directory)) == 2
+    for path in data_files(directory):
+        descriptor = os.open(path, os.O_RDONLY)
+        record = trailer.read_last(descriptor, os.path.relpath(path, f"{directory}/mp0/data"))
+        size = os.fstat(descriptor).st_size
+        os.close(descriptor)
+        assert record is not None
+        expected = engine.head("b", record.name.decode())
+        assert (record.custom, record.version, record.size) == (expected.custom, expected.version, expected.size)
+        # The trailer of the transaction that failed was cut off or overwritten.
+        trailers = 1 if record.name == b"good" else 2
+        assert Path(path).read_bytes()[record.size : size].count(trailer.MARKER) == trailers

@@ -139,7 +139,7 @@ class LocalEngine:
         more = len(rows) > options.limit
         if more:
             del rows[-1]
-        entries = [index.object_info(bucket, row[0].decode(), *row[1:]) for row in rows]
+        entries = index.object_infos(bucket, rows)
         return ListPage(entries, entries[-1].name if more else "")
 
     def close(self) -> None:

@@ -36,12 +36,13 @@ class _Generation:
 class NewFile:
     """A file being written: its bytes first, its trailer at the commit. Not for use by two threads at once."""
 
-    __slots__ = ("_descriptor", "_generation", "_owner", "place", "size")
+    __slots__ = ("_descriptor", "_generation", "_owner", "_repeated", "place", "size")
 
     def __init__(self, owner: Generations, generation: _Generation, place: str, descriptor: int) -> None:
         self._owner = owner
         self._generation = generation
         self._descriptor = descriptor
+        self._repeated = False
         self.place = place
         self.size = 0
 
@@ -58,7 +59,9 @@ class NewFile:
         """Put the trailer after the bytes; may be repeated when a transaction is."""
         if os.pwrite(self._descriptor, trailer, self.size) != len(trailer):
             raise OutOfSpaceError(f"{self.place}: the disk is full")
-        os.ftruncate(self._descriptor, self.size + len(trailer))
+        if self._repeated:  # the first one may have been longer; truncating always would cost 70 us of kernel time
+            os.ftruncate(self._descriptor, self.size + len(trailer))
+        self._repeated = True
         if durable:
             sync_data(self._descriptor)
 
@@ -91,7 +94,8 @@ class Generations:
         self._mountpath = mountpath
         self._files_max = files_max
         self._prefix = f"{mountpath.data}/"
-        self._lock = threading.Lock()
+        # Reentrant: an abandoned staging is dropped by the garbage collector, which may run in here.
+        self._lock = threading.RLock()
         self._current: _Generation | None = None
         self._owned: set[_Generation] = set()
         space = os.statvfs(mountpath.data)
@@ -117,9 +121,9 @@ class Generations:
             if generation is None:
                 generation = self._current = self._begin()
                 self._owned.add(generation)
+            generation.unsettled += 1
             place = f"{generation.name}/{generation.files:x}"
             generation.files += 1
-            generation.unsettled += 1
             if generation.files >= self._files_max:
                 generation.full = True
                 self._current = None
@@ -132,7 +136,8 @@ class Generations:
 
     def sync_directories(self, places: list[str]) -> None:
         """Bring the directory entries of new files to the disk."""
-        for name in {place.partition("/")[0] for place in places}:
+        # The empty name is the directory of generations itself, whose newest member may be new to the disk.
+        for name in {place.partition("/")[0] for place in places} | ({""} if places else set()):
             descriptor = os.open(self._prefix + name, os.O_RDONLY)
             try:
                 os.fsync(descriptor)
