@@ -167,6 +167,7 @@ def confined_run() -> Run:
             config = {
                 "mode": "on", "uid": uid, "gid": uid, "read": _minimal([*_SYSTEM_PATHS, *_NETWORK_PATHS, *spec.read]),
                 "write": [spec.write], "scratch": spec.env.get("TMPDIR", spec.write), "network": spec.network,
+                "must_reach": [spec.argv[0]],
             }  # fmt: skip
             return run_command(replace(spec, argv=(*confine_command(config), *spec.argv)), *arguments)
 

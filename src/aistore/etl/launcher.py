@@ -46,7 +46,8 @@ class LaunchOptions:
     interpreter that it was made from and that is asked, outside the sandbox, for its paths (default: ``python``
     itself, which is then run outside once). ``environment`` is the directory of ``python`` where its content is not
     trusted. ``scratch`` is an existing directory of this ETL alone, emptied at the end. ``hidden`` are directories
-    that the transform must never see, first of all the store's data. Root gives the ETL a user of its own: ``uid``,
+    that the transform must never see, first of all the store's data. ``namespaces`` False does without them even
+    where the system has them. Root gives the ETL a user of its own: ``uid``,
     or one that nobody has.
     """
 
@@ -63,6 +64,7 @@ class LaunchOptions:
     memory_growth_bytes_max: int = MEMORY_GROWTH_BYTES_MAX
     scratch_bytes_max: int = SCRATCH_BYTES_MAX
     sandbox: bool = True
+    namespaces: bool = True
     env: Mapping[str, str] = field(default_factory=dict)
     hidden: Sequence[str] = ()
     uid: int | None = None
@@ -167,6 +169,7 @@ def launch(options: LaunchOptions, listener: socket.socket, log_fd: int) -> Laun
         "mode": "on" if options.sandbox else "off", "uid": uid, "gid": uid, "read": read,
         "write": [options.scratch], "scratch": options.scratch, "scratch_bytes_max": options.scratch_bytes_max,
         "output_bytes_max": options.output_bytes_max, "network": False, "env": environment_variables(options),
+        "namespaces": options.namespaces, "must_reach": [options.python, confinement.WORKER_DIRECTORY],
     }  # fmt: skip
     control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     control.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)  # the kernel tells us which process sends

@@ -4,6 +4,8 @@ The configuration is JSON, or ``@<fd>`` to read the JSON from a descriptor (whic
 
 ``mode``          ``on`` or ``off`` (limits only)
 ``uid``, ``gid``  become this user where the caller is root; null: stay
+``namespaces``    false: do without, as on a system that refuses them
+``must_reach``    what the command has to reach as that user: if it cannot, it stays the caller
 ``read``          what may be read and executed: absolute paths of files and directories
 ``write``         what may be written as well
 ``scratch``       directory for temporary files, the working directory of the command
@@ -57,14 +59,16 @@ def main(arguments: List[str]) -> NoReturn:
     sandbox = modules.import_module("_aistore_worker.sandbox")
     config = _configuration(arguments[0])
     plan = sandbox.plan(config)
-    guardian = os.getpid()
     child = os.fork()
     if child:
         guard.watch(child, config, plan)
+    if config.get("life_fd", -1) >= 0:
+        os.setsid()  # whoever has no life pipe kills our process group instead
+        os.close(config["life_fd"])
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     report_fd = config.get("report_fd", -1)
     try:
-        report = sandbox.enter(config, plan, guardian)
+        report = sandbox.enter(config, plan)
     except sandbox.SandboxError as error:
         message = {"event": "failed", "reason": "sandbox", "message": str(error), "traceback": ""}
         if report_fd >= 0:

@@ -45,7 +45,7 @@ def watch(child: int, config: Dict[str, Any], plan: Any) -> NoReturn:
             _, status = os.waitpid(child, 0)
         if status is None:
             process.kill_orphans({child})
-    _end_all(plan.uid if plan is not None else None)
+    _end_all(None if plan.namespaces else plan.uid)  # with its first process a pid namespace has ended
     os._exit(os.WEXITSTATUS(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status))
 
 

@@ -1,42 +1,170 @@
-"""The sandbox: what of it this kernel has, and how a process enters it."""
+"""The sandbox: what of it this kernel and this user can have, and how a process enters it."""
 
 import os
+import platform
 import resource
-from typing import Any, Dict, Optional
+import stat
+import sys
+from typing import Any, Dict, List, Optional, Tuple
 
 from .. import process
+from . import kernel, landlock, namespaces, seccomp
+
+_DESCRIPTORS_MAX = 4096
+_PROCESSES_MAX = 1024  # processes and threads of an ETL that has a user of its own; guessed
+
+#: What programs read of /proc where it shows the whole machine: nothing of any process.
+_PROC_FILES = (
+    "/proc/cpuinfo", "/proc/meminfo", "/proc/stat", "/proc/version", "/proc/loadavg", "/proc/uptime",
+    "/proc/filesystems", "/proc/sys/kernel/osrelease", "/proc/sys/kernel/random", "/proc/sys/vm/overcommit_memory",
+)  # fmt: skip
 
 
 class SandboxError(Exception):
-    """The sandbox cannot be entered."""
+    """The sandbox cannot be entered; the message says what is missing and what to do."""
 
 
 class Plan:
-    """What was decided before the fork; ``uid`` is the ETL's own user, or None."""
+    """What was decided before the fork.
+
+    ``uid`` is the ETL's own user, or None; ``namespaces`` whether it gets its own; ``missing`` what it cannot have.
+    """
 
     def __init__(self) -> None:
         self.uid: Optional[int] = None
+        self.namespaces = False
+        self.landlock = 0
+        self.missing: List[str] = []
+        self.error = ""
 
 
 def plan(config: Dict[str, Any]) -> Plan:
-    """Decide what can be used."""
-    return Plan()
+    """Decide what can be used, and prepare this process (the guard) for the fork."""
+    chosen = Plan()
+    if config.get("mode") == "off":
+        return chosen
+    if not sys.platform.startswith("linux") or platform.machine() not in kernel.MACHINES:
+        chosen.error = "the sandbox needs Linux on x86_64 or aarch64, this is {} on {}".format(
+            sys.platform, platform.machine()
+        )
+        return chosen
+    chosen.landlock = landlock.abi()
+    if not chosen.landlock:
+        chosen.error = "this kernel has no Landlock (Linux 5.13 or newer, with landlock among its security modules)"
+        return chosen
+    refusal = "turned off" if config.get("namespaces") is False else namespaces.probe(config)
+    if refusal:
+        chosen.missing.append("namespaces ({}): names and sizes of files outside can be seen".format(refusal))
+    else:
+        namespaces.prepare()
+        chosen.namespaces = True
+    if os.geteuid() == 0 and config.get("uid") is not None:
+        _choose_user(config, chosen)
+    chosen.missing += landlock.missing(chosen.landlock, bool(config.get("network")))
+    return chosen
 
 
-def enter(config: Dict[str, Any], chosen: Plan, guard: int) -> Dict[str, Any]:
-    """Enter the sandbox; return its layers and what is missing."""
-    limit(config)
+def _choose_user(config: Dict[str, Any], chosen: Plan) -> None:
+    """Take the ETL's own user, unless it could not reach what it has to run."""
+    paths = [*config.get("must_reach", ()), *(() if chosen.namespaces else (config["scratch"],))]
+    blocked = [path for path in paths if not _reachable(path, chosen.namespaces, config["read"])]
+    if blocked:
+        chosen.missing.append("a user of its own: other users cannot reach {}".format(blocked[0]))
+    else:
+        chosen.uid = config["uid"]
+
+
+def _reachable(path: str, mounted: bool, read: List[str]) -> bool:
+    """Return whether any user may pass every directory down to ``path`` (only inside its bind mount if ``mounted``)."""
+    path = os.path.realpath(path)
+    tops = [top for top in read if path == top or path.startswith(top + "/")] if mounted else []
+    top = max(tops, key=len) if tops else "/"
+    while True:
+        path = os.path.dirname(path)
+        if len(path) < len(top) or (mounted and not tops):
+            return True
+        if not os.stat(path).st_mode & stat.S_IXOTH:
+            return False
+        if path in (top, "/"):
+            return True
+
+
+def enter(config: Dict[str, Any], chosen: Plan) -> Dict[str, Any]:
+    """Enter the sandbox; return its layers and what is missing. Raises SandboxError."""
+    if config.get("mode") == "off":
+        _limit(config, chosen)
+        process.die_with_parent()
+        os.chdir(config["scratch"])
+        return {"layers": ["rlimits"], "missing": []}
+    advice = "; `--sandbox off` runs the transform without a sandbox, with all rights of the store"
+    if chosen.error:
+        raise SandboxError(chosen.error + advice)
+    try:
+        layers = _enter(config, chosen)
+    except OSError as error:
+        raise SandboxError("the sandbox could not be entered: {}{}".format(error, advice)) from error
+    return {"layers": layers, "missing": chosen.missing}
+
+
+def _enter(config: Dict[str, Any], chosen: Plan) -> List[str]:
+    layers = []
+    network = bool(config.get("network"))
+    is_root = os.geteuid() == 0
+    if chosen.namespaces:
+        namespaces.enter(config if chosen.uid is not None else dict(config, uid=None, gid=None))
+        layers.append("namespaces: mount, pid, ipc, uts" + ("" if network else ", network"))
+    elif chosen.uid is not None:
+        for path in config["write"]:
+            os.chown(path, chosen.uid, config["gid"])
+    _limit(config, chosen)
+    if is_root and chosen.uid is not None:
+        os.setgroups([])
+        kernel.call("prctl", 8, 0, 0, 0, 0)  # PR_SET_KEEPCAPS: none survive the change of user
+        _drop_bounding_set()
+        os.setresgid(config["gid"], config["gid"], config["gid"])
+        os.setresuid(chosen.uid, chosen.uid, chosen.uid)
+        layers.append("user {}".format(chosen.uid))
+    kernel.drop_capabilities()
+    layers.append("no capabilities")
     process.die_with_parent()
+    kernel.set_no_new_privileges()
+    layers += ["no new privileges", "rlimits"]
     os.chdir(config["scratch"])
-    return {"layers": ["rlimits"], "missing": []}
+    landlock.restrict(chosen.landlock, _rules(config, chosen), network)
+    layers.append("landlock (version {})".format(chosen.landlock))
+    scoped = landlock.scopes_signals(chosen.landlock) or chosen.namespaces or chosen.uid is not None
+    seccomp.install(seccomp.Restrictions(network, chosen.uid is not None, chosen.namespaces, not scoped))
+    layers.append("seccomp")
+    return layers
 
 
-def limit(config: Dict[str, Any]) -> None:
-    """Bound the size of files, the number of descriptors and core dumps."""
+def _drop_bounding_set() -> None:
+    for capability in range(64):
+        try:
+            kernel.call("prctl", kernel.PR_CAPBSET_DROP, capability, 0, 0, 0)
+        except OSError:
+            return
+
+
+def _rules(config: Dict[str, Any], chosen: Plan) -> List[Tuple[str, bool]]:
+    """Return the paths that Landlock allows, each with whether it may be written to."""
+    rules = [(path, False) for path in config["read"]]
+    rules += [(path, True) for path in (*config["write"], config["scratch"], *namespaces.DEVICES)]
+    if chosen.namespaces:
+        rules += [("/proc", False), ("/dev", False), (namespaces.SHARED_MEMORY, True)]
+    else:
+        rules += [(path, False) for path in _PROC_FILES]
+    return rules
+
+
+def _limit(config: Dict[str, Any], chosen: Plan) -> None:
+    """Bound the size of files, the number of descriptors and processes, and core dumps."""
     _lower(resource.RLIMIT_CORE, 0)
-    _lower(resource.RLIMIT_NOFILE, 4096)
+    _lower(resource.RLIMIT_NOFILE, _DESCRIPTORS_MAX)
     if config.get("output_bytes_max") is not None:
         _lower(resource.RLIMIT_FSIZE, config["output_bytes_max"])
+    if chosen.uid is not None:
+        _lower(resource.RLIMIT_NPROC, _PROCESSES_MAX)
 
 
 def _lower(which: int, value: int) -> None:

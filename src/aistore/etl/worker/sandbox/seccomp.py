@@ -1,0 +1,154 @@
+"""The system call filter: a list of what is refused, in classic BPF (seccomp(2), filter.rst).
+
+A refused call fails with EPERM, so that programs report it; clone3 and io_uring with ENOSYS, because libraries then
+take an older way. What the kernel would allow is everything else: a new system call is allowed until it is listed.
+"""
+
+import ctypes
+import platform
+import struct
+from typing import List, Tuple
+
+from . import kernel
+
+_EPERM, _ENOSYS = 1, 38
+_ALLOW, _ERRNO, _KILL = 0x7FFF0000, 0x00050000, 0x80000000
+_LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _AND, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x54, 0x06
+_NUMBER, _ARCHITECTURE, _ARGUMENTS = 0, 4, 16  # offsets in struct seccomp_data
+_X32 = 0x40000000
+_MODE_FILTER, _SPEC_ALLOW = 1, 4
+
+_AF_UNIX, _AF_INET, _AF_INET6, _AF_NETLINK = 1, 2, 10, 16
+_SOCK_DGRAM, _SOCK_TYPE_MASK = 2, 0xF
+_TIOCSTI, _TIOCLINUX = 0x5412, 0x541C
+_NAMESPACES = (
+    kernel.CLONE_NEWNS | kernel.CLONE_NEWCGROUP | kernel.CLONE_NEWUTS | kernel.CLONE_NEWIPC | kernel.CLONE_NEWUSER
+    | kernel.CLONE_NEWPID | kernel.CLONE_NEWNET | kernel.CLONE_NEWTIME
+)  # fmt: skip
+
+_REFUSED = """
+ptrace process_vm_readv process_vm_writev process_madvise process_mrelease kcmp move_pages migrate_pages
+bpf perf_event_open userfaultfd memfd_secret keyctl add_key request_key
+mount umount2 move_mount open_tree open_tree_attr fsopen fsconfig fsmount fspick mount_setattr pivot_root chroot
+unshare setns kexec_load kexec_file_load init_module finit_module delete_module reboot swapon swapoff acct syslog
+iopl ioperm modify_ldt settimeofday clock_settime clock_adjtime adjtimex sethostname setdomainname vhangup
+quotactl quotactl_fd personality fanotify_init open_by_handle_at name_to_handle_at pidfd_getfd lookup_dcookie
+setuid setgid setreuid setregid setresuid setresgid setgroups setfsuid setfsgid capset
+""".split()
+_ABSENT = "io_uring_setup io_uring_enter io_uring_register clone3".split()
+#: Change the inode behind a descriptor. A descriptor that was opened read-only is enough for these.
+_CHANGES_OF_DESCRIPTORS = (
+    "fchmod fchmodat2 fchown fchownat fsetxattr fremovexattr setxattrat removexattrat file_setattr".split()
+)
+#: Change an inode by its path, which may be /proc/self/fd/N.
+_CHANGES_OF_PATHS = """
+chmod fchmodat chown lchown setxattr lsetxattr removexattr lremovexattr utime utimes futimesat
+""".split()
+_SOCKETS = "connect bind listen".split()
+_SYSTEM_V = "shmget shmat shmctl msgget msgctl msgsnd msgrcv semget semctl semop semtimedop mq_open mq_unlink".split()
+_SIGNALS = "tkill tgkill rt_sigqueueinfo rt_tgsigqueueinfo pidfd_send_signal".split()
+#: Act on another process of the same user; the argument that names it must be 0 (the caller itself).
+_OTHERS = (("prlimit64", 0), ("setpriority", 1), ("ioprio_set", 1), ("sched_setscheduler", 0),
+           ("sched_setparam", 0), ("sched_setattr", 0))  # fmt: skip
+
+
+class Restrictions:
+    """What this sandbox needs of the filter, beside what it always refuses.
+
+    ``network``: internet sockets are allowed, and changes of file modes (an installer sets them).
+    ``own_user``: nothing outside belongs to our user, so the kernel's own rules protect files that we are given.
+    ``own_ipc``: System V objects are our own. ``signals``: nothing else keeps signals inside.
+    """
+
+    def __init__(self, network: bool, own_user: bool, own_ipc: bool, signals: bool) -> None:
+        self.network = network
+        self.own_user = own_user
+        self.own_ipc = own_ipc
+        self.signals = signals
+
+
+def install(restrictions: Restrictions) -> None:
+    """Install the filter in this process, which must have no other threads; raises OSError."""
+    instructions = build(restrictions, platform.machine())
+    code = b"".join(struct.pack("HBBI", *instruction) for instruction in instructions)
+    buffer = ctypes.create_string_buffer(code, len(code))
+
+    class Program(ctypes.Structure):
+        _fields_ = [("length", ctypes.c_ushort), ("filter", ctypes.c_void_p)]
+
+    program = Program(len(instructions), ctypes.cast(buffer, ctypes.c_void_p))
+    try:
+        # Without this flag kernels before 5.16 slow every filtered process down for a leak between threads of one.
+        kernel.call("seccomp", _MODE_FILTER, _SPEC_ALLOW, ctypes.byref(program))
+    except OSError:
+        kernel.call("seccomp", _MODE_FILTER, 0, ctypes.byref(program))
+
+
+def build(restrictions: Restrictions, machine: str) -> List[Tuple[int, int, int, int]]:
+    """Return the filter's instructions (code, jump if true, jump if false, operand) for ``machine``."""
+    architecture, column = kernel.MACHINES[machine]
+    program = [
+        (_LOAD, 0, 0, _ARCHITECTURE),
+        (_EQUAL, 1, 0, architecture),
+        (_RETURN, 0, 0, _KILL),
+        (_LOAD, 0, 0, _NUMBER),
+        (_AT_LEAST, 0, 1, _X32),
+        (_RETURN, 0, 0, _ERRNO | _ENOSYS),
+    ]
+
+    def rule(name: str, body: List[Tuple[int, int, int, int]]) -> None:
+        number = kernel.SYSCALLS[name][column]
+        if number >= 0:
+            program.extend([(_EQUAL, 0, len(body), number), *body])
+
+    for name in _ABSENT:
+        rule(name, [(_RETURN, 0, 0, _ERRNO | _ENOSYS)])
+    for name in _refused(restrictions):
+        rule(name, [_REFUSE])
+    for name, argument in _OTHERS:
+        rule(name, _refuse_unless(argument, (0,)))
+    rule("clone", [_load(0), (_ANY_BIT, 0, 1, _NAMESPACES & ~0xFF), _REFUSE, (_RETURN, 0, 0, _ALLOW)])
+    rule("ioctl", [_load(1), (_EQUAL, 1, 0, _TIOCSTI), (_EQUAL, 0, 1, _TIOCLINUX), _REFUSE, (_RETURN, 0, 0, _ALLOW)])
+    # A datagram socket could send to any address; a connected pair of the other kinds cannot.
+    rule("socketpair", [
+        _load(0), (_EQUAL, 0, 3, _AF_UNIX),
+        _load(1), (_AND, 0, 0, _SOCK_TYPE_MASK), (_EQUAL, 0, 1, _SOCK_DGRAM), _REFUSE, (_RETURN, 0, 0, _ALLOW),
+    ])  # fmt: skip
+    if restrictions.network:
+        rule("socket", _refuse_unless(0, (_AF_INET, _AF_INET6, _AF_NETLINK)))
+    if not (restrictions.network or restrictions.own_user):
+        # utimensat(fd, NULL) changes what the descriptor is open on; with a path it may be /proc/self/fd/N.
+        rule("utimensat", [_REFUSE])
+    elif not restrictions.network:
+        rule("utimensat", [_load(1), (_EQUAL, 0, 3, 0), _load(1, high=True), (_EQUAL, 0, 1, 0), _REFUSE,
+                           (_RETURN, 0, 0, _ALLOW)])  # fmt: skip
+    if restrictions.signals:
+        rule("kill", _refuse_unless(0, (0,)))
+    return [*program, (_RETURN, 0, 0, _ALLOW)]
+
+
+_REFUSE = (_RETURN, 0, 0, _ERRNO | _EPERM)
+
+
+def _refused(restrictions: Restrictions) -> List[str]:
+    names = list(_REFUSED)
+    if not restrictions.network:
+        names += ["socket", *_SOCKETS, *_CHANGES_OF_DESCRIPTORS]
+        if not restrictions.own_user:
+            names += _CHANGES_OF_PATHS
+    if not restrictions.own_ipc:
+        names += _SYSTEM_V
+    if restrictions.signals:
+        names += _SIGNALS
+    return names
+
+
+def _load(argument: int, high: bool = False) -> Tuple[int, int, int, int]:
+    """Load the low or high half of an argument (both machines are little-endian)."""
+    return (_LOAD, 0, 0, _ARGUMENTS + 8 * argument + (4 if high else 0))
+
+
+def _refuse_unless(argument: int, values: Tuple[int, ...]) -> List[Tuple[int, int, int, int]]:
+    """Refuse a call unless the low half of ``argument`` is one of ``values``."""
+    tests = [(_EQUAL, len(values) - index, 0, value) for index, value in enumerate(values)]
+    return [_load(argument), *tests, _REFUSE, (_RETURN, 0, 0, _ALLOW)]
