@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import selectors
 import signal
 import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 LINE_BYTES_MAX = 64 << 10  # a longer line is delivered in pieces: memory stays flat whatever a setup.py prints
@@ -59,36 +57,23 @@ def run_command(
     return _run(spec, on_line, deadline, cancel)
 
 
-def confined(sandbox: Mapping[str, object]) -> Run:
-    """Return a ``Run`` that runs commands in the sandbox of ``worker/confine.py``.
+def run_guarded(
+    guard: Callable[[int], Sequence[str]],
+    spec: CommandSpec,
+    on_line: Callable[[str], None],
+    deadline: float,
+    cancel: threading.Event | None = None,
+) -> int:
+    """Run ``spec`` below a guard, as ``run_command`` does; the guard ends what has hidden from us, or outlived us.
 
-    ``sandbox`` has ``mode``, ``uid`` and ``gid`` (see there). Everything a command started ends with it, and with us.
+    ``guard`` gives the start of the command line for a descriptor: the guard inherits it, and at its end of file, which
+    comes with our end too, it kills everything that runs below it (``worker/confine.py`` has it as ``life_fd``).
     """
-    confine = os.path.join(os.path.dirname(os.path.abspath(__file__)), "worker", "confine.py")
-
-    def run(
-        spec: CommandSpec, on_line: Callable[[str], None], deadline: float, cancel: threading.Event | None = None
-    ) -> int:
-        if isinstance(sandbox.get("uid"), int) and os.geteuid() == 0:
-            _give(spec.write, sandbox["uid"], sandbox["gid"])  # type: ignore[arg-type]
-        life, ours = os.pipe()
-        config = {
-            **sandbox,
-            "read": [path for path in spec.read if os.path.exists(path)],
-            "write": [spec.write],
-            "scratch": spec.env.get("TMPDIR", spec.write),
-            "network": spec.network,
-            "output_bytes_max": None,
-            "life_fd": life,
-        }
-        # The environment is not in the configuration: arguments show in process lists, and it may hold passwords.
-        argv = (sys.executable, "-I", confine, json.dumps(config), "--", *spec.argv)
-        try:
-            return _run(replace(spec, argv=argv), on_line, deadline, cancel, life, ours)
-        finally:
-            os.close(life)
-
-    return run
+    life, ours = os.pipe()
+    try:
+        return _run(replace(spec, argv=(*guard(life), *spec.argv)), on_line, deadline, cancel, life, ours)
+    finally:
+        os.close(life)
 
 
 def _run(
@@ -135,13 +120,6 @@ def _end(process: subprocess.Popen[bytes], guarded: bool) -> None:
     assert process.stdout is not None
     process.stdout.close()
     process.wait()
-
-
-def _give(directory: str, uid: int, gid: int) -> None:
-    """Make ``directory`` and all in it belong to the user that the command will run as."""
-    for parent, directories, files in os.walk(directory):
-        for path in (parent, *(os.path.join(parent, name) for name in (*directories, *files))):
-            os.chown(path, uid, gid, follow_symlinks=False)
 
 
 def check_in_time(deadline: float, cancel: threading.Event | None) -> None:

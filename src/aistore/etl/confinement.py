@@ -13,11 +13,11 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from ..errors import EtlInitError
-from .commands import CommandSpec, Run, run_command
+from .commands import CommandSpec, Run, run_guarded
 
 WORKER_DIRECTORY = os.path.join(os.path.dirname(os.path.abspath(__file__)), "worker")
 
@@ -169,7 +169,7 @@ def confined_run() -> Run:
                 "write": [spec.write], "scratch": spec.env.get("TMPDIR", spec.write), "network": spec.network,
                 "must_reach": [spec.argv[0]],
             }  # fmt: skip
-            return run_command(replace(spec, argv=(*confine_command(config), *spec.argv)), *arguments)
+            return run_guarded(lambda life: confine_command({**config, "life_fd": life}), spec, *arguments)
 
     return run
 
