@@ -29,18 +29,20 @@ class Demo:
 
     def __init__(self, output: Path, endpoint: str = "") -> None:
         self.output = output
-        self.env = {**os.environ, "AIS_ENDPOINT": endpoint, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+        self.env = {**os.environ, "AIS_ENDPOINT": endpoint}
         self.started = time.monotonic()
 
     def say(self, text: str) -> None:
-        print(f"\n\033[1m[{time.monotonic() - self.started:5.1f} s] {text}\033[0m" if sys.stdout.isatty() else f"\n# {text}", flush=True)
+        print(f"\n# {text}  ({time.monotonic() - self.started:.0f} s)", flush=True)
 
     def run(self, *command: str | Path) -> None:
         """Print a command as it would be typed, then run it."""
         words = [str(word) for word in command]
         shown = " ".join(word.replace(str(Path.cwd()) + "/", "") for word in words)
         print(f"$ {shown.replace(sys.executable, 'python')}", flush=True)
-        subprocess.run([sys.executable, "-m", "aistore", *words[1:]] if words[0] == "ais" else words, check=True, env=self.env)
+        if words[0] == "ais":
+            words[:1] = [sys.executable, "-m", "aistore"]
+        subprocess.run(words, check=True, env=self.env)
 
     def everything(self, epochs: int) -> None:
         """Run the steps, one after the other."""
@@ -52,15 +54,17 @@ class Demo:
         self.run(ais, "ls", "ais://imagenet/train/000000")
         self.say("Deploy a transform: a script, the packages it needs, and what runs it")
         deploy = ("--deps-file", HERE / "deps.txt", "--runtime", "python3")
-        self.run(ais, "etl", "init", "code", "--name", "my-first-etl", "--from-file", HERE / "augment.py", *deploy, "--comm-type", "io://")
+        init = (ais, "etl", "init", "code", "--name")
+        self.run(*init, "my-first-etl", "--from-file", HERE / "augment.py", *deploy, "--comm-type", "io://")
         self.run(ais, "etl", "list")
         self.say("Read transformed pictures")
         self.run(ais, "etl", "object", "my-first-etl", "ais://imagenet/train/0000001.jpg", self.output / "out.jpg")
         self.read_twice(f"{endpoint}/v1/objects/imagenet/train/0000001.jpg?uuid=my-first-etl")
-        self.run(sys.executable, EXAMPLES / "before_after.py", "ais://imagenet/train/", "my-first-etl", self.output / "before_after.png")
+        grid = self.output / "before_after.png"
+        self.run(sys.executable, EXAMPLES / "before_after.py", "ais://imagenet/train/", "my-first-etl", grid)
         self.say("Deploy what the training reads through: raw pixels, random for training, fixed for validation")
         for name, file in (("my-train-etl", "train_etl.py"), ("my-second-etl", "val_etl.py")):
-            self.run(ais, "etl", "init", "code", "--name", name, "--from-file", HERE / file, *deploy, "--comm-type", "hpush://")
+            self.run(*init, name, "--from-file", HERE / file, *deploy, "--comm-type", "hpush://")
         self.say("Train on pictures that the store transforms")
         log = self.output / "epochs.jsonl"
         log.unlink(missing_ok=True)
@@ -101,7 +105,8 @@ def main() -> None:
     demo = Demo(output)
     demo.say("Make labelled pictures out of free photographs")
     shutil.rmtree(output / "pictures", ignore_errors=True)
-    demo.run(sys.executable, EXAMPLES / "make_samples.py", output / "pictures", "--train", str(options.pictures), "--val", "64")
+    counts = ("--train", str(options.pictures), "--val", "64")
+    demo.run(sys.executable, EXAMPLES / "make_samples.py", output / "pictures", *counts)
     demo.say("Start a store")
     print("$ ais serve &", flush=True)
     with StoreProcess() as store:

@@ -15,7 +15,10 @@ import msgspec
 from ..errors import AisError, EtlInitError, EtlNotRunningError
 from ..model.etl import EtlSpec, Isolation, Sandbox, Stage
 from . import launcher
+from .commands import run_command
+from .confinement import confined_run
 from .environment import Environment, prepare
+from .lock import Lock
 from .log import TransformLog
 from .machine import RESTART_PAUSE_SECONDS, Life, Todo
 from .runtimes import resolve_runtime
@@ -42,8 +45,9 @@ class Places:
 class ManagedEtl:
     """One ETL. All methods run in the controller's loop; what blocks goes to threads."""
 
-    def __init__(self, spec: EtlSpec, places: Places, number: int) -> None:
+    def __init__(self, spec: EtlSpec, places: Places, number: int, lock: Lock | None = None) -> None:
         self.spec = spec
+        self.lock = lock
         self.life = Life()
         self.counts = [0, 0, 0, 0]
         self.environment: Environment | None = None
@@ -94,11 +98,18 @@ class ManagedEtl:
         def work() -> Environment:
             runtime = resolve_runtime(self.spec.runtime)
             return prepare(
-                self.spec.dependencies, runtime, self._places.environments,
-                progress=progress, deadline=deadline, cancel=self._cancel,
-            )  # fmt: skip
+                self.spec.dependencies,
+                runtime,
+                self._places.environments,
+                progress=progress,
+                deadline=deadline,
+                cancel=self._cancel,
+                run=confined_run() if self.spec.sandbox is Sandbox.ON else run_command,
+                lock=self.lock,
+            )
 
         self.environment = await asyncio.to_thread(work)
+        self.lock = self.environment.lock
         if self._cancel.is_set():
             raise EtlInitError(f"etl job {self.spec.name} was stopped while it was being made ready")
 
@@ -275,7 +286,6 @@ class ManagedEtl:
 
     def details(self) -> dict[str, Any]:
         """Return everything there is to know about the ETL, its code included."""
-        lock = msgspec.to_builtins(self.environment.lock) if self.environment else None
         return {
             "init_msg": {
                 "name": self.spec.name,
@@ -295,7 +305,7 @@ class ManagedEtl:
             "code": self.spec.code,
             "dependencies": self.spec.dependencies,
             "digest": self.spec.digest(),
-            "lock": lock,
+            "lock": msgspec.to_builtins(self.lock),
             "python": self.environment.python if self.environment else "",
             "environment_reused": self.environment.reused if self.environment else False,
             "sandbox_layers": self.layers,

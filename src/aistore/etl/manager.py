@@ -13,6 +13,7 @@ import msgspec
 from ..errors import AisError, ConflictError, EtlExistsError, EtlNotFoundError
 from ..model.etl import EtlSpec, Stage, check_spec
 from ..model.names import check_etl_name
+from .lock import Lock
 from .managed import ManagedEtl, Places, ReportProgress
 
 _log = logging.getLogger("aistore.etl")
@@ -26,6 +27,7 @@ class KeptEtl(msgspec.Struct, frozen=True):
     format: int
     spec: EtlSpec
     wanted: bool
+    lock: Lock | None = None
 
 
 class Manager:
@@ -65,7 +67,7 @@ class Manager:
             except (OSError, msgspec.DecodeError) as error:
                 _log.error("cannot read the ETL in %s, leaving it out: %s", path, error)
                 continue
-            etl = self._add(kept.spec)
+            etl = self._add(kept.spec, kept.lock)
             if kept.wanted:
                 etl.life, _ = etl.life.begin()
                 self._in_background(self._bring_up_again(etl))
@@ -83,9 +85,9 @@ class Manager:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def _add(self, spec: EtlSpec) -> ManagedEtl:
+    def _add(self, spec: EtlSpec, lock: Lock | None = None) -> ManagedEtl:
         self._number += 1
-        etl = ManagedEtl(spec, self._places, self._number)
+        etl = ManagedEtl(spec, self._places, self._number, lock)
         self._etls[spec.name] = etl
         return etl
 
@@ -174,7 +176,7 @@ class Manager:
     def _keep(self, etl: ManagedEtl) -> None:
         """Write an ETL aside and put it in place, so that a crash leaves the old file or the new one."""
         path = self._path(etl)
-        kept = KeptEtl(FORMAT, etl.spec, etl.life.wanted)
+        kept = KeptEtl(FORMAT, etl.spec, etl.life.wanted, etl.lock)
         with open(path + ".new", "wb") as file:
             file.write(msgspec.json.encode(kept))
             file.flush()

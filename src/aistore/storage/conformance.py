@@ -4,7 +4,7 @@
 ``run`` from their own tests, or hand ``checks()`` to a parametrizing test runner.
 """
 
-# ruff: noqa: D401  (a check's docstring states what is true, it commands nothing)
+
 
 from __future__ import annotations
 
