@@ -1,5 +1,4 @@
 import os
-import shutil
 import signal
 import socket
 import stat
@@ -122,12 +121,17 @@ def test_what_is_missing_is_installed_once(index, envs):
     make_wheel(index, "aa", "1.0", ["bb>1 ; python_version >= '3'"])
     make_wheel(index, "bb", "2.0")
     progress, run = Progress(), Counting()
-    environment = make("aa", envs, progress=progress, run=run)
+    before = os.umask(0o077)
+    try:
+        environment = make("aa", envs, progress=progress, run=run)
+    finally:
+        os.umask(before)
     assert versions(environment) == {"aa": "1.0", "bb": "2.0"}
     assert all(package.hashes for package in environment.lock.packages)
     assert (say(environment, "aa"), environment.reused) == ("1.0", False)
     assert environment.python.startswith(environment.directory + os.sep)
-    assert [stage for stage, _ in progress.heard] == sorted([stage for stage, _ in progress.heard], reverse=True)
+    stages = [stage for stage, _ in progress.heard]
+    assert stages == sorted(stages, reverse=True)
     assert any(message.startswith("Installing collected packages: ") for _, message in progress.heard)
     assert any(stage == "resolving" and "aa-1.0" in message for stage, message in progress.heard)
     assert len(run.commands) == 2
@@ -136,17 +140,14 @@ def test_what_is_missing_is_installed_once(index, envs):
 
     again = make("aa  # the same\n", envs, run=run)
     assert again == environment
+    assert make("bb<3\naa", envs) == environment  # another list that comes to the same lock
     assert len(run.commands) == 2
     assert environments(envs) == [os.path.basename(environment.directory)]
+    check_everyone_can_read_it_and_nobody_else_write(environment)
+    check_waiting_for_another_builder_ends_at_the_deadline(environment, envs)
 
 
-def test_everyone_can_read_it_and_nobody_else_write(index, envs):
-    make_wheel(index, "aa", "1.0")
-    before = os.umask(0o077)
-    try:
-        environment = make("aa", envs)
-    finally:
-        os.umask(before)
+def check_everyone_can_read_it_and_nobody_else_write(environment):
     compiled = 0
     for directory, _, files in os.walk(environment.directory):
         for path in (directory, *(os.path.join(directory, name) for name in files)):
@@ -159,9 +160,19 @@ def test_everyone_can_read_it_and_nobody_else_write(index, envs):
             assert not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH | stat.S_ISUID), path
             assert found.st_uid == os.geteuid()
     assert compiled == 1
-    assert os.stat(envs).st_mode & 0o555 == 0o555
+    assert os.stat(os.path.dirname(environment.directory)).st_mode & 0o555 == 0o555
     assert sorted(os.listdir(environment.directory)) == ["env", "lock.json"]
     assert ".work" not in os.listdir(os.path.join(environment.directory, "env"))
+
+
+def check_waiting_for_another_builder_ends_at_the_deadline(environment, envs):
+    progress = Progress()
+    with (
+        cache.held(envs, environment.lock.digest(), time.monotonic() + FOREVER),
+        pytest.raises(EtlInitError, match="init timeout passed"),
+    ):
+        make("aa", envs, lock=environment.lock, progress=progress, seconds=0.2)
+    assert "waiting for another" in progress.heard[-1][1]
 
 
 def test_a_lock_outlives_newer_releases(index, envs):
@@ -176,7 +187,9 @@ def test_a_lock_outlives_newer_releases(index, envs):
     assert second.lock.digest() != first.lock.digest()
     assert make("aa", envs, lock=first.lock) == first
 
+    assert remove_unused(envs, [second.directory]) == []  # the first was handed out a moment ago
     assert remove_unused(envs, [second.directory], idle_seconds=0) == [first.directory]
+    assert environments(envs) == [os.path.basename(second.directory)]
     kept = Lock.from_json(first.lock.to_json())
     restored = make("aa", envs, lock=kept)
     assert (restored.lock, say(restored, "aa")) == (first.lock, "1.0")
@@ -245,13 +258,6 @@ def test_one_builds_and_the_others_wait(index, envs):
     assert len(run.commands) == 2
 
 
-def test_two_lists_with_one_lock_share_an_environment(index, envs):
-    make_wheel(index, "aa", "1.0", ["bb"])
-    make_wheel(index, "bb", "2.0")
-    assert make("aa", envs) == make("bb<3\naa", envs)
-    assert len(environments(envs)) == 1
-
-
 BUILDER = """
 import os, sys, time
 from aistore.etl.environment import prepare
@@ -317,15 +323,6 @@ def test_a_build_in_progress_is_left_alone(blocking, index, envs):
     assert environments(envs) == []
 
 
-def test_half_an_environment_is_built_again(index, envs):
-    make_wheel(index, "aa", "1.0")
-    first = make("aa", envs)
-    os.unlink(os.path.join(first.directory, "lock.json"))
-    second = make("aa", envs)
-    assert environments(envs) == [os.path.basename(second.directory)]
-    assert say(second, "aa") == "1.0"
-
-
 def test_an_environment_whose_interpreter_is_gone_is_built_again(index, envs):
     make_wheel(index, "aa", "1.0")
     first = make("aa", envs)
@@ -336,6 +333,9 @@ def test_an_environment_whose_interpreter_is_gone_is_built_again(index, envs):
     second = make("aa", envs)
     assert second.directory != first.directory
     assert say(second, "aa") == "1.0"
+    os.unlink(os.path.join(first.directory, "lock.json"))
+    remove_unused(envs, [second.directory])  # without its marker the first is half an environment
+    assert environments(envs) == [os.path.basename(second.directory)]
 
 
 # -- failures
@@ -415,18 +415,6 @@ def test_out_of_time_says_where_and_how_to_get_more(blocking, envs):
     assert environments(envs) == []
 
 
-def test_waiting_for_another_builder_ends_at_the_deadline(index, envs):
-    make_wheel(index, "aa", "1.0")
-    environment = make("aa", envs)
-    progress = Progress()
-    with (
-        cache.held(envs, environment.lock.digest(), time.monotonic() + FOREVER),
-        pytest.raises(EtlInitError, match="init timeout passed"),
-    ):
-        make("aa", envs, lock=environment.lock, progress=progress, seconds=1.0)
-    assert "waiting for another" in progress.heard[-1][1]
-
-
 def test_a_cancelled_build_does_not_start(index, envs):
     make_wheel(index, "aa", "1.0")
     cancel, run = threading.Event(), Counting()
@@ -452,18 +440,3 @@ def test_passwords_of_the_index_stay_here(envs, monkeypatch):
     assert f"http://****@{address}/more" in caught.value.hint
     for secret in ("operator", "hunter2", "author", "swordfish"):
         assert secret not in text
-
-
-# -- removal
-
-
-def test_unused_environments_are_removed(index, envs):
-    make_wheel(index, "aa", "1.0")
-    make_wheel(index, "bb", "2.0")
-    used, unused = make("aa", envs), make("bb", envs)
-    assert remove_unused(envs, [used.directory]) == []  # handed out a moment ago
-    assert remove_unused(envs, [used.directory], idle_seconds=0) == [unused.directory]
-    assert environments(envs) == [os.path.basename(used.directory)]
-    assert say(used, "aa") == "1.0"
-    shutil.rmtree(envs)
-    assert remove_unused(envs, []) == []

@@ -187,8 +187,9 @@ def _remove_box(path: str) -> bool:
 
 def _seal(env: str) -> None:
     uid, gid = os.geteuid(), os.getegid()
-    for directory, _, files in os.walk(env):
-        for path in (directory, *(os.path.join(directory, name) for name in files)):
+    for parent, directories, files in os.walk(env):
+        links = [name for name in directories if os.path.islink(os.path.join(parent, name))]
+        for path in (parent, *(os.path.join(parent, name) for name in (*files, *links))):
             found = os.lstat(path)
             if stat.S_ISREG(found.st_mode) and found.st_nlink > 1:
                 # Its other name may be anywhere: what follows would give that away.

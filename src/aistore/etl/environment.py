@@ -123,7 +123,7 @@ class _Builder:
             raise EtlInitError(f"cancelled while {self._stage} the dependencies") from error
 
     def _from_list(self) -> Environment:
-        settings = read_settings(os.environ)
+        settings = read_settings(os.environ, self._runtime)
         with self._one_at_a_time(self._request_digest(settings)) as request:
             lock = cache.remembered(self._envs, request)
             try:
@@ -144,7 +144,7 @@ class _Builder:
             if found is None:
                 new = cache.box(self._envs, self._deadline, self._cancel) if box is None else nullcontext(box)
                 with new as build:
-                    found = self._install(build, lock, settings or read_settings(os.environ))
+                    found = self._install(build, lock, settings or read_settings(os.environ, self._runtime))
             return Environment(os.path.join(found, "env", "bin", "python"), lock, found, False)
 
     def _resolve(self, box: str, settings: Settings) -> Lock:

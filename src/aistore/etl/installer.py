@@ -77,11 +77,14 @@ class Settings:
         return mask_credentials(", ".join([*index, *more.split(), *extra])) or "none (no-index is set)"
 
 
-def read_settings(environ: Mapping[str, str]) -> Settings:
-    """Return the pip settings in force for the store: its environment, and the files that pip reads by itself."""
+def read_settings(environ: Mapping[str, str], runtime: Runtime) -> Settings:
+    """Return the pip settings in force for the store: its environment, and the files that pip reads by itself.
+
+    The pip that is asked is the serving environment's, or ``runtime``'s where that has none (uv makes such ones).
+    """
     chosen: dict[str, str] = {}
     ranks: dict[str, int] = {}
-    for line in _config_lines(environ):
+    for line in _config_lines(environ, runtime):
         key, _, value = line.partition("=")
         section, _, name = key.strip().partition(".") if not key.startswith(":env:") else (":env:", "", key[6:])
         rank = {"global": 1, "install": 2, ":env:": 3}.get(section, 0)
@@ -208,13 +211,16 @@ class PipOutput:
         return ""
 
 
-def _config_lines(environ: Mapping[str, str]) -> list[str]:
+def _config_lines(environ: Mapping[str, str], runtime: Runtime) -> list[str]:
     try:
-        runner = str(importlib.metadata.distribution("pip").locate_file("pip/__pip-runner__.py"))
+        python, runner = (
+            sys.executable,
+            str(importlib.metadata.distribution("pip").locate_file("pip/__pip-runner__.py")),
+        )
     except importlib.metadata.PackageNotFoundError:
-        return [f":env:.{name[4:].lower()}={value!r}" for name, value in environ.items() if name.startswith("PIP_")]
+        python, runner = runtime.python, pip_runner(runtime)
     done = subprocess.run(
-        [sys.executable, runner, "config", "list"],
+        [python, runner, "config", "list"],
         env=dict(environ),
         cwd="/",
         stdin=subprocess.DEVNULL,
