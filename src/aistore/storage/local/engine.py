@@ -102,7 +102,10 @@ class LocalEngine:
         return _info(bucket, name, self._look_up(bucket, name))
 
     def put(self, bucket: str, name: str, data: bytes, options: PutOptions) -> Future[ObjectInfo]:
-        """Write a whole object; hashing and writing happen in the committing thread. Raises OverloadedError."""
+        """Write a whole object, hashed and written in the committing thread; raises OverloadedError at the call.
+
+        Callbacks of the future run in that thread too, between two transactions: keep them short.
+        """
         write = self._new_write(bucket, name, options, Hasher(options.expected))
         return self._committer.submit(write.with_data(data, hashed=False))
 
