@@ -4,6 +4,10 @@
 
 The bare side writes with open + write + close + rename and reads with open + read + close: no index, no checksum, no
 group commit. Each round runs every case once; medians over rounds. CPU is of the whole process, committer included.
+
+Creating files dominates puts, and its price is the file system's mood: ext4 passes over inodes freed in the last half
+minute one by one, so after mass deletes a create costs ten times as much, in some directories and not in others.
+``--directory /dev/shm`` shows what the engine itself costs.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import threading
 import weakref
 from collections.abc import Mapping
@@ -27,6 +28,8 @@ from .staging import LocalStaging
 _LOOKUPS_MAX = 10
 
 _DEFAULT_SETTINGS = LocalSettings()
+
+_Rows = list[Any]
 
 
 class LocalEngine:
@@ -60,15 +63,15 @@ class LocalEngine:
     def head_bucket(self, bucket: str) -> BucketInfo:
         """Return a bucket's properties; raises BucketNotFoundError."""
         encode_text(bucket)
-        statement = "SELECT id, created_ns, props FROM buckets WHERE name = ?"
-        row = self._readers.cursor.execute(statement, (bucket,)).fetchone()
-        if row is None:
+        rows = self._query(bucket, "SELECT id, created_ns, props FROM buckets WHERE name = ?", bucket)
+        if not rows:
             raise BucketNotFoundError.of(bucket)
-        return BucketInfo(bucket, row[0], row[1], index.decode_props(row[2]))
+        number, created_ns, props = rows[0]
+        return BucketInfo(bucket, number, created_ns, index.decode_props(props))
 
     def list_buckets(self) -> list[BucketInfo]:
         """Return all buckets, by name."""
-        rows = self._readers.cursor.execute("SELECT name, id, created_ns, props FROM buckets ORDER BY name").fetchall()
+        rows = self._query("", "SELECT name, id, created_ns, props FROM buckets ORDER BY name")
         return [BucketInfo(row[0], row[1], row[2], index.decode_props(row[3])) for row in rows]
 
     def get(self, bucket: str, name: str) -> BytesReading | FileReading:
@@ -99,7 +102,10 @@ class LocalEngine:
         return _info(bucket, name, self._look_up(bucket, name))
 
     def put(self, bucket: str, name: str, data: bytes, options: PutOptions) -> Future[ObjectInfo]:
-        """Write a whole object; hashing and writing happen in the committing thread. Raises OverloadedError."""
+        """Write a whole object, hashed and written in the committing thread; raises OverloadedError at the call.
+
+        Callbacks of the future run in that thread too, between two transactions: keep them short.
+        """
         write = self._new_write(bucket, name, options, Hasher(options.expected))
         return self._committer.submit(write.with_data(data, hashed=False))
 
@@ -127,12 +133,11 @@ class LocalEngine:
         """Return one page of a listing; raises BucketNotFoundError."""
         encode_text(bucket)
         first, end = listing_bounds(options)
-        cursor = self._readers.cursor
         # One row more than asked for tells whether there is another page.
         if end is None:
-            rows = cursor.execute(index.LIST, (bucket, first, options.limit + 1)).fetchall()
+            rows = self._query(bucket, index.LIST, bucket, first, options.limit + 1)
         else:
-            rows = cursor.execute(index.LIST_UNTIL, (bucket, first, end, options.limit + 1)).fetchall()
+            rows = self._query(bucket, index.LIST_UNTIL, bucket, first, end, options.limit + 1)
         if not rows:
             self.head_bucket(bucket)
             return ListPage([], "")
@@ -159,6 +164,12 @@ class LocalEngine:
         encode_text(bucket)
         return Write(self._store, self._settings, bucket, encode_name(name), name, options, hasher)
 
+    def _query(self, bucket: str, statement: str, *parameters: object) -> _Rows:
+        try:
+            return self._readers.cursor.execute(statement, parameters).fetchall()
+        except sqlite3.Error as error:
+            raise index.translate(error, f"ais://{bucket}") from error
+
     def _look_up(self, bucket: str, name: str) -> tuple[Any, ...]:
         try:
             row: tuple[Any, ...] | None = self._readers.cursor.execute(
@@ -168,6 +179,8 @@ class LocalEngine:
             encode_text(bucket)
             encode_text(name)
             raise
+        except sqlite3.Error as error:
+            raise index.translate(error, f"ais://{bucket}/{name}") from error
         if row is None:
             raise BucketNotFoundError.of(bucket)
         if row[0] is None:

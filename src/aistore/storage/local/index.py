@@ -22,6 +22,7 @@ import msgspec
 from ...errors import ConflictError, InternalError, OutOfSpaceError, OverloadedError
 from ...model.objects import Checksum, ObjectInfo
 from ..checksums import STORED_TYPE
+from .trailer import Record
 
 SCHEMA_VERSION = 1
 
@@ -58,7 +59,13 @@ _encode = msgspec.msgpack.Encoder().encode
 
 def create(path: str) -> None:
     """Create the index if there is none; the caller makes sure that only one process does so."""
-    connection = connect(path)
+    try:
+        connection = connect(path)
+    except sqlite3.DatabaseError as error:
+        raise ConflictError(
+            f"{path} cannot be opened: {error}",
+            hint="if it is broken it can be made again from the data files, see aistore.storage.local.rebuild",
+        ) from error
     try:
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         if version == 0:
@@ -125,6 +132,15 @@ def object_infos(bucket: str, rows: list[tuple[bytes, int, int, str, int, bytes 
         _set_custom(info, {} if custom is None else _decode_custom(custom))
         infos.append(info)
     return infos
+
+
+def row_of(record: Record) -> tuple[int, bytes, int, int, str, int, bytes | None, str]:
+    """Return the row of an object in a file, all columns but the last, from its trailer."""
+    custom = encode_custom(record.custom)
+    return (
+        record.bucket_id, record.name, record.size, record.version, record.checksum, record.created_ns, custom,
+        record.place,
+    )  # fmt: skip
 
 
 def translate(error: Exception, what: str) -> Exception:

@@ -247,9 +247,5 @@ def _restore(connection: sqlite3.Connection, bucket_id: int, name: bytes, former
     connection.execute("DELETE FROM objects WHERE bucket = ? AND name = ?", (bucket_id, name))
     connection.execute("INSERT INTO trash (place) VALUES (?)", (place,))
     if former is not None:
-        custom = index.encode_custom(former.custom)
-        connection.execute(
-            "INSERT INTO objects VALUES (?, ?, ?, ?, ?, ?, ?, ?, NULL)",
-            (bucket_id, name, former.size, former.version, former.checksum, former.created_ns, custom, former.place),
-        )
+        connection.execute("INSERT INTO objects VALUES (?, ?, ?, ?, ?, ?, ?, ?, NULL)", index.row_of(former))
         connection.execute("DELETE FROM trash WHERE place = ?", (former.place,))
