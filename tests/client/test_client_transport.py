@@ -107,11 +107,13 @@ def test_errors_come_back_as_their_kind_with_hint():
 def test_error_of_head_comes_in_a_header():
     told = error_body("ErrObjNotFound", "ais://b/x does not exist", 404).decode()
     with (
-        Stub([reply(404, b"", {"Hdr-Error": told})]) as stub,
+        Stub([reply(404, b"", {"Hdr-Error": told}), reply(200, b"[]")]) as stub,
         client_of(stub) as client,
-        pytest.raises(ObjectNotFoundError, match="ais://b/x does not exist"),
     ):
-        client.bucket("b").object("x").head()
+        with pytest.raises(ObjectNotFoundError, match="ais://b/x does not exist"):
+            client.bucket("b").object("x").head()
+        assert client.etls() == []  # on the same connection
+        assert len({request.peer for request in stub.received}) == 1
 
 
 def test_connection_is_kept_between_requests_also_after_errors():

@@ -20,7 +20,7 @@ from .session import Session
 _COMMANDS = "aistore.cli.commands"
 
 COMMANDS = {
-    "serve": Lazy(f"{_COMMANDS}.serve:serve", "Run a store on this machine."),
+    "serve": Lazy(f"{_COMMANDS}.serve:serve", "Start a store on this machine."),
     "ls": Lazy(f"{_COMMANDS}.bucket:ls", "List buckets, or the objects of a bucket."),
     "create": Lazy(f"{_COMMANDS}.bucket:create", "Create buckets."),
     "put": Lazy(f"{_COMMANDS}.put:put", "Put files, directories or standard input into a bucket."),

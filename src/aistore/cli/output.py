@@ -33,6 +33,11 @@ def format_size(size: int) -> str:
     return f"{value:.2f}{units[0]}"
 
 
+def counted(count: int, noun: str) -> str:
+    """Return ``1 file``, ``1,200 files``."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
 def format_time(nanoseconds: int) -> str:
     """Return a time in Unix nanoseconds as UTC text; ``-`` for none."""
     if not nanoseconds:

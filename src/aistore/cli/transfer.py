@@ -99,7 +99,7 @@ def conclude(account: Account, verb: str) -> None:
     """End the command with exit code 1 if anything failed."""
     if account.failed:
         sys.stdout.flush()
-        click.echo(f"Error: {account.failed} not {verb}, {account.done} {verb}", err=True)
+        click.echo(f"Error: {account.failed:,} not {verb}, {account.done:,} {verb}", err=True)
         raise click.exceptions.Exit(1)
 
 

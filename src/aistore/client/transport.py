@@ -239,6 +239,7 @@ def _error_of(request: Request, response: urllib3.BaseHTTPResponse, endpoint: En
     """Read the error of a reply; a HEAD has it in a header."""
     if request.method == "HEAD":
         body = (response.headers.get(wire_headers.ERROR) or "").encode("latin-1", "replace")
+        response.drain_conn()
         response.release_conn()
     else:
         reply = Reply(response, endpoint)

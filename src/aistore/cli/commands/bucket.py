@@ -12,7 +12,7 @@ from ...errors import BadRequestError
 from ...model.names import Uri, parse_uri
 from ..lazy import LazyGroup
 from ..options import confirm, json_option, no_headers_option, yes_option
-from ..output import Column, Record, format_size, write_json_list, write_properties, write_records, write_table
+from ..output import Column, Record, counted, format_size, write_json_list, write_properties, write_records, write_table
 from ..session import client
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def ls(
             f"No objects in {Uri(place.bucket)}" + (f" that start with {place.name!r}" if place.name else ""), err=True
         )
     elif sys.stdout.isatty() and not no_footers:
-        click.echo(f"Listed {count:,} names")
+        click.echo(f"Listed {counted(count, 'name')}")
 
 
 def _list_buckets(*, no_headers: bool, as_json: bool) -> None:
@@ -120,7 +120,7 @@ def _count(pages: Iterator[list[Record]], *, as_json: bool) -> None:
     if as_json:
         write_properties({"objects": objects, "size": size}, as_json=True)
     else:
-        click.echo(f"Listed {objects:,} names ({format_size(size)})")
+        click.echo(f"Listed {counted(objects, 'name')} ({format_size(size)})")
 
 
 @click.command()

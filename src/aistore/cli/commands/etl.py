@@ -189,7 +189,7 @@ def _detail_of(summary: EtlSummary, *, as_json: bool) -> Record:
     if summary.message:
         record["message"] = summary.message
     for key in ("communication", "runtime", "init_timeout", "obj_timeout", "dependencies", "workers"):
-        value = details.init_msg.get(key) or getattr(summary, key, "")
+        value = getattr(summary, key, "") or details.init_msg.get(key)
         if value not in ("", None):
             record[key] = value
     return record

@@ -16,7 +16,7 @@ from ...errors import BadRequestError
 from ...model.names import Uri, parse_uri
 from ..files import base_name, path_inside, write_aside
 from ..options import confirm, continue_option, workers_option, yes_option
-from ..output import format_size, plain
+from ..output import counted, format_size, plain
 from ..progress import Bar
 from ..session import client
 from ..transfer import StoppedError, conclude, move_all
@@ -160,5 +160,5 @@ def _get_many(
     if not account.done and not account.failed:
         click.echo(f"No objects in {bucket}" + (f" that start with {prefix!r}" if prefix else ""), err=True)
         return
-    click.echo(f"GET {account.done:,} objects ({format_size(account.size)}) from {bucket} into {directory}")
+    click.echo(f"GET {counted(account.done, 'object')} ({format_size(account.size)}) from {bucket} into {directory}")
     conclude(account, "got")

@@ -13,7 +13,7 @@ from ...errors import BadRequestError
 from ...model.names import Uri, parse_uri
 from ..lazy import Lazy, LazyGroup
 from ..options import confirm, continue_option, json_option, no_headers_option, workers_option, yes_option
-from ..output import Record, format_size, format_time, plain, write_properties
+from ..output import Record, counted, format_size, format_time, plain, write_properties
 from ..session import client
 from ..transfer import conclude, move_all
 from .get import copy_to_stdout
@@ -148,7 +148,7 @@ def _remove(bucket: Bucket, names: Iterable[str], *, workers: int, go_on: bool) 
         return 0
 
     account = move_all(names, move, label=lambda name: str(Uri(bucket.name, name)), workers=workers, go_on=go_on)
-    click.echo(f"deleted {account.done:,} objects from {bucket}")
+    click.echo(f"deleted {counted(account.done, 'object')} from {bucket}")
     conclude(account, "deleted")
 
 

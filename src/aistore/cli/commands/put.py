@@ -16,7 +16,7 @@ from ...client import Bucket
 from ...errors import BadRequestError
 from ...model.names import Uri, check_object_name, parse_uri
 from ..options import confirm, continue_option, workers_option, yes_option
-from ..output import Column, Record, format_size, plain, write_table
+from ..output import Column, Record, counted, format_size, plain, write_table
 from ..progress import Bar
 from ..session import client
 from ..transfer import CountedFile, conclude, move_all
@@ -79,7 +79,7 @@ def put(
         return
     if many:
         _summarize(uploads)
-        confirm(f"Put {len(uploads):,} files to {bucket}?", yes=yes)
+        confirm(f"Put {counted(len(uploads), 'file')} to {bucket}?", yes=yes)
     _put_files(bucket, uploads, metadata, workers=workers, go_on=go_on, many=many)
 
 
@@ -91,18 +91,20 @@ def _put_files(
 
         def move(upload: Upload, stop: threading.Event) -> int:
             with open(upload.path, "rb") as file:
-                counted = CountedFile(file, bar.advance, stop)
-                bucket.object(upload.name).put(counted, custom=metadata)  # type: ignore[arg-type]
+                source = CountedFile(file, bar.advance, stop)
+                bucket.object(upload.name).put(source, custom=metadata)  # type: ignore[arg-type]
             return upload.size
 
-        if not many:
+        if many:
+            bucket.head()  # before a thousand files fail for the same reason
+            account = move_all(uploads, move, label=lambda upload: upload.path, workers=workers, go_on=go_on)
+        else:
             move(uploads[0], threading.Event())
-            click.echo(f'PUT "{plain(uploads[0].path)}" => {bucket}/{plain(uploads[0].name)}')
-            return
-        bucket.head()  # before a thousand files fail for the same reason
-        account = move_all(uploads, move, label=lambda upload: upload.path, workers=workers, go_on=go_on)
-    click.echo(f"PUT {account.done:,} files ({format_size(account.size)}) => {bucket}")
-    conclude(account, "put")
+    if many:
+        click.echo(f"PUT {counted(account.done, 'file')} ({format_size(account.size)}) => {bucket}")
+        conclude(account, "put")
+    else:
+        click.echo(f'PUT "{plain(uploads[0].path)}" => {bucket}/{plain(uploads[0].name)}')
 
 
 def _put_stdin(sources: tuple[str, ...], place: Uri, metadata: dict[str, str]) -> None:
@@ -114,8 +116,8 @@ def _put_stdin(sources: tuple[str, ...], place: Uri, metadata: dict[str, str]) -
         )
     bucket = client().bucket(place.bucket)
     with Bar(f"PUT {place}", None) as bar:
-        counted = CountedFile(sys.stdin.buffer, bar.advance, threading.Event())
-        bucket.object(place.name).put(counted, custom=metadata)  # type: ignore[arg-type]
+        source = CountedFile(sys.stdin.buffer, bar.advance, threading.Event())
+        bucket.object(place.name).put(source, custom=metadata)  # type: ignore[arg-type]
     click.echo(f'PUT "-" => {bucket}/{plain(place.name)}')
 
 

@@ -1,0 +1,123 @@
+"""`ais etl`: everything it says, word for word."""
+
+from __future__ import annotations
+
+
+def test_life_of_a_transform(transcript):
+    transcript(r"""
+        $ printf 'import sys; sys.stdout.write(sys.stdin.read().upper())' > up.py
+        $ ais create ais://etl; printf hello | ais put - ais://etl/o
+        "ais://etl" created
+        PUT "-" => ais://etl/o
+        $ ais etl show
+        $ ais etl init code --name=upper-case --from-file=up.py --comm-type io:// 2> progress
+        upper-case
+        $ cut -d : -f 1 progress
+        importing
+        ready
+        $ ais etl init code --name upper-case --from-file up.py --comm-type io:// 2>&1 | tail -2
+        Error: etl job upper-case already exists
+        Hint: remove it with `ais etl rm upper-case` or choose another name
+        $ ais etl object upper-case ais://etl/o -; echo
+        HELLO
+        $ ais etl object upper-case ais://etl/o out; cat out; echo
+        HELLO
+        $ ais etl object upper-case ais://etl/o /dev/null
+        $ ais etl object upper-case ais://etl/missing -
+        ! Error: ais://etl/missing does not exist
+        [1]
+        $ ais etl object missing-etl ais://etl/o -
+        ! Error: etl job missing-etl does not exist
+        ! Hint: `ais etl list` shows the transforms there are
+        [1]
+        $ ais etl list | tr -s ' ' | cut -d ' ' -f 1-2,5
+        NAME STAGE SANDBOX
+        upper-case Running ON
+        $ ais etl ls -H | cut -c 1-19
+        upper-case  Running
+        $ ais etl show upper-case | grep -E 'PROP|comm|iso|sandbox|runtime|stage'
+        PROPERTY       VALUE
+        communication  io://
+        isolation      warm
+        runtime        python3
+        sandbox        on
+        stage          Running
+        $ ais etl show missing-etl
+        ! Error: etl job missing-etl does not exist
+        ! Hint: `ais etl list` shows the transforms there are
+        [1]
+        $ ais etl stop upper-case
+        ETL[upper-case] stopped
+        $ ais etl object upper-case ais://etl/o -
+        ! Error: etl job upper-case is Aborted (stopped)
+        ! Hint: start it with `ais etl start upper-case`
+        [1]
+        $ ais etl start upper-case
+        ETL[upper-case] started successfully
+        $ ais etl rm upper-case
+        ETL[upper-case] successfully deleted
+        $ ais etl rm upper-case
+        ! Error: etl job upper-case does not exist
+        ! Hint: `ais etl list` shows the transforms there are
+        [1]
+        $ ais etl show
+    """)
+
+
+def test_transforms_that_cannot_be_made(transcript):
+    transcript("""
+        $ echo 'import no_such_module' > broken.py; echo x > t.py
+        $ ais etl init code --name broken --from-file broken.py --comm-type io:// 2>&1 | tail -1
+        ModuleNotFoundError: No module named 'no_such_module'
+        $ ais etl init code --name x --from-file t.py
+        ! Error: etl name 'x' is not valid
+        ! Hint: expected 6 to 32 letters, digits, '-' or '_', starting and ending with a letter or digit
+        [1]
+        $ ais etl init code --name long-name --from-file t.py --comm-type ftp://
+        ! Error: unknown communication type 'ftp://'
+        ! Hint: expected one of: io://, hpush://
+        [1]
+        $ ais etl init code --name long-name --from-file missing.py
+        ! Usage: ais etl init code [OPTIONS]
+        ! Try 'ais etl init code --help' for help.
+        !
+        ! Error: Invalid value for '--from-file': 'missing.py': No such file or directory
+        [2]
+        $ ais etl init -f spec.yaml
+        ! Error: transforms from pod specifications or images are not supported by this store
+        ! Hint: make one from code: ais etl init code --name NAME --from-file transform.py
+        [1]
+        $ ais etl init spec spec.yaml
+        ! Error: transforms from pod specifications or images are not supported by this store
+        ! Hint: make one from code: ais etl init code --name NAME --from-file transform.py
+        [1]
+        $ ais etl rm broken 2> /dev/null || true
+    """)
+
+
+def test_a_transform_without_walls_is_said_to_be_one(transcript):
+    transcript(r"""
+        $ printf 'def transform(data):\n    return data[::-1]\n' > back.py
+        $ ais create ais://etl-off; printf abc | ais put - ais://etl-off/o
+        "ais://etl-off" created
+        PUT "-" => ais://etl-off/o
+        $ ais etl init code --name no-walls --from-file back.py --sandbox off 2>&1 | tail -2
+        Warning: no-walls runs without the sandbox: its code may do all that the store may
+        no-walls
+        $ ais etl object no-walls ais://etl-off/o -; echo
+        cba
+        $ ais etl show --json | python -c 'import json, sys; print([etl["sandbox"] for etl in json.load(sys.stdin)])'
+        ['off']
+        $ ais show etl | awk '{print $1, $NF}'
+        NAME SANDBOX
+        no-walls OFF
+        $ ais etl logs no-walls
+        $ ais etl rm --all
+        ETL[no-walls] successfully deleted
+        $ ais etl stop
+        ! Usage: ais etl stop [OPTIONS] [NAME]...
+        ! Try 'ais etl stop --help' for help.
+        !
+        ! Error: name the transforms, or give --all
+        [2]
+    """)

@@ -1,0 +1,214 @@
+"""`ais` as a process: where it finds the store, pipes that close, interrupts, help."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import select
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+from aistore.cli.lazy import LazyGroup
+from aistore.cli.main import cli
+from aistore.client import Client
+
+AIS = [sys.executable, "-m", "aistore"]
+
+
+@pytest.fixture
+def closed_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def environment(tmp_path: Path, **more: str) -> dict[str, str]:
+    return {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "LC_ALL": "C.UTF-8", **more}
+
+
+def run(arguments: list[str], env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*AIS, *arguments], env=env, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+
+
+@pytest.mark.parametrize("origin", ["AIS_ENDPOINT", "--endpoint", "config"])
+def test_unreachable_store_is_named_with_its_origin(tmp_path, closed_port, origin):
+    url = f"http://127.0.0.1:{closed_port}"
+    env, arguments, said = environment(tmp_path), ["ls"], origin
+    if origin == "AIS_ENDPOINT":
+        env["AIS_ENDPOINT"] = url
+    elif origin == "--endpoint":
+        arguments = ["--endpoint", url, "ls"]
+    else:
+        config = tmp_path / ".config" / "ais" / "cli" / "cli.json"
+        config.parent.mkdir(parents=True)
+        config.write_text(json.dumps({"cluster": {"url": url}}))
+        said = str(config)
+    done = run(arguments, env)
+    assert (done.stdout, done.returncode) == ("", 1)
+    assert done.stderr.splitlines() == [
+        f"Error: no store answers at {url} (from {said}): connection refused",
+        "Hint: start a store with `ais serve`, or set AIS_ENDPOINT to the address of one that runs",
+    ]
+
+
+def test_broken_configuration_is_said_to_be_so(tmp_path):
+    config = tmp_path / "ais" / "cli" / "cli.json"
+    config.parent.mkdir(parents=True)
+    config.write_text("{")
+    done = run(["ls"], environment(tmp_path, XDG_CONFIG_HOME=str(tmp_path)))
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"Error: {config} cannot be read:")
+
+
+def test_reader_that_goes_away_ends_a_listing_quietly(cli_store, tmp_path):
+    with Client(cli_store.endpoint) as client:
+        bucket = client.bucket("pipe").create()
+        for number in range(40):
+            bucket.object(f"{number:02d}-{'n' * 900}").put(b"")
+    env = environment(tmp_path, AIS_ENDPOINT=cli_store.endpoint)
+    listing = subprocess.Popen(
+        [*AIS, "ls", "ais://pipe", "--page-size", "1"], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert listing.stdout is not None
+    assert listing.stderr is not None
+    listing.stdout.read(10)
+    listing.stdout.close()
+    assert listing.stderr.read() == b""
+    assert listing.wait() == 141
+    listing.stderr.close()
+
+
+def test_interrupt_ends_with_130_and_leaves_no_file(cli_store, tmp_path):
+    with Client(cli_store.endpoint) as client:
+        client.bucket("interrupt").create().object("big").put(bytes(64 << 20))
+    env = environment(tmp_path, AIS_ENDPOINT=cli_store.endpoint)
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    # The pipe is read no further than its first bytes, so the download cannot end by itself.
+    getting = subprocess.Popen(
+        [*AIS, "get", "ais://interrupt/big", str(fifo)], env=env, stderr=subprocess.PIPE, text=True
+    )
+    with open(fifo, "rb") as reading:
+        assert reading.read(1)
+        getting.send_signal(signal.SIGINT)
+        _, errors = getting.communicate()
+    assert getting.returncode == 130
+    assert errors == "\nInterrupted.\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["fifo"]
+
+
+def test_questions_are_asked_on_a_terminal(cli_store, tmp_path):
+    with Client(cli_store.endpoint) as client:
+        client.bucket("question").create()
+        env = environment(tmp_path, AIS_ENDPOINT=cli_store.endpoint, TERM="dumb")
+        assert "[y/N]" in _on_terminal(["rmb", "ais://question"], b"n\n", env, code=1)
+        assert "ais://question" in map(str, client.buckets())
+        assert "destroyed" in _on_terminal(["rmb", "ais://question"], b"y\n", env, code=0)
+        assert "ais://question" not in map(str, client.buckets())
+
+
+def test_progress_of_a_transform_is_live_on_a_terminal(cli_store, tmp_path):
+    script = tmp_path / "echo.py"
+    script.write_text("import sys; sys.stdout.write(sys.stdin.read())")
+    env = environment(tmp_path, AIS_ENDPOINT=cli_store.endpoint, TERM="xterm")
+    arguments = ["etl", "init", "code", "--name", "live-etl", "--from-file", str(script), "--comm-type", "io://"]
+    said = _on_terminal(arguments, b"", env, code=0)
+    assert "ETL live-etl: importing" in said
+    assert re.search(r"ready \d+\.\ds", said)
+    assert said.rstrip().endswith("live-etl")
+    with Client(cli_store.endpoint) as client:
+        client.etl("live-etl").delete()
+
+
+def _on_terminal(arguments: list[str], typed: bytes, env: dict[str, str], *, code: int) -> str:
+    """Run `ais` on a terminal of its own and return what is seen there."""
+    main, terminal = pty.openpty()
+    try:
+        process = subprocess.Popen([*AIS, *arguments], env=env, stdin=terminal, stdout=terminal, stderr=terminal)
+        os.close(terminal)
+        os.write(main, typed)
+        seen = b""
+        while select.select([main], [], [], 60)[0]:
+            try:
+                seen += os.read(main, 65536)
+            except OSError:  # how Linux says that the other side is closed
+                break
+        assert process.wait() == code, seen
+        return seen.decode()
+    finally:
+        os.close(main)
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_script_says_how_to_install_it(tmp_path, shell):
+    done = run(["completion", shell], environment(tmp_path))
+    assert "_AIS_COMPLETE" in done.stdout
+    assert done.stderr.startswith(f"# To install it: ais completion {shell} > ")
+    assert done.returncode == 0
+
+
+def test_completion_completes(tmp_path):
+    env = environment(tmp_path, _AIS_COMPLETE="bash_complete", COMP_WORDS="ais etl in", COMP_CWORD="2")
+    done = run([], env)
+    assert done.stdout.splitlines() == ["plain,init"]
+
+
+def test_misspelt_commands_get_a_suggestion(tmp_path):
+    done = run(["creat"], environment(tmp_path))
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == "Error: No such command 'creat'. Did you mean 'create'?"
+
+
+def test_help_imports_neither_the_client_nor_rich(tmp_path):
+    script = (
+        "import sys; from aistore.cli.main import run; run(['--help']); "
+        "print(sorted({'urllib3', 'rich', 'xxhash', 'granian', 'aistore.client'} & set(sys.modules)), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment(tmp_path))
+    assert done.stderr == "[]\n"
+
+
+def commands(group: click.Group, path: tuple[str, ...]) -> list[tuple[str, click.Command, str]]:
+    """Return every command of the tree with its path and the line that its group shows of it."""
+    found = []
+    context = click.Context(group, info_name=path[-1])
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
+        entry = group.lazy.get(name) if isinstance(group, LazyGroup) else None
+        summary = entry.summary if entry else command.get_short_help_str(200)
+        found.append((" ".join((*path, name)), command, summary))
+        if isinstance(command, click.Group):
+            found += commands(command, (*path, name))
+    return found
+
+
+TREE = commands(cli, ("ais",))
+
+
+@pytest.mark.parametrize(("path", "command", "summary"), TREE, ids=[path for path, _, _ in TREE])
+def test_every_command_explains_itself(path, command, summary):
+    assert command.get_short_help_str(200) == summary
+    text = command.get_help(click.Context(command, info_name=path))
+    assert isinstance(command, click.Group) or command.hidden or "Example" in text
+
+
+def test_help_texts_are_as_recorded():
+    """Rewrite the record with ``AIS_RECORD=1 pytest tests/cli`` and read the difference."""
+    recorded = Path(__file__).with_name("help.txt")
+    texts = [
+        f"$ {path} --help\n{command.get_help(click.Context(command, info_name=path, terminal_width=100))}\n"
+        for path, command, _ in TREE
+        if not command.hidden and path != "ais serve"
+    ]
+    if os.environ.get("AIS_RECORD"):
+        recorded.write_text("\n".join(texts))
+    assert "\n".join(texts) == recorded.read_text()
