@@ -161,6 +161,23 @@ def test_completion_completes(tmp_path):
     assert done.stdout.splitlines() == ["plain,init"]
 
 
+def test_completion_knows_what_the_store_has(cli_store, tmp_path):
+    with Client(cli_store.endpoint) as client:
+        bucket = client.bucket("complete").create()
+        for name in ("train/1", "train/2", "top"):
+            bucket.object(name).put(b"")
+
+    def complete(words: str) -> list[str]:
+        env = environment(tmp_path, AIS_ENDPOINT=cli_store.endpoint, _AIS_COMPLETE="bash_complete")
+        return run([], {**env, "COMP_WORDS": words, "COMP_CWORD": str(len(words.split()) - 1)}).stdout.split()
+
+    assert complete("ais ls ais://comp") == ["plain,ais://complete"]
+    assert complete("ais get ais://complete/t") == ["plain,ais://complete/top", "plain,ais://complete/train/"]
+    assert complete("ais rmo ais://complete/train/2") == ["plain,ais://complete/train/2"]
+    assert complete("ais ls ais://missing/x") == []
+    assert complete("ais etl rm nothing") == []
+
+
 def test_misspelt_commands_get_a_suggestion(tmp_path):
     done = run(["creat"], environment(tmp_path))
     assert done.returncode == 2

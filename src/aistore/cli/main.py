@@ -36,7 +36,7 @@ COMMANDS = {
 }
 
 
-@click.group(cls=LazyGroup, lazy=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=LazyGroup, lazy=COMMANDS, context_settings={"help_option_names": ["--help", "-h"]})
 @click.option("--endpoint", metavar="URL", help="Address of the store; AIS_ENDPOINT otherwise.")
 @click.version_option(__version__, prog_name="ais", message="%(prog)s %(version)s")
 @click.pass_context

@@ -28,10 +28,12 @@ class Session:
             from ..client import Client, RetryPolicy
 
             retry = RetryPolicy(attempts_max=3, pause_seconds=0.05, busy_seconds_max=20.0)
-            self._client = Client(self._find_endpoint(), retry=retry)
+            self._client = Client(self.endpoint, retry=retry)
         return self._client
 
-    def _find_endpoint(self) -> Endpoint:
+    @property
+    def endpoint(self) -> Endpoint:
+        """Where the store is: ``--endpoint``, else AIS_ENDPOINT, else the configuration file, else the default."""
         from ..client.endpoint import VARIABLE, find_endpoint, parse_endpoint
 
         if self._endpoint:

@@ -47,5 +47,7 @@ def completion(ctx: click.Context, shell: str) -> None:
     kind = get_completion_class(shell)
     assert kind is not None
     root = ctx.find_root().command
+    if shell == "bash":  # it takes a colon for the end of a word, and every URI has one
+        click.echo("COMP_WORDBREAKS=${COMP_WORDBREAKS//:}")
     click.echo(kind(root, {}, "ais", "_AIS_COMPLETE").source())
     click.echo(f"# To install it: {_INSTALL[shell]}", err=True)

@@ -10,6 +10,7 @@ import click
 
 from ...errors import BadRequestError
 from ...model.names import Uri, parse_uri
+from ..complete import complete_uri
 from ..lazy import LazyGroup
 from ..options import confirm, json_option, no_headers_option, yes_option
 from ..output import Column, Record, counted, format_size, write_json_list, write_properties, write_records, write_table
@@ -23,7 +24,7 @@ _ALL_BUCKETS = ("", "ais", "ais:", "ais://")
 
 
 @click.command()
-@click.argument("uri", metavar="[BUCKET[/PREFIX]]", default="")
+@click.argument("uri", metavar="[BUCKET[/PREFIX]]", default="", shell_complete=complete_uri)
 @click.option("--prefix", default="", help="Only names that start with this.")
 @click.option("--limit", type=click.IntRange(0), help="At most so many names.")
 @click.option("--props", default="name,size", show_default=True, help=f"Columns: all, or some of {','.join(_PROPS)}.")
@@ -124,7 +125,7 @@ def _count(pages: Iterator[list[Record]], *, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("uris", metavar="BUCKET...", nargs=-1, required=True)
+@click.argument("uris", metavar="BUCKET...", nargs=-1, required=True, shell_complete=complete_uri)
 @click.option("--ignore-error", is_flag=True, help="Do not mind a bucket that exists.")
 def create(uris: tuple[str, ...], ignore_error: bool) -> None:
     """Create buckets.
@@ -141,7 +142,7 @@ def create(uris: tuple[str, ...], ignore_error: bool) -> None:
 
 
 @click.command("rm")
-@click.argument("uris", metavar="BUCKET...", nargs=-1, required=True)
+@click.argument("uris", metavar="BUCKET...", nargs=-1, required=True, shell_complete=complete_uri)
 @click.option("--ignore-error", is_flag=True, help="Do not mind a bucket that does not exist.")
 @yes_option
 def rm(uris: tuple[str, ...], ignore_error: bool, yes: bool) -> None:
@@ -161,7 +162,7 @@ def rm(uris: tuple[str, ...], ignore_error: bool, yes: bool) -> None:
 
 
 @click.command()
-@click.argument("uri", metavar="BUCKET")
+@click.argument("uri", metavar="BUCKET", shell_complete=complete_uri)
 @no_headers_option
 @json_option
 def show(uri: str, no_headers: bool, as_json: bool) -> None:

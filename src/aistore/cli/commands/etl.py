@@ -11,6 +11,7 @@ import click
 from ...client import Etl
 from ...errors import EtlNotFoundError, NotSupportedError
 from ...wire.messages import EtlSummary, Progress
+from ..complete import complete_etl, complete_uri
 from ..lazy import LazyGroup
 from ..options import json_option, no_headers_option
 from ..output import Column, Record, format_size, write_properties, write_records
@@ -33,7 +34,7 @@ def etl() -> None:
     """Run transforms where the data is."""
 
 
-@etl.group(cls=LazyGroup, invoke_without_command=True)
+@etl.group(cls=LazyGroup, invoke_without_command=True, subcommand_metavar="COMMAND [ARGS]...")
 @click.option("-f", "--file", "spec", help="A pod specification, which this store does not run.", hidden=True)
 @click.pass_context
 def init(ctx: click.Context, spec: str | None) -> None:
@@ -144,7 +145,7 @@ def init_code(
 
 
 @etl.command()
-@click.argument("names", metavar="[NAME]...", nargs=-1)
+@click.argument("names", metavar="[NAME]...", nargs=-1, shell_complete=complete_etl)
 @no_headers_option
 @json_option
 def show(names: tuple[str, ...], no_headers: bool, as_json: bool) -> None:
@@ -200,8 +201,8 @@ etl.add_command(show, "list")
 
 
 @etl.command("object")
-@click.argument("name")
-@click.argument("uri", metavar="BUCKET/NAME")
+@click.argument("name", shell_complete=complete_etl)
+@click.argument("uri", metavar="BUCKET/NAME", shell_complete=complete_uri)
 @click.argument("destination", metavar="FILE|-|/dev/null")
 @click.option("--args", "arguments", help="Arguments for the transform.")
 def object_(name: str, uri: str, destination: str, arguments: str | None) -> None:
@@ -224,7 +225,7 @@ def object_(name: str, uri: str, destination: str, arguments: str | None) -> Non
 
 
 @etl.command()
-@click.argument("names", metavar="[NAME]...", nargs=-1)
+@click.argument("names", metavar="[NAME]...", nargs=-1, shell_complete=complete_etl)
 @click.option("--all", "everything", is_flag=True, help="All that are stopped.")
 def start(names: tuple[str, ...], everything: bool) -> None:
     """Start stopped transforms again.
@@ -237,7 +238,7 @@ def start(names: tuple[str, ...], everything: bool) -> None:
 
 
 @etl.command()
-@click.argument("names", metavar="[NAME]...", nargs=-1)
+@click.argument("names", metavar="[NAME]...", nargs=-1, shell_complete=complete_etl)
 @click.option("--all", "everything", is_flag=True, help="All of them.")
 def stop(names: tuple[str, ...], everything: bool) -> None:
     """Stop transforms; they stay listed and can be started again.
@@ -250,7 +251,7 @@ def stop(names: tuple[str, ...], everything: bool) -> None:
 
 
 @etl.command()
-@click.argument("names", metavar="[NAME]...", nargs=-1)
+@click.argument("names", metavar="[NAME]...", nargs=-1, shell_complete=complete_etl)
 @click.option("--all", "everything", is_flag=True, help="All of them.")
 def rm(names: tuple[str, ...], everything: bool) -> None:
     """Stop and remove transforms.
@@ -271,7 +272,7 @@ def _each(names: tuple[str, ...], everything: bool, verb: Callable[[Etl], None],
 
 
 @etl.command("view-logs")
-@click.argument("name")
+@click.argument("name", shell_complete=complete_etl)
 @click.argument("node", metavar="[NODE]", default="")
 @json_option
 def view_logs(name: str, node: str, as_json: bool) -> None:

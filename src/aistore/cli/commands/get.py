@@ -14,6 +14,7 @@ import click
 from ...client import Bucket, ObjectReader
 from ...errors import BadRequestError
 from ...model.names import Uri, parse_uri
+from ..complete import complete_uri
 from ..files import base_name, path_inside, write_aside
 from ..options import confirm, continue_option, workers_option, yes_option
 from ..output import counted, format_size, plain
@@ -32,7 +33,7 @@ class Download(NamedTuple):
 
 
 @click.command()
-@click.argument("uri", metavar="BUCKET/NAME | BUCKET[/PREFIX/]")
+@click.argument("uri", metavar="BUCKET/NAME | BUCKET[/PREFIX/]", shell_complete=complete_uri)
 @click.argument("destination", metavar="[FILE|DIRECTORY|-|/dev/null]", default="")
 @click.option("--prefix", help="Get all objects whose names start with this, into a directory.")
 @click.option("--offset", type=click.IntRange(0), help="Begin at this byte.")

@@ -11,6 +11,7 @@ from ...client import Bucket
 from ...client.templates import expand_template
 from ...errors import BadRequestError
 from ...model.names import Uri, parse_uri
+from ..complete import complete_uri
 from ..lazy import Lazy, LazyGroup
 from ..options import confirm, continue_option, json_option, no_headers_option, workers_option, yes_option
 from ..output import Record, counted, format_size, format_time, plain, write_properties
@@ -31,7 +32,7 @@ def object_uri(text: str) -> Uri:
 
 
 @click.command()
-@click.argument("uri", metavar="BUCKET/NAME")
+@click.argument("uri", metavar="BUCKET/NAME", shell_complete=complete_uri)
 @click.option("--offset", type=click.IntRange(0), help="Begin at this byte.")
 @click.option("--length", type=click.IntRange(1), help="At most so many bytes.")
 def cat(uri: str, offset: int | None, length: int | None) -> None:
@@ -49,7 +50,7 @@ def cat(uri: str, offset: int | None, length: int | None) -> None:
 
 
 @click.command()
-@click.argument("uri", metavar="BUCKET/NAME")
+@click.argument("uri", metavar="BUCKET/NAME", shell_complete=complete_uri)
 @click.option("--props", default=",".join(_SHOWN), help=f"all, or some of {','.join(sorted(_PROPS))}.")
 @no_headers_option
 @json_option
@@ -80,7 +81,7 @@ def show(uri: str, props: str, no_headers: bool, as_json: bool) -> None:
 
 
 @click.command("rm")
-@click.argument("uris", metavar="BUCKET[/NAME]...", nargs=-1, required=True)
+@click.argument("uris", metavar="BUCKET[/NAME]...", nargs=-1, required=True, shell_complete=complete_uri)
 @click.option("--prefix", help="All objects of the bucket whose names start with this.")
 @click.option("--list", "names", metavar="A,B,...", help="These objects of the bucket.")
 @click.option("--template", help="The objects that a template stands for: 'train/{0000..0999}.jpg'.")
@@ -153,7 +154,7 @@ def _remove(bucket: Bucket, names: Iterable[str], *, workers: int, go_on: bool) 
 
 
 @click.command("set-custom")
-@click.argument("uri", metavar="BUCKET/NAME")
+@click.argument("uri", metavar="BUCKET/NAME", shell_complete=complete_uri)
 @click.argument("pairs", metavar="KEY=VALUE...", nargs=-1, required=True)
 @click.option("--set-new-custom", "replace", is_flag=True, help="In place of what is there, not in addition.")
 def set_custom(uri: str, pairs: tuple[str, ...], replace: bool) -> None:

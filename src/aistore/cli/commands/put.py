@@ -15,6 +15,7 @@ import click
 from ...client import Bucket
 from ...errors import BadRequestError
 from ...model.names import Uri, check_object_name, parse_uri
+from ..complete import complete_uri
 from ..options import confirm, continue_option, workers_option, yes_option
 from ..output import Column, Record, counted, format_size, plain, write_table
 from ..progress import Bar
@@ -32,7 +33,7 @@ class Upload(NamedTuple):
 
 @click.command()
 @click.argument("sources", metavar="FILE|DIRECTORY|-...", nargs=-1, required=True)
-@click.argument("destination", metavar="BUCKET[/NAME|/DIRECTORY/]")
+@click.argument("destination", metavar="BUCKET[/NAME|/DIRECTORY/]", shell_complete=complete_uri)
 @click.option("-r", "--recursive", is_flag=True, help="With the directories in a directory.")
 @click.option("--include-src-dir", is_flag=True, help="Begin the names of a directory's files with its own name.")
 @click.option("--custom", metavar="KEY=VALUE", multiple=True, help="Custom metadata for every object.")
