@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
 import pty
@@ -214,18 +215,25 @@ TREE = commands(cli, ("ais",))
 @pytest.mark.parametrize(("path", "command", "summary"), TREE, ids=[path for path, _, _ in TREE])
 def test_every_command_explains_itself(path, command, summary):
     assert command.get_short_help_str(200) == summary
-    text = command.get_help(click.Context(command, info_name=path))
+    text = _help_of(command, path)
     assert isinstance(command, click.Group) or command.hidden or "Example" in text
+
+
+def _help_of(command: click.Command, path: str) -> str:
+    names = cli.context_settings["help_option_names"]
+    return command.get_help(click.Context(command, info_name=path, terminal_width=100, help_option_names=names))
 
 
 def test_help_texts_are_as_recorded():
     """Rewrite the record with ``AIS_RECORD=1 pytest tests/cli`` and read the difference."""
     recorded = Path(__file__).with_name("help.txt")
     texts = [
-        f"$ {path} --help\n{command.get_help(click.Context(command, info_name=path, terminal_width=100))}\n"
+        f"$ {path} --help\n{_help_of(command, path)}\n"
         for path, command, _ in TREE
         if not command.hidden and path != "ais serve"
     ]
     if os.environ.get("AIS_RECORD"):
         recorded.write_text("\n".join(texts))
-    assert "\n".join(texts) == recorded.read_text()
+    difference = difflib.unified_diff(recorded.read_text().splitlines(), "\n".join(texts).splitlines(), lineterm="")
+    said = "\n".join(difference)
+    assert not said, said

@@ -13,7 +13,7 @@ _COMMANDS = "aistore.cli.commands"
 
 
 @click.command()
-@click.argument("what", type=click.Choice(["smap"]), required=False)
+@click.argument("what", metavar="[smap]", type=click.Choice(["smap"]), required=False)
 @no_headers_option
 @json_option
 def cluster(what: str | None, no_headers: bool, as_json: bool) -> None:
