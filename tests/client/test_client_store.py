@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import multiprocessing
 import os
@@ -14,6 +15,7 @@ import pytest
 
 from aistore.client import Bck, Bucket, Client
 from aistore.errors import (
+    AisError,
     BucketExistsError,
     BucketNotFoundError,
     ChecksumMismatchError,
@@ -246,6 +248,34 @@ def test_store_that_restarts_is_found_again(new_store, tmp_path):
         first.end()
         new_store(str(tmp_path / "data"), arguments=("--port", port))
         assert client.bucket("b").object("o").get().read() == b"kept"
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="descriptors are counted in /proc")
+def test_no_descriptor_is_left_behind(store: StoreProcess):
+    def sockets() -> int:
+        gc.collect()
+        return sum(os.readlink(f"/proc/self/fd/{entry}").startswith("socket:") for entry in _open_descriptors())
+
+    before = sockets()
+    with Client(store.endpoint) as client:
+        bucket = client.bucket("client-leaks").create()
+        bucket.object("large").put(bytes(8 << 20))
+        for _ in range(10):
+            bucket.object("large").get()  # neither read nor closed
+            bucket.object("large").get().read(10)
+            next(iter(bucket.object("large").get()))
+            next(bucket.batch(["large", "large"]))
+            next(bucket.list())
+            for missing in (bucket.object("missing").get, bucket.object("missing").head, client.bucket("none").head):
+                with pytest.raises(AisError):
+                    missing()
+        assert sockets() - before <= 2
+        bucket.delete()
+    assert sockets() == before
+
+
+def _open_descriptors() -> list[str]:
+    return [entry for entry in os.listdir("/proc/self/fd") if os.path.lexists(f"/proc/self/fd/{entry}")]
 
 
 def test_cluster(client: Client, store: StoreProcess):

@@ -58,6 +58,7 @@ def _frames(transport: Transport, bucket: str, pairs: Sequence[tuple[str, str]],
         query={"provider": "ais"},
         headers={"Content-Type": "application/json", "Accept": CONTENT_TYPE},
         body=msgspec.json.encode(BatchRequest(list(pairs), args)),
+        read_timeout_seconds=transport.settings.transform_timeout_seconds if any(etl for _, etl in pairs) else None,
     )
     reply = transport.send(request)
     try:

@@ -40,6 +40,7 @@ class Client(LegacyCalls):
         *,
         connect_timeout_seconds: float = 5.0,
         read_timeout_seconds: float = 120.0,
+        transform_timeout_seconds: float = 600.0,
         connections_max: int = 64,
         retry: RetryPolicy | None = None,
         token: str | None = None,
@@ -47,6 +48,7 @@ class Client(LegacyCalls):
         settings = TransportSettings(
             connect_timeout_seconds=connect_timeout_seconds,
             read_timeout_seconds=read_timeout_seconds,
+            transform_timeout_seconds=transform_timeout_seconds,
             connections_max=connections_max,
             retry=retry or RetryPolicy(),
             token=os.environ.get("AIS_AUTHN_TOKEN", "") if token is None else token,

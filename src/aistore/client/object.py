@@ -83,7 +83,8 @@ class Object:
                 raise BadRequestError("args are for a transform", hint="name it with etl=")
             query["etl_args"] = spell_args(args)
         headers = {} if range is None else {"Range": spell_range(*range)}
-        request = Request("GET", self._path, query=query, headers=headers)
+        patience = self._transport.settings.transform_timeout_seconds if etl is not None else None
+        request = Request("GET", self._path, query=query, headers=headers, read_timeout_seconds=patience)
         return ObjectReader(self._transport, request, self.bucket, self.name, stored=etl is None)
 
     def head(self) -> ObjectInfo:

@@ -41,10 +41,15 @@ _INHERITED: list[urllib3.PoolManager] = []
 
 @dataclass(frozen=True, slots=True)
 class TransportSettings:
-    """How the client talks. ``read_timeout_seconds`` bounds each wait for more bytes, not the whole reply."""
+    """How the client talks. The read timeouts bound each wait for more bytes, not the whole reply.
+
+    A transform may wait for a worker before it runs, so reads through one have a longer timeout: it should be the
+    store that gives up, as it can say why.
+    """
 
     connect_timeout_seconds: float = 5.0
     read_timeout_seconds: float = 120.0
+    transform_timeout_seconds: float = 600.0
     connections_max: int = 64
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     token: str = field(default="", repr=False)
