@@ -106,9 +106,11 @@ def fill_store(store: StoreProcess, folder: Path) -> dict[str, aistore.pytorch.D
 
 def normalize(images: Tensor) -> Tensor:
     """Return a batch as the model wants it, from raw bytes or from 0 to 1."""
+    mean, std = torch.tensor(MEAN).view(1, 3, 1, 1), torch.tensor(STD).view(1, 3, 1, 1)
+    scale = 1 / std
     if images.dtype == torch.uint8:
-        images = images.float().div_(255)
-    return images.sub_(torch.tensor(MEAN).view(1, 3, 1, 1)).div_(torch.tensor(STD).view(1, 3, 1, 1))
+        images, scale = images.float(), scale / 255
+    return images.mul_(scale).sub_(mean / std)
 
 
 def epoch(dataset: Dataset, options: argparse.Namespace, store: StoreProcess, normalized: bool) -> Callable:

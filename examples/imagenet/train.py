@@ -128,17 +128,19 @@ def open_loader(dataset: Dataset, args: argparse.Namespace, shuffle: bool, devic
 
 
 class Normalize(nn.Module):
-    """Pixels as the model wants them: raw bytes become 0 to 1, then every channel is centred and scaled."""
+    """Pixels as the model wants them, (x - mean) / std by channel: of raw bytes, or of values from 0 to 1."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(STD).view(1, 3, 1, 1), persistent=False)
+        mean, std = torch.tensor(MEAN).view(1, 3, 1, 1), torch.tensor(STD).view(1, 3, 1, 1)
+        self.register_buffer("scale", 1 / std, persistent=False)
+        self.register_buffer("offset", mean / std, persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
+        # in place after the first step: on a CPU, most of the time goes into pages of new tensors
         if images.dtype == torch.uint8:
-            images = images.float().div_(255)
-        return (images - self.mean) / self.std
+            return images.float().mul_(self.scale / 255).sub_(self.offset)
+        return images.mul(self.scale).sub_(self.offset)
 
 
 # --- model ------------------------------------------------------------------------------------------------------------

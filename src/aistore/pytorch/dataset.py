@@ -75,19 +75,18 @@ class Dataset(torch.utils.data.Dataset[tuple[Any, ...]]):  # type: ignore[misc] 
             samples, dropped = group(self._source.names(self.prefix), parts=parts, drop_incomplete=drop_incomplete)
         except SamplesError as error:
             raise SamplesError(f"{where}: {error.message}", hint=error.hint) from None
-        if not samples:
+        is_transformed = (transform_filter or (lambda name: True)) if self.transform_id else (lambda name: False)
+        table = SampleTable(samples, is_transformed)
+        if not len(table):
             of_kinds = f" and the extensions {', '.join(parts)}" if parts else ""
             raise NotFoundError(
                 f"bucket ais://{self.bucket} has no objects with the prefix {self.prefix!r}{of_kinds}",
                 hint=f"`ais ls ais://{self.bucket}` shows what is there",
             )
-        if not self.transform_id:
-            return SampleTable(samples, lambda name: False), dropped
-        table = SampleTable(samples, transform_filter or (lambda name: True))
-        if not table.transformed_count:
+        if self.transform_id and not table.transformed_count:
             raise BadRequestError(
                 f"transform_filter accepts none of the objects of {where}, so {self.transform_id} would never run",
-                hint=f"the first sample is {samples[0]}",
+                hint="the first sample is " + ", ".join(part.name for part in table[0]),
             )
         return table, dropped
 
