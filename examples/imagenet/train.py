@@ -16,13 +16,14 @@ things out that needs neither torchvision nor a GPU.
 import argparse
 import json
 import os
+import random
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, RandomSampler
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
@@ -113,17 +114,18 @@ class LabelledPictures(Dataset):
         with Image.open(label.with_suffix(".jpg")) as picture:
             return self.transform(picture.convert("RGB")), int(label.read_text())
 
+    def __repr__(self) -> str:
+        return f"{len(self)} pictures in {self.labels[0].parent}"
+
 
 def open_loader(dataset: Dataset, args: argparse.Namespace, shuffle: bool, device: torch.device) -> DataLoader:
-    generator = None if args.seed is None else torch.Generator().manual_seed(args.seed)
     return DataLoader(
         dataset,
         batch_size=args.batch_size,
-        shuffle=shuffle,
+        sampler=RandomSampler(dataset, generator=torch.Generator()) if shuffle else None,
         num_workers=args.workers,
         pin_memory=device.type == "cuda",
         persistent_workers=args.workers > 0,
-        generator=generator,
     )
 
 
@@ -236,6 +238,7 @@ def accuracy(output: Tensor, target: Tensor) -> tuple[float, float]:
 def train(loader, model, criterion, optimizer, device, epoch: int, args) -> Progress:
     progress = Progress(f"epoch {epoch:3} train", len(loader), args.print_every)
     model.train()
+    loader.sampler.generator.manual_seed(args.seed + epoch)  # a resumed run goes on in the order of one not stopped
     for images, target in progress.timed(loader):
         images, target = images.to(device, non_blocking=True), target.to(device, non_blocking=True)
         output = model(images)
@@ -277,8 +280,9 @@ def choose_device() -> torch.device:
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
-    if args.seed is not None:
-        torch.manual_seed(args.seed)
+    if args.seed is None:
+        args.seed = random.randrange(2**32)
+    torch.manual_seed(args.seed)
     device = choose_device()
     model = make_model(args.arch, args.classes).to(device)
     criterion = nn.CrossEntropyLoss()
@@ -296,7 +300,7 @@ def main(argv: list[str] | None = None) -> None:
         first_epoch, best_top1 = checkpoint["epoch"] + 1, checkpoint["best_top1"]
 
     train_set, val_set = open_datasets(args)
-    print(f"{args.arch} on {device}; train {train_set!r}, {len(train_set)} samples; val {val_set!r}, {len(val_set)}")
+    print(f"{args.arch} on {device}, seed {args.seed}\ntrain: {train_set!r}\nval:   {val_set!r}")
     val_loader = open_loader(val_set, args, shuffle=False, device=device)
     if args.evaluate:
         validate(val_loader, model, criterion, device, first_epoch, args)
