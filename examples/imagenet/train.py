@@ -75,9 +75,8 @@ def open_datasets(args: argparse.Namespace) -> tuple[Dataset, Dataset]:
     def is_picture(name: str) -> bool:
         return not name.endswith(".cls")
 
-    endpoint = aistore.Client(args.endpoint).endpoint
     train, val = (
-        aistore.pytorch.Dataset(endpoint, Bck(args.bucket), prefix, transform_id=etl, transform_filter=is_picture)
+        aistore.pytorch.Dataset(args.endpoint, Bck(args.bucket), prefix, transform_id=etl, transform_filter=is_picture)
         for prefix, etl in (("train/", args.etl), ("val/", args.val_etl))
     )
     return train, val
