@@ -73,6 +73,16 @@ def test_a_sample_is_a_picture_and_its_label(stub, pictures):
             dataset[wrong]
 
 
+def test_a_bucket_is_named_in_any_way(stub, pictures, monkeypatch):
+    monkeypatch.setenv("AIS_ENDPOINT", stub.url)
+    for url, bck in ((stub.url + "/", f"ais://{pictures}"), (None, Bck(pictures))):
+        dataset = Dataset(url, bck, "val/")
+        assert (dataset.url, dataset.bucket) == (stub.url, pictures)
+    for bck in (Bck(pictures, ns="other"), Bck(pictures, provider="gcp"), f"s3://{pictures}"):
+        with pytest.raises(errors.NotSupportedError):
+            Dataset(stub.url, bck)
+
+
 def test_a_batch_is_one_request(stub, pictures):
     dataset = Dataset(stub.url, pictures, "train/")
     before = stub.batches(pictures)

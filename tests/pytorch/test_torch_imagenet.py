@@ -84,23 +84,27 @@ def colours(stub_address) -> str:
 
 
 def test_training_from_a_store(train, stub, colours, tmp_path, capsys):
-    log, output = tmp_path / "log.json", tmp_path / "out"
-    common = (
-        "--endpoint", stub.url, "--bucket", colours, "--etl", "pixels-etl",
-        "--val-etl", "pixels-etl", "--arch", "small", "--classes", 4, "--batch-size", 8, "--lr", 0.02,
-        "--output", output, "--log", log, "--seed", 3,
-    )  # fmt: skip
-    train(*common, "--epochs", 3, "--workers", 0)
-    train(*common, "--epochs", 4, "--workers", 2, "--resume", output / "checkpoint.pt")
-    lines = [json.loads(line) for line in log.read_text().splitlines()]
-    assert [line["epoch"] for line in lines] == [0, 1, 2, 3]
-    assert lines[3]["train_loss"] < lines[0]["train_loss"] / 2
-    assert sorted(path.name for path in output.iterdir()) == ["best.pt", "checkpoint.pt"]
+    def run_to(folder: Path, *more: object) -> list[dict[str, float]]:
+        train(
+            "--endpoint", stub.url, "--bucket", colours, "--etl", "pixels-etl", "--val-etl", "pixels-etl",
+            "--arch", "small", "--classes", 4, "--batch-size", 8, "--lr", 0.02, "--seed", 3,
+            "--output", folder, "--log", folder.with_suffix(".json"), *more,
+        )  # fmt: skip
+        return [json.loads(line) for line in folder.with_suffix(".json").read_text().splitlines()]
+
+    whole = run_to(tmp_path / "whole", "--epochs", 4, "--workers", 0)
+    assert [line["epoch"] for line in whole] == [0, 1, 2, 3]
+    assert whole[3]["train_loss"] < whole[0]["train_loss"] / 2
+    assert sorted(path.name for path in (tmp_path / "whole").iterdir()) == ["best.pt", "checkpoint.pt"]
+
+    stopped = tmp_path / "stopped"
+    run_to(stopped, "--epochs", 3, "--workers", 2)
+    resumed = run_to(stopped, "--epochs", 4, "--workers", 2, "--resume", stopped / "checkpoint.pt")
+    assert [line["train_loss"] for line in resumed] == pytest.approx([line["train_loss"] for line in whole], rel=1e-3)
 
     capsys.readouterr()
-    train(*common, "--evaluate", "--workers", 0, "--resume", output / "checkpoint.pt")
-    assert f"loss {lines[3]['val_loss']:.4f}" in capsys.readouterr().out
-    assert len(log.read_text().splitlines()) == 4
+    run_to(tmp_path / "whole", "--evaluate", "--workers", 0, "--resume", tmp_path / "whole" / "checkpoint.pt")
+    assert f"loss {whole[3]['val_loss']:.4f}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("layout", ["labels in files", "a directory per class"])

@@ -12,19 +12,23 @@ from aistore.errors import SamplesError
 from aistore.pytorch.samples import Part, SampleTable, group
 
 
+def grouped(names, **options) -> list[list[str]]:
+    return [list(sample) for sample in group(names, **options).samples]
+
+
 def test_images_come_first_and_labels_last():
     names = ["t/1.cls", "t/1.jpg", "t/1.npy", "t/1.txt", "t/1"]
-    assert group(names).samples == [["t/1.jpg", "t/1", "t/1.npy", "t/1.cls", "t/1.txt"]]
+    assert grouped(names) == [["t/1.jpg", "t/1", "t/1.npy", "t/1.cls", "t/1.txt"]]
 
 
 def test_parts_of_a_sample_need_not_be_neighbours_in_the_listing():
     # '-' sorts before '.', so 1-2.* lie between nothing, but 1.b.* lies between 1.a and 1.cls
     names = sorted(["1.cls", "1.jpg", "1.foo.cls", "1.foo.jpg", "1-2.cls", "1-2.jpg"])
-    assert group(names).samples == [["1-2.jpg", "1-2.cls"], ["1.jpg", "1.cls"], ["1.foo.jpg", "1.foo.cls"]]
+    assert grouped(names) == [["1-2.jpg", "1-2.cls"], ["1.jpg", "1.cls"], ["1.foo.jpg", "1.foo.cls"]]
 
 
 def test_pictures_of_different_formats_are_the_same_part():
-    assert group(["1.JPEG", "1.cls", "2.cls", "2.png"]).samples == [["1.JPEG", "1.cls"], ["2.png", "2.cls"]]
+    assert grouped(["1.JPEG", "1.cls", "2.cls", "2.png"]) == [["1.JPEG", "1.cls"], ["2.png", "2.cls"]]
 
 
 def test_a_missing_part_is_one_error_with_examples():
@@ -39,7 +43,7 @@ def test_a_missing_part_is_one_error_with_examples():
 def test_dropping_leaves_out_samples_that_lack_a_part():
     names = ["1.jpg", "1.cls", "2.jpg", "3.jpg", "3.cls"]
     found = group(names, drop_incomplete=True)
-    assert found.samples == [["1.jpg", "1.cls"], ["3.jpg", "3.cls"]]
+    assert list(found.samples) == [("1.jpg", "1.cls"), ("3.jpg", "3.cls")]
     assert found.dropped == 1
 
 
@@ -57,7 +61,7 @@ def test_dropping_refuses_what_is_no_incomplete_sample(names):
 
 def test_parts_choose_and_order():
     names = ["1.jpg", "1.cls", "1.json", "2.jpg", "2.cls", "README.md"]
-    assert group(names, parts=(".cls", ".JPG")).samples == [["1.cls", "1.jpg"], ["2.cls", "2.jpg"]]
+    assert grouped(names, parts=(".cls", ".JPG")) == [["1.cls", "1.jpg"], ["2.cls", "2.jpg"]]
     with pytest.raises(SamplesError, match=r"1 of 2 samples do not have the parts .jpg, .json: 2 has .jpg"):
         group(names, parts=(".jpg", ".json"))
 
@@ -68,7 +72,7 @@ def test_two_names_that_differ_in_case_of_the_extension_are_two_parts():
 
 
 def test_nothing_gives_nothing():
-    assert group([]).samples == []
+    assert grouped([]) == []
     assert len(SampleTable([], bool)) == 0
 
 

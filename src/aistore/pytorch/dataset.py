@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch.utils.data
 
-from ..errors import AisError, BadRequestError, DecodeError, NotFoundError, SamplesError
+from ..errors import AisError, BadRequestError, DecodeError, NotFoundError, NotSupportedError, SamplesError
 from ..model.names import parse_uri
 from .decoders import Decoder, default_decode
 from .samples import Part, SampleTable, extension, group
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Dataset(torch.utils.data.Dataset[tuple[Any, ...]]):  # type: ignore[misc]  # torch is not followed by mypy
-    """A map-style dataset of the objects of ``bck`` whose names start with ``prefix``.
+    """A map-style dataset of the objects of ``bck`` whose names start with ``prefix``, of the store at ``url``.
 
     Objects of one base name are a sample: ``train/1.jpg`` and ``train/1.cls`` give ``(image, label)``; pictures come
     first and labels (``.cls``, ``.json``, ``.txt``) last, others in between, by name within each. The bucket is listed
@@ -40,7 +40,7 @@ class Dataset(torch.utils.data.Dataset[tuple[Any, ...]]):  # type: ignore[misc] 
 
     def __init__(
         self,
-        url: str,
+        url: str | None,
         bck: Bck | str,
         prefix: str = "",
         loader: Callable[[str, bytes], Any] | None = None,
@@ -55,11 +55,12 @@ class Dataset(torch.utils.data.Dataset[tuple[Any, ...]]):  # type: ignore[misc] 
             raise BadRequestError(f"incomplete={incomplete!r}", hint='expected "error" or "drop"')
         if loader is not None and decoders is not None:
             raise BadRequestError("both loader and decoders are given", hint="loader replaces every decoder: pass one")
-        self.url, self.prefix, self.transform_id = url, prefix, transform_id or ""
-        self.bucket = parse_uri(bck if isinstance(bck, str) else f"{bck.provider}://{bck.name}").bucket
+        self.bucket, self.prefix, self.transform_id = _bucket_name(bck), prefix, transform_id or ""
         self._loader = loader
         self._decoders = {_check_extension(kind): decoder for kind, decoder in (decoders or {}).items()}
-        self._source: Source = StoreSource(url, self.bucket)
+        source = StoreSource(url, self.bucket)
+        self.url = source.url
+        self._source: Source = source
         try:
             if self.transform_id:
                 self._source.check_transform(self.transform_id)
@@ -75,19 +76,18 @@ class Dataset(torch.utils.data.Dataset[tuple[Any, ...]]):  # type: ignore[misc] 
             samples, dropped = group(self._source.names(self.prefix), parts=parts, drop_incomplete=drop_incomplete)
         except SamplesError as error:
             raise SamplesError(f"{where}: {error.message}", hint=error.hint) from None
-        if not samples:
+        is_transformed = (transform_filter or (lambda name: True)) if self.transform_id else (lambda name: False)
+        table = SampleTable(samples, is_transformed)
+        if not len(table):
             of_kinds = f" and the extensions {', '.join(parts)}" if parts else ""
             raise NotFoundError(
                 f"bucket ais://{self.bucket} has no objects with the prefix {self.prefix!r}{of_kinds}",
                 hint=f"`ais ls ais://{self.bucket}` shows what is there",
             )
-        if not self.transform_id:
-            return SampleTable(samples, lambda name: False), dropped
-        table = SampleTable(samples, transform_filter or (lambda name: True))
-        if not table.transformed_count:
+        if self.transform_id and not table.transformed_count:
             raise BadRequestError(
                 f"transform_filter accepts none of the objects of {where}, so {self.transform_id} would never run",
-                hint=f"the first sample is {samples[0]}",
+                hint="the first sample is " + ", ".join(part.name for part in table[0]),
             )
         return table, dropped
 
@@ -157,6 +157,14 @@ class Dataset(torch.utils.data.Dataset[tuple[Any, ...]]):  # type: ignore[misc] 
             f"<aistore.pytorch.Dataset ais://{self.bucket}/{self.prefix} at {self.url}: "
             f"{len(self):,} samples of ({layout}){through}{dropped}>"
         )
+
+
+def _bucket_name(bck: Bck | str) -> str:
+    if isinstance(bck, str):
+        return parse_uri(bck).bucket
+    if bck.ns:
+        raise NotSupportedError(f"namespace {bck.ns!r} is not supported by this store")
+    return parse_uri(f"{bck.provider}://{bck.name}").bucket
 
 
 def _check_extension(kind: str) -> str:

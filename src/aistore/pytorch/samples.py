@@ -34,15 +34,15 @@ def extension(name: str) -> str:
     return os.path.splitext(name)[1].lower()
 
 
-def _slot(name: str) -> str:
-    """Return what a name stands for in its sample: a picture of any format, or one particular extension."""
-    kind = extension(name)
+def _slot(suffix: str) -> str:
+    """Return what an extension stands for in a sample: a picture of any format, or one particular extension."""
+    kind = suffix.lower()
     return "image" if kind in IMAGE_EXTENSIONS else kind
 
 
-def _part_order(name: str) -> tuple[int, str]:
-    kind = extension(name)
-    return (0 if kind in IMAGE_EXTENSIONS else 2 if kind in LABEL_EXTENSIONS else 1, name)
+def _part_order(suffix: str) -> tuple[int, str]:
+    kind = suffix.lower()
+    return (0 if kind in IMAGE_EXTENSIONS else 2 if kind in LABEL_EXTENSIONS else 1, suffix)
 
 
 class SampleTable:
@@ -93,10 +93,17 @@ class SampleTable:
 
 
 class Grouping(NamedTuple):
-    """What ``group`` found: samples as lists of names, all of the same parts, and how many samples were left out."""
+    """What ``group`` found: samples as names, all of the same parts, and how many samples were left out."""
 
-    samples: list[list[str]]
+    samples: Iterator[tuple[str, ...]]
     dropped: int
+
+
+class _Shape(NamedTuple):
+    """Samples of the same extensions: these in the order of the parts, and what they stand for."""
+
+    suffixes: tuple[str, ...]
+    layout: tuple[str, ...]
 
 
 def group(names: Iterable[str], *, parts: Sequence[str] | None = None, drop_incomplete: bool = False) -> Grouping:
@@ -107,35 +114,48 @@ def group(names: Iterable[str], *, parts: Sequence[str] | None = None, drop_inco
     more than half of them is an error, too: then it is not the samples that are wrong. Raises SamplesError.
     """
     kinds = None if parts is None else tuple(part.lower() for part in parts)
-    slot_of = _slot if kinds is None else extension
-    order = _part_order if kinds is None else lambda name: (kinds.index(extension(name)), name)
-    by_base: dict[str, list[str]] = {}
+    suffixes_of: dict[str, list[str]] = {}
     for name in names:
         base, suffix = os.path.splitext(name)
         if kinds is None or suffix.lower() in kinds:
-            by_base.setdefault(base, []).append(name)
-    layouts: Counter[tuple[str, ...]] = Counter()
-    for sample in by_base.values():
-        sample.sort(key=order)
-        layouts[tuple(map(slot_of, sample))] += 1
+            suffixes_of.setdefault(base, []).append(suffix)
+    # Millions of samples have a handful of shapes, so what is said of a sample is worked out once per shape.
+    counts = Counter(map(tuple, suffixes_of.values()))
+    shapes = {suffixes: _shape(suffixes, kinds) for suffixes in counts}
+    layouts = {shape.layout for shape in shapes.values()}
     complete = max(layouts, key=len, default=()) if kinds is None else kinds
-    if set(layouts) <= {complete}:
-        return Grouping(list(by_base.values()), 0)
-
-    kept = [sample for sample in by_base.values() if tuple(map(slot_of, sample)) == complete]
-    dropped = len(by_base) - len(kept)
+    dropped = sum(count for suffixes, count in counts.items() if shapes[suffixes].layout != complete)
     only_lacking = all(not Counter(layout) - Counter(complete) for layout in layouts)
-    if drop_incomplete and only_lacking and dropped <= len(kept):
-        return Grouping(kept, dropped)
-    raise _inconsistent(by_base, complete, slot_of, drop_incomplete)
+    if dropped and not (drop_incomplete and only_lacking and 2 * dropped <= len(suffixes_of)):
+        raise _inconsistent(suffixes_of, shapes, complete, drop_incomplete)
+    samples = (
+        tuple([base + suffix for suffix in shapes[tuple(found)].suffixes])
+        for base, found in suffixes_of.items()
+        if shapes[tuple(found)].layout == complete
+    )
+    return Grouping(samples, dropped)
+
+
+def _shape(suffixes: tuple[str, ...], kinds: tuple[str, ...] | None) -> _Shape:
+    if kinds is None:
+        ordered = tuple(sorted(suffixes, key=_part_order))
+        return _Shape(ordered, tuple(map(_slot, ordered)))
+    ordered = tuple(sorted(suffixes, key=lambda suffix: (kinds.index(suffix.lower()), suffix)))
+    return _Shape(ordered, tuple(suffix.lower() for suffix in ordered))
 
 
 def _inconsistent(
-    by_base: dict[str, list[str]], complete: tuple[str, ...], slot_of: Callable[[str], str], dropping: bool
+    suffixes_of: dict[str, list[str]],
+    shapes: dict[tuple[str, ...], _Shape],
+    complete: tuple[str, ...],
+    dropping: bool,
 ) -> SamplesError:
     """Return the error that names a few samples that are not like the fullest ones."""
-    odd = [base for base, sample in by_base.items() if tuple(map(slot_of, sample)) != complete]
-    examples = "; ".join(f"{base} has {', '.join(map(slot_of, by_base[base]))}" for base in sorted(odd)[:_EXAMPLES_MAX])
+    layouts = {base: shapes[tuple(suffixes)].layout for base, suffixes in suffixes_of.items()}
+    odd = [base for base, layout in layouts.items() if layout != complete]
+    examples = "; ".join(
+        f"{base} has {', '.join(slot or 'no extension' for slot in layouts[base])}" for base in odd[:_EXAMPLES_MAX]
+    )
     some = "for example " if len(odd) > _EXAMPLES_MAX else ""
     hint = (
         'too many to drop: say what a sample is, e.g. parts=(".jpg", ".cls")'
@@ -143,6 +163,7 @@ def _inconsistent(
         else 'pass incomplete="drop" to leave them out, or say what a sample is, e.g. parts=(".jpg", ".cls")'
     )
     return SamplesError(
-        f"{len(odd):,} of {len(by_base):,} samples do not have the parts {', '.join(complete)}: {some}{examples}",
+        f"{len(odd):,} of {len(layouts):,} samples do not have the parts "
+        f"{', '.join(slot or 'no extension' for slot in complete)}: {some}{examples}",
         hint=hint,
     )

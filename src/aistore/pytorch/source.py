@@ -32,10 +32,11 @@ class Source(Protocol):
 
 
 class StoreSource:
-    """A bucket of a store, read over HTTP."""
+    """A bucket of a store, read over HTTP; ``url`` None is the store that clients find by themselves."""
 
-    def __init__(self, url: str, bucket: str) -> None:
+    def __init__(self, url: str | None, bucket: str) -> None:
         self._client = Client(url)
+        self.url = self._client.endpoint
         self._bucket = self._client.bucket(bucket)
 
     def names(self, prefix: str) -> Iterator[str]:
