@@ -18,7 +18,7 @@ import subprocess
 import tempfile
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..errors import EtlInitError
@@ -157,6 +157,8 @@ def launch(options: LaunchOptions, listener: socket.socket, log_fd: int) -> Laun
     ``listener`` is the listening ``SOCK_SEQPACKET`` socket that its workers accept from. Standard output and error
     go to ``log_fd``. Raises EtlInitError when it cannot be started at all.
     """
+    # Without "..": in the new root there may be no directory to go up from.
+    options = replace(options, python=os.path.abspath(options.python), scratch=os.path.abspath(options.scratch))
     interpreter = confinement.inspect_interpreter(options.base_python or options.python)
     read = confinement.readable_paths(interpreter, *([options.environment] if options.environment else []))
     if options.sandbox:
