@@ -1,7 +1,8 @@
 """Runs every attack against one ETL and prints what happened as JSON: ``attack_run.py with|without|off``.
 
-The argument says whether the sandbox has namespaces. A program of its own so that tests can run it as another user. What the attacks are after is set up here: a store's
-data directory, a listening store, another ETL with a secret in its environment, this process as its supervisor.
+The argument says whether the sandbox has namespaces. A program of its own so that tests can run it as another user.
+What the attacks are after is set up here: a store's data directory, a listening store, another ETL with a secret in
+its environment, this process as its supervisor.
 """
 
 from __future__ import annotations

@@ -65,6 +65,10 @@ class RunningEtl:
                 self.listener,
                 log,
             )
+        except BaseException:
+            self.listener.close()
+            shutil.rmtree(self.directory)
+            raise
         finally:
             os.close(log)
 
