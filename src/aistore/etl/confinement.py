@@ -7,6 +7,7 @@ trusted interpreter says of itself. Of an environment that foreign code was inst
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import subprocess
@@ -57,7 +58,18 @@ class Interpreter:
 
 
 def inspect_interpreter(python: str) -> Interpreter:
-    """Ask a trusted interpreter where it lives; raises EtlInitError if it cannot be run or is too old."""
+    """Ask a trusted interpreter where it lives; raises EtlInitError if it cannot be run or is too old.
+
+    It is asked again only when its file has changed.
+    """
+    try:
+        return _inspect(python, os.stat(python).st_mtime_ns)
+    except OSError as error:
+        raise EtlInitError(f"the interpreter {python} cannot be run: {error}") from error
+
+
+@functools.lru_cache(maxsize=64)
+def _inspect(python: str, _changed_ns: int) -> Interpreter:
     try:
         answer = subprocess.run(
             [python, "-I", "-B", "-c", _QUERY], capture_output=True, timeout=_QUERY_SECONDS, check=True, cwd="/",
@@ -67,7 +79,7 @@ def inspect_interpreter(python: str) -> Interpreter:
     except subprocess.CalledProcessError as error:
         text = error.stderr.decode(errors="replace").strip()[-500:]
         raise EtlInitError(f"the interpreter {python} does not work: {text}") from error
-    except (OSError, ValueError, subprocess.TimeoutExpired) as error:
+    except (ValueError, subprocess.TimeoutExpired) as error:
         raise EtlInitError(f"the interpreter {python} cannot be run: {error}") from error
     version = tuple(found["version"])
     if version < (3, 8):

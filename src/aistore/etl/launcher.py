@@ -18,7 +18,7 @@ import subprocess
 import tempfile
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..errors import EtlInitError
@@ -27,6 +27,7 @@ from . import confinement
 
 OBJECTS_PER_WORKER = 10_000  # measured: 10,000 objects with torch leave a worker as it was; a bound for slow leaks
 MEMORY_GROWTH_BYTES_MAX = 1 << 30  # guessed: a worker that keeps a GiB more than it started with leaks
+THREAD_SECONDS_MAX = 30.0  # guessed: how long a thread may outlive its program; a timeout of the object comes first
 SCRATCH_BYTES_MAX = 1 << 30  # guessed: temporary files of one ETL
 
 _MESSAGE_BYTES_MAX = 64 << 10
@@ -63,6 +64,7 @@ class LaunchOptions:
     output_bytes_max: int = OUTPUT_BYTES_MAX
     memory_growth_bytes_max: int = MEMORY_GROWTH_BYTES_MAX
     scratch_bytes_max: int = SCRATCH_BYTES_MAX
+    thread_seconds_max: float = THREAD_SECONDS_MAX
     sandbox: bool = True
     namespaces: bool = True
     env: Mapping[str, str] = field(default_factory=dict)
@@ -101,7 +103,10 @@ class Launched:
         self.control.settimeout(timeout_seconds)
         room = socket.CMSG_SPACE(_CREDENTIALS.size) + socket.CMSG_SPACE(64)
         try:
-            data, ancillary, _, _ = self.control.recvmsg(_MESSAGE_BYTES_MAX, room)
+            try:
+                data, ancillary, _, _ = self.control.recvmsg(_MESSAGE_BYTES_MAX, room)
+            except ConnectionResetError:  # it ended without reading all we sent; what it sent comes after this
+                data, ancillary, _, _ = self.control.recvmsg(_MESSAGE_BYTES_MAX, room)
             message = json.loads(data) if data else None
         except (BlockingIOError, TimeoutError):
             raise
@@ -157,6 +162,8 @@ def launch(options: LaunchOptions, listener: socket.socket, log_fd: int) -> Laun
     ``listener`` is the listening ``SOCK_SEQPACKET`` socket that its workers accept from. Standard output and error
     go to ``log_fd``. Raises EtlInitError when it cannot be started at all.
     """
+    # Without "..": in the new root there may be no directory to go up from.
+    options = replace(options, python=os.path.abspath(options.python), scratch=os.path.abspath(options.scratch))
     interpreter = confinement.inspect_interpreter(options.base_python or options.python)
     read = confinement.readable_paths(interpreter, *([options.environment] if options.environment else []))
     if options.sandbox:
@@ -213,6 +220,7 @@ def _send_configuration(control: socket.socket, options: LaunchOptions) -> None:
         "name": options.name, "kind": options.kind, "filename": os.path.join(options.scratch, f"{options.name}.py"),
         "workers": options.workers, "objects_per_worker": options.objects_per_worker,
         "output_bytes_max": options.output_bytes_max, "memory_growth_bytes_max": options.memory_growth_bytes_max,
+        "thread_seconds_max": options.thread_seconds_max,
     }  # fmt: skip
     code = options.code.encode()
     if len(code) <= _INLINE_CODE_BYTES_MAX:

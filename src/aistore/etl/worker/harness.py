@@ -60,22 +60,21 @@ class Worker:
         self._hooks = state.ExitHooks()
         self._threads = ThreadWatch()
         self._tainted = ""
-        self._descriptor = self._lowest_descriptor()
+        self._descriptor = os.dup(self._null)  # the lowest free number
+        os.close(self._descriptor)
 
     def serve(self) -> NoReturn:
         """Take objects until the worker has to be replaced; never returns."""
-        try:
-            while not self._tainted:
-                try:
-                    connection, _ = self._listener.accept()
-                except OSError as error:
-                    if error.errno in (errno.ECONNABORTED, errno.EINTR):
-                        continue
-                    raise
-                self._connection(connection)
-        finally:
-            self._slot[1] = 1  # retired, not crashed
-            shutil.rmtree(self._own_directory, ignore_errors=True)
+        while not self._tainted:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError as error:
+                if error.errno in (errno.ECONNABORTED, errno.EINTR):
+                    continue
+                raise
+            self._connection(connection)
+        shutil.rmtree(self._own_directory, ignore_errors=True)
+        self._slot[1] = 1  # retired, not crashed
         os._exit(0)
 
     def _keep(self, fd: int) -> int:
@@ -147,7 +146,7 @@ class Worker:
             self._tainted = "a thread is left"
         if _children_left():
             self._tainted = "a child process is left"
-        if self._lowest_descriptor() > self._descriptor + _DESCRIPTORS_LEFT_MAX:
+        if self._descriptors_left():
             self._tainted = "descriptors are left open"
         if self._memory.growth() > self._settings.memory_growth_bytes_max:
             self._tainted = "memory has grown"
@@ -161,11 +160,18 @@ class Worker:
             except (OSError, ValueError):
                 pass
 
-    def _lowest_descriptor(self) -> int:
-        """Return the lowest free descriptor: it rises with every one that programs leave open."""
-        fd = os.dup(self._null)
+    def _descriptors_left(self) -> bool:
+        """Return whether many descriptors are open that were not at the start.
+
+        The kernel gives the lowest free number, so when many are open at once a number some way up is taken.
+        """
+        number = self._descriptor + _DESCRIPTORS_LEFT_MAX
+        try:
+            fd = fcntl.fcntl(self._null, fcntl.F_DUPFD_CLOEXEC, number)
+        except OSError:  # EMFILE
+            return True
         os.close(fd)
-        return fd
+        return fd != number
 
     def _write_log(self, request: Dict[str, Any], errors: int) -> None:
         """Copy the object's standard error to the ETL's log, if it fits; the log never holds up an object."""
@@ -273,7 +279,7 @@ class _Run:
                 state.release(self._module)
                 self._module = None
                 sys.modules["__main__"] = _IDLE
-                gc.collect()  # files in reference cycles write what they hold now, not into the next object
+                state.collect()
                 self._flush(reply)
         except BaseException as error:  # a handler or destructor of the program's own
             if reply["ok"]:

@@ -10,6 +10,7 @@ import signal
 import socket
 import sys
 import time
+import traceback
 import warnings
 from typing import Any, Dict, NoReturn, Optional
 
@@ -189,7 +190,7 @@ class _Pool:
                 os.close(fd)
             harness.Worker(self._program, self._settings, self._listener, memory).serve()
         except BaseException:
-            sys.excepthook(*sys.exc_info())
+            os.write(2, traceback.format_exc().encode("utf-8", "replace"))
         finally:
             os._exit(70)  # EX_SOFTWARE: our own mistake
 

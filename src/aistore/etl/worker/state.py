@@ -27,6 +27,9 @@ _HARMLESS = (
 )  # fmt: skip
 
 
+_BUFFERING = (io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom)
+
+
 class InterpreterState:
     """A snapshot of the interpreter as an object finds it; ``restore`` puts everything back that has changed."""
 
@@ -164,7 +167,8 @@ class ExitHooks:
         self._atexit.register, self._atexit.unregister = self._register, self._unregister
 
     def _collect(self, function: Any, *args: Any, **kwargs: Any) -> Any:
-        if _is_importing():
+        is_finalizers = getattr(function, "__self__", None) is weakref.finalize  # run() does its work
+        if is_finalizers or _is_importing():
             return self._register(function, *args, **kwargs)  # a library's own clean-up, for the worker's end
         self._hooks.append((function, args, kwargs))
         return function
@@ -218,6 +222,24 @@ def release(module: types.ModuleType) -> None:
                 value.flush() if _is_standard(value) else value.close()
             except Exception:  # a close() of the program's own
                 pass
+
+
+def collect() -> None:
+    """Collect garbage: files in reference cycles write what they hold now, not into the next object.
+
+    The collector may close a descriptor before the buffer on top of it is written, so all buffers are flushed first.
+    """
+    files = [value for value in gc.get_objects() if type(value) in _BUFFERING]
+    for kind in _BUFFERING:  # text above bytes
+        for file in files:
+            if type(file) is kind:
+                try:
+                    if not file.closed:
+                        file.flush()
+                except (OSError, ValueError):  # full, read-only, detached
+                    pass
+    del files
+    gc.collect()
 
 
 def _is_standard(stream: Any) -> bool:
