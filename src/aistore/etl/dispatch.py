@@ -225,7 +225,14 @@ class Dispatcher:
         try:
             output, errors = exchange.memory_file("output"), exchange.memory_file("errors")
             answer, pid = await self._exchange(running, header, [source, output, errors], gone)
-            await self._check(running, answer, pid, errors)
+            try:
+                await self._check(running, answer, pid, errors)
+            except TransformError as error:
+                if os.fstat(output).st_size >= running.output_bytes_max:
+                    error.message = (
+                        f"the result is larger than the limit of {running.output_bytes_max} bytes\n{error.message}"
+                    )
+                raise
             size = exchange.seal_result(output)
             if size <= _INLINE_RESULT_BYTES_MAX:
                 return Result(size, exchange.read_exactly(output, 0, size))

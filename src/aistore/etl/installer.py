@@ -1,9 +1,9 @@
 """The installer: which pip installs for a runtime, how its settings reach it, and what its output means.
 
 Pip runs *in* the interpreter that it installs for, through the runner that its own ``--python`` option uses: one
-process, and nothing but pip and that interpreter has to be readable in the sandbox. The serving environment's pip is
-taken when it supports the runtime's version, else the one that came with the runtime: pip drops old versions of
-Python long before people do.
+process, and nothing but pip's site-packages and that interpreter has to be readable in the sandbox. The serving
+environment's pip is taken when it supports the runtime's version, else the one that came with the runtime: pip drops
+old versions of Python long before people do.
 
 The operator's settings (index, proxy, certificates, find-links) are asked of pip itself and passed on as environment
 variables, for the files they come from lie in a home that the installer's user cannot read.
@@ -146,7 +146,8 @@ def pip_install(directory: str, runtime: Runtime, runner: str, settings: Setting
     # --use-pep517: the environment has no setuptools, which pip's older way needs there.
     python = os.path.join(directory, "bin", "python")
     argv = (python, runner, "install", "--use-pep517", "--no-warn-script-location", *arguments)
-    package = os.path.dirname(runner) if runner.endswith(".py") else runner
+    # The directory that pip lies in, and not pip alone: its runner looks pip up by listing that directory.
+    package = os.path.dirname(os.path.dirname(runner)) if runner.endswith(".py") else runner
     read = (package, runtime.base_prefix, os.path.dirname(os.path.realpath(runtime.python)), *settings.paths)
     return CommandSpec(argv, {**settings.env, **fixed}, read, directory)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import socket
 import threading
@@ -304,13 +305,18 @@ class ManagedEtl:
             "errors": self.counts[1],
             "code": self.spec.code,
             "dependencies": self.spec.dependencies,
-            "digest": self.spec.digest(),
+            "digest": self.digest(),
             "lock": msgspec.to_builtins(self.lock),
             "python": self.environment.python if self.environment else "",
             "environment_reused": self.environment.reused if self.environment else False,
             "sandbox_layers": self.layers,
             "sandbox_missing": self.missing,
         }  # fmt: skip
+
+    def digest(self) -> str:
+        """Return what changes with anything that can change a result: the specification and the packages it runs on."""
+        lock = self.lock.digest() if self.lock is not None else ""
+        return hashlib.sha256(f"{self.spec.digest()} {lock}".encode()).hexdigest()[:16]
 
     async def close(self) -> None:
         """End everything of this ETL without changing what is wanted of it."""

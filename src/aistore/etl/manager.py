@@ -13,6 +13,7 @@ import msgspec
 from ..errors import AisError, ConflictError, EtlExistsError, EtlNotFoundError
 from ..model.etl import EtlSpec, Stage, check_spec
 from ..model.names import check_etl_name
+from .cache import remove_unused
 from .lock import Lock
 from .managed import ManagedEtl, Places, ReportProgress
 
@@ -153,6 +154,8 @@ class Manager:
         except FileNotFoundError:
             pass
         etl.log.remove()
+        in_use = [other.environment.directory for other in self._etls.values() if other.environment is not None]
+        await asyncio.to_thread(remove_unused, self._places.environments, [path for path in in_use if path])
 
     async def _logs(self, arguments: dict[str, Any], report: ReportProgress) -> str:
         return self._get(arguments["name"]).log.tail(1 << 20)

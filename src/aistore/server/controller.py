@@ -21,7 +21,7 @@ from .process import configure_log, end_with_parent, read_settings, say_ready, s
 
 _log = logging.getLogger("aistore.controller")
 
-_HOUSEKEEPING_SECONDS = 2.0
+_HOUSEKEEPING_SECONDS = 1.0
 
 
 def _keep_house(settings: ProcessSettings, stop: threading.Event) -> None:
@@ -30,7 +30,7 @@ def _keep_house(settings: ProcessSettings, stop: threading.Event) -> None:
     try:
         while not stop.is_set():
             try:
-                more = reclaimer.step(time.time())
+                more = reclaimer.step(time.monotonic())
             except Exception:  # housekeeping must not end because one step failed
                 _log.exception("a housekeeping step failed")
                 more = False

@@ -10,6 +10,7 @@ import uvloop
 
 from ..settings import ProcessSettings
 from ..storage.local.engine import LocalEngine
+from ..storage.local.locks import join_writers
 from .app import App, Store
 from .asgi import serve
 from .process import configure_log, end_with_parent, read_settings, say_ready, stop_on_signals
@@ -17,6 +18,7 @@ from .process import configure_log, end_with_parent, read_settings, say_ready, s
 
 async def _run(settings: ProcessSettings, listener: socket.socket, ready: int) -> None:
     stop = stop_on_signals()
+    writers = join_writers(settings.serve.data)
     store = Store(settings, LocalEngine(settings.serve.data))
     try:
         await serve(
@@ -28,6 +30,7 @@ async def _run(settings: ProcessSettings, listener: socket.socket, ready: int) -
         )
     finally:
         store.close()
+        writers.close()
 
 
 def main() -> None:

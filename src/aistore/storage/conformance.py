@@ -4,8 +4,6 @@
 ``run`` from their own tests, or hand ``checks()`` to a parametrizing test runner.
 """
 
-
-
 from __future__ import annotations
 
 import hashlib

@@ -45,8 +45,9 @@ class StoreProcess:
             self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=self._env)
         match = _READY.search(self._first_line(timeout_seconds))
         if match is None:
+            errors_text = self.errors()
             self.stop()
-            raise RuntimeError(f"the store did not start:\n{self.errors()}")
+            raise RuntimeError(f"the store did not start:\n{errors_text}")
         self.endpoint = match[1]
         return self
 
