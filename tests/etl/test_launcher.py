@@ -234,3 +234,17 @@ def test_cancelled_installer_leaves_no_process(directory: str) -> None:
     if os.getuid() == 0:
         assert not any(uid >= confinement.UID_FIRST and uid <= confinement.UID_LAST and uid in confinement._uids
                        for uid in confinement._uids_of_processes())  # fmt: skip
+
+
+@linux_only
+def test_hang_in_the_sandbox_is_killed_by_the_pid_that_the_kernel_told() -> None:
+    with RunningEtl("import sys\nsys.stdin.read()\nprint('fine')", sandbox=True) as etl:
+        reading, writing = os.pipe()
+        pending = etl.begin(source=reading)
+        pid = pending.started()
+        pending.kill()
+        assert pending.finish().reply is None
+        event = etl.wait_for("exited")
+        assert (event["pid"], event["status"], event["reason"]) == (pid, 9, "crashed")
+        os.close(writing)
+        assert etl.run().output == b"fine\n"
