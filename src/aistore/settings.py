@@ -6,6 +6,7 @@ Nothing else reads the environment, and nothing reads it at import.
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -13,6 +14,7 @@ from dataclasses import asdict, dataclass, field
 import msgspec
 
 DEFAULT_PORT = 8080
+_RUNTIME_PREFIX = "ais-run-"
 DEFAULT_ENDPOINT = f"http://127.0.0.1:{DEFAULT_PORT}"
 
 #: Environment variables and what they are for; the documentation's table is checked against this.
@@ -114,6 +116,20 @@ class ProcessSettings:
         return os.path.join(self.runtime, "controller.sock")
 
 
-def make_runtime_directory() -> str:
-    """Create the private directory for sockets: short, because a socket's path may have 107 bytes only."""
-    return tempfile.mkdtemp(prefix="ais-")
+def make_runtime_directory(data: str) -> str:
+    """Create the private directory for sockets, and remove the one that a killed store of ``data`` left.
+
+    It lies in the system's temporary directory: a socket's path may have 107 bytes only. The caller owns ``data``.
+    """
+    note = os.path.join(data, "runtime")
+    try:
+        with open(note, encoding="utf-8") as file:
+            left = file.read()
+        if os.path.basename(left).startswith(_RUNTIME_PREFIX) and os.stat(left).st_uid == os.geteuid():
+            shutil.rmtree(left, ignore_errors=True)
+    except FileNotFoundError:
+        pass
+    path = tempfile.mkdtemp(prefix=_RUNTIME_PREFIX)
+    with open(note, "w", encoding="utf-8") as file:
+        file.write(path)
+    return path

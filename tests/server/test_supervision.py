@@ -140,19 +140,3 @@ def test_a_signal_stops_everything(new_store: NewStore, number: signal.Signals) 
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
     assert store.errors() == ""
-
-
-def test_without_the_extra_the_install_line_is_printed(tmp_path: Path) -> None:
-    """A meta path finder that knows no granian stands for an environment without the extra."""
-    (tmp_path / "sitecustomize.py").write_text(
-        "import sys\n"
-        "class Missing:\n"
-        "    def find_spec(self, name, path=None, target=None):\n"
-        "        if name.partition('.')[0] == 'granian':\n"
-        "            raise ModuleNotFoundError(name)\n"
-        "sys.meta_path.insert(0, Missing())\n"
-    )
-    result = serve("--data", str(tmp_path / "d"), env={"PYTHONPATH": str(tmp_path)})
-    assert result.returncode == 1
-    assert "pip install 'pyaistore[server]'" in result.stderr
-    assert "Traceback" not in result.stderr

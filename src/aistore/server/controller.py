@@ -42,17 +42,19 @@ def _keep_house(settings: ProcessSettings, stop: threading.Event) -> None:
 async def _run(settings: ProcessSettings, ready: int) -> None:
     stop = stop_on_signals()
     manager = Manager(Places(settings.serve.data, settings.runtime, settings.serve.limits.etl_queue))
-    server = await serve_verbs(settings.controller_socket, manager.verbs(), as_ais_error)
-    manager.load()
     house_stop = threading.Event()
     house = threading.Thread(target=_keep_house, args=(settings, house_stop), name="housekeeping")
-    house.start()
-    say_ready(ready)
-    await stop.wait()
-    server.close()
-    await manager.close()
-    house_stop.set()
-    await asyncio.to_thread(house.join)
+    server = await serve_verbs(settings.controller_socket, manager.verbs(), as_ais_error)
+    try:
+        manager.load()
+        house.start()
+        say_ready(ready)
+        await stop.wait()
+    finally:
+        server.close()
+        await manager.close()
+        house_stop.set()
+        await asyncio.to_thread(house.join)
 
 
 def main() -> None:

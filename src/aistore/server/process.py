@@ -57,5 +57,8 @@ def stop_on_signals() -> asyncio.Event:
 
 def say_ready(descriptor: int) -> None:
     """Tell the supervisor that this process does its work now."""
-    os.write(descriptor, b"1")
+    try:
+        os.write(descriptor, b"1")
+    except BrokenPipeError:
+        pass  # it waits only at the start of the store, not when it starts one process again
     os.close(descriptor)

@@ -64,7 +64,7 @@ class Supervisor:
         with ExitStack() as held:
             ownership = held.enter_context(closing(acquire_ownership(self._settings.data)))
             listener = held.enter_context(listen(self._settings.host, self._settings.port))
-            runtime = make_runtime_directory()
+            runtime = make_runtime_directory(self._settings.data)
             held.callback(shutil.rmtree, runtime, ignore_errors=True)
             port: int = listener.getsockname()[1]
             url = f"http://{_url_host(self._settings.host)}:{port}"
