@@ -171,19 +171,21 @@ def test_every_process_of_the_user_ends_without_namespaces() -> None:
 # ---------------------------------------------------------------------------------------------------------- installers
 
 
-def confined(argv: list[str], write: str, *, network: bool) -> tuple[int, str]:
+def confined(argv: list[str], write: str, *, network: bool, namespaces: bool = True) -> tuple[int, str]:
     lines: list[str] = []
     env = {"PATH": os.defpath, "TMPDIR": write}
     python = reachable_python() or sys.executable
     interpreter = confinement.inspect_interpreter(python)
     spec = CommandSpec((python, *argv), env, interpreter.read, write, network)
-    status = confinement.confined_run()(spec, lines.append, time.monotonic() + 60, None)
+    run = confinement.confined_run(namespaces=namespaces)
+    status = run(spec, lines.append, time.monotonic() + 60, None)
     return status, "\n".join(lines)
 
 
 @linux_only
+@pytest.mark.parametrize("namespaces", [True, False])
 @pytest.mark.parametrize("network", [True, False])
-def test_installer_has_its_directory_and_what_it_was_given(directory: str, network: bool) -> None:
+def test_installer_has_its_directory_and_what_it_was_given(directory: str, network: bool, namespaces: bool) -> None:
     write = os.path.join(directory, "env")
     os.mkdir(write)
     secret = os.path.join(directory, "secret")
@@ -207,9 +209,10 @@ print(json.dumps([
     os.path.exists("/etc/resolv.conf"),
 ]))
 """
-        status, text = confined(["-c", code], write, network=network)
+        status, text = confined(["-c", code], write, network=network, namespaces=namespaces)
     assert status == 0, text
-    *found, _resolver = json.loads(text)
+    *found, resolver = json.loads(text)
+    assert resolver == os.path.exists("/etc/resolv.conf") or not namespaces
     assert found == [True, network or os.getuid() == 0, False, False, False, network, False, False]
 
 

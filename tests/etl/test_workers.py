@@ -450,6 +450,14 @@ def test_parent_that_is_killed_takes_its_workers_with_it() -> None:
         wait_for_exit(etl.launched.guard_pid)
 
 
+def test_workers_that_die_at_once_do_not_stop_the_parent() -> None:
+    code = "import os\nos.register_at_fork(after_in_child=lambda: os._exit(3))\ndef transform(data):\n    return data"
+    with RunningEtl(code, kind="function") as etl:
+        for _ in range(3):
+            event = etl.wait_for("exited")
+            assert (event["status"], event["reason"]) == (3 << 8, "crashed")
+
+
 def test_interpreter_that_does_not_run() -> None:
     with pytest.raises(EtlInitError, match="/bin/false"):
         RunningEtl("", python="/bin/false")

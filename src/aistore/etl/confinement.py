@@ -29,6 +29,8 @@ UID_FIRST, UID_LAST = 61184, 65519
 _SYSTEM_PATHS = (
     "/usr", "/bin", "/sbin", "/lib", "/lib64", "/lib32", "/nix/store", "/etc/ld.so.cache", "/etc/ld.so.conf",
     "/etc/ld.so.conf.d", "/etc/alternatives", "/etc/localtime", "/etc/timezone", "/etc/mime.types", "/etc/fonts",
+    "/etc/os-release", "/etc/debian_version", "/etc/lsb-release", "/etc/alpine-release", "/etc/redhat-release",
+    "/etc/system-release",
 )  # fmt: skip
 
 #: What a program needs to find and trust a server.
@@ -170,16 +172,15 @@ def confine_command(config: dict[str, Any] | str) -> list[str]:
     return [sys.executable, "-I", "-S", "-B", os.path.join(WORKER_DIRECTORY, "confine.py"), text, "--"]
 
 
-def confined_run() -> Run:
+def confined_run(*, namespaces: bool = True) -> Run:
     """Return a ``Run`` (commands.py) that runs installers confined: they write to their own directory only."""
 
     def run(spec: CommandSpec, *arguments: Any) -> int:
         with _own_user() as uid:
-            _give(spec.write, uid)
             config = {
                 "mode": "on", "uid": uid, "gid": uid, "read": _minimal([*_SYSTEM_PATHS, *_NETWORK_PATHS, *spec.read]),
                 "write": [spec.write], "scratch": spec.env.get("TMPDIR", spec.write), "network": spec.network,
-                "must_reach": [spec.argv[0]],
+                "namespaces": namespaces, "must_reach": [spec.argv[0]],
             }  # fmt: skip
             return run_guarded(lambda life: confine_command({**config, "life_fd": life}), spec, *arguments)
 
@@ -193,12 +194,3 @@ def _own_user() -> Iterator[int | None]:
         yield uid
     finally:
         release_uid(uid)
-
-
-def _give(directory: str, uid: int | None) -> None:
-    """Make ``uid`` the owner of a directory that we have just made, and of what is in it."""
-    if uid is None:
-        return
-    for parent, directories, files in os.walk(directory):
-        for name in (".", *directories, *files):
-            os.chown(os.path.join(parent, name), uid, uid, follow_symlinks=False)

@@ -110,12 +110,12 @@ def _enter(config: Dict[str, Any], chosen: Plan) -> List[str]:
     layers = []
     network = bool(config.get("network"))
     is_root = os.geteuid() == 0
+    if chosen.uid is not None:
+        for path in config["write"]:
+            _give(path, chosen.uid, config["gid"])
     if chosen.namespaces:
         namespaces.enter(config if chosen.uid is not None else dict(config, uid=None, gid=None))
         layers.append("namespaces: mount, pid, ipc, uts" + ("" if network else ", network"))
-    elif chosen.uid is not None:
-        for path in config["write"]:
-            os.chown(path, chosen.uid, config["gid"])
     _limit(config, chosen)
     if is_root and chosen.uid is not None:
         os.setgroups([])
@@ -136,6 +136,13 @@ def _enter(config: Dict[str, Any], chosen: Plan) -> List[str]:
     seccomp.install(seccomp.Restrictions(network, chosen.uid is not None, chosen.namespaces, not scoped))
     layers.append("seccomp")
     return layers
+
+
+def _give(directory: str, uid: int, gid: int) -> None:
+    """Make ``uid`` the owner of a directory that the store has made, and of what is in it."""
+    for parent, directories, files in os.walk(directory):
+        for name in (".", *directories, *files):
+            os.chown(os.path.join(parent, name), uid, gid, follow_symlinks=False)
 
 
 def _drop_bounding_set() -> None:
