@@ -37,7 +37,10 @@ from . import exchange
 
 _REPLY_BYTES_MAX = 64 << 10
 _STDERR_SHOWN_BYTES = 8 << 10
-_INLINE_RESULT_BYTES_MAX = 1 << 20
+# Smaller results are copied out at once, which no later write to the descriptor can change. Larger ones are sealed and
+# sent in pieces. Not all are sealed, because the kernel waits for pages that another core has just written to settle:
+# measured, sealing was a fifth of an HTTP worker's time and most of the slowest replies.
+_COPIED_RESULT_BYTES_MAX = 1 << 20
 _REPORT_SECONDS = 1.0
 _CREDENTIALS = struct.Struct("3i")
 
@@ -98,6 +101,7 @@ class _Call:
         self._loop = asyncio.get_running_loop()
         self.answer: asyncio.Future[bytes] = self._loop.create_future()
         self.pid = 0
+        self._started = False
         self._timer = self._loop.call_later(queue_wait_seconds, self._queued_too_long, queue_wait_seconds)
         self._loop.add_reader(connection.fileno(), self._readable)
 
@@ -108,8 +112,8 @@ class _Call:
             return
         except OSError:
             message, ancillary = b"", []
-        if message == b"S" and not self.pid:
-            self.pid = _pid_of(ancillary)
+        if message == b"S" and not self._started:
+            self._started, self.pid = True, _pid_of(ancillary)
             self._timer.cancel()
             self._timer = self._loop.call_later(self._running.object_timeout_seconds, self._worked_too_long)
             return
@@ -126,9 +130,16 @@ class _Call:
         limit = self._running.object_timeout_seconds
         self._fail(TransformTimeoutError(f"timeout: the transform took longer than {limit:g} s and was ended"))
 
-    def _fail(self, error: AisError) -> None:
-        self.kill()
+    def client_gone(self, watch: asyncio.Future[None]) -> None:
+        """Give up, because nobody reads the result."""
+        if not watch.cancelled():
+            self._fail(ClientGoneError())
+
+    def _fail(self, error: Exception) -> None:
         if not self.answer.done():
+            self._readable()  # an answer that has just come: the worker may have another object by now
+        if not self.answer.done():
+            self.kill()
             self.answer.set_exception(error)
 
     def kill(self) -> None:
@@ -142,10 +153,12 @@ class _Call:
 
     def close(self) -> None:
         """Leave the connection. A worker that is still busy with it has been killed before, or is not to be used."""
-        self._timer.cancel()
+        if not self.answer.done():
+            self._readable()
         if not self.answer.done():
             self.kill()
             self.answer.cancel()
+        self._timer.cancel()
         self._loop.remove_reader(self.connection.fileno())
         self.connection.close()
 
@@ -233,9 +246,10 @@ class Dispatcher:
                         f"the result is larger than the limit of {running.output_bytes_max} bytes\n{error.message}"
                     )
                 raise
-            size = exchange.seal_result(output)
-            if size <= _INLINE_RESULT_BYTES_MAX:
+            size = os.fstat(output).st_size
+            if size <= _COPIED_RESULT_BYTES_MAX:
                 return Result(size, exchange.read_exactly(output, 0, size))
+            size = exchange.seal_result(output)
             result = Result(size, None, output)
             output = -1
             return result
@@ -250,14 +264,14 @@ class Dispatcher:
         """Send one object and return the worker's answer (empty if it died) and its process id."""
         call = _Call(await self._connect(running), running, self._limits.etl_queue_wait_seconds)
         watch = asyncio.ensure_future(gone()) if gone is not None else None
+        if watch is not None:
+            watch.add_done_callback(call.client_gone)
         try:
-            socket.send_fds(call.connection, [header], descriptors)
-            if watch is None:
-                return await call.answer, call.pid
-            await asyncio.wait((call.answer, watch), return_when=asyncio.FIRST_COMPLETED)
-            if not call.answer.done():
-                raise ClientGoneError
-            return call.answer.result(), call.pid
+            try:
+                socket.send_fds(call.connection, [header], descriptors)
+            except ConnectionError as error:
+                raise _stopped(running) from error
+            return await call.answer, call.pid
         finally:
             if watch is not None:
                 watch.cancel()
@@ -298,7 +312,9 @@ class Dispatcher:
             if told.kind == "exit":
                 text = _with_stderr(told.message or f"exit status {told.exit_code}", errors)
             raise TransformError(text.strip())
-        status = await self._controller.call("etl_exit_status", name=running.name, pid=pid) if pid else None
+        if not pid:
+            raise _stopped(running)
+        status = await self._controller.call("etl_exit_status", name=running.name, pid=pid)
         if status is not None and os.WIFEXITED(status) and os.WEXITSTATUS(status) == 0:
             return  # os._exit(0): what it wrote is the result
         raise TransformCrashError(_with_stderr(f"the transform's process {_how_it_ended(status)}", errors))
@@ -324,6 +340,10 @@ class Dispatcher:
         """Stop reporting."""
         if self._reporting is not None:
             self._reporting.cancel()
+
+
+def _stopped(running: Running) -> EtlNotRunningError:
+    return EtlNotRunningError(f"etl job {running.name} ended while the object waited for a worker", hint="try again")
 
 
 def _how_it_ended(status: int | None) -> str:
