@@ -55,7 +55,7 @@ class Demo:
         self.say("Deploy a transform: a script, the packages it needs, and what runs it")
         deploy = ("--deps-file", HERE / "deps.txt", "--runtime", "python3")
         init = (ais, "etl", "init", "code", "--name")
-        self.run(*init, "my-first-etl", "--from-file", HERE / "augment.py", *deploy, "--comm-type", "io://")
+        self.run(*init, "my-first-etl", "--from-file", HERE / "code.py", *deploy, "--comm-type", "io://")
         self.run(ais, "etl", "list")
         self.say("Read transformed pictures")
         self.run(ais, "etl", "object", "my-first-etl", "ais://imagenet/train/0000001.jpg", self.output / "out.jpg")
