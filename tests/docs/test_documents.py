@@ -1,0 +1,120 @@
+"""What the documents show is run: the README's walk-through command by command, its Python, the table of attacks."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from aistore.testing import StoreProcess
+
+ROOT = Path(__file__).resolve().parents[2]
+ENDPOINT = "http://127.0.0.1:8080"  # as documents write it
+
+
+def blocks(document: str, language: str) -> list[str]:
+    text = (ROOT / document).read_text(encoding="utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+def steps(document: str) -> list[tuple[str, list[str]]]:
+    """Return the commands of a document's console blocks, each with the lines of output shown."""
+    found: list[tuple[str, list[str]]] = []
+    for line in "".join(blocks(document, "console")).splitlines():
+        if line.startswith("$ "):
+            found.append((line[2:], []))
+        else:
+            found[-1][1].append(line)
+    return found
+
+
+def matches(shown: list[str], printed: list[str]) -> bool:
+    """Compare output with what a document shows, where ``…`` is anything, alone in a line any number of lines."""
+    pattern = ""
+    for line in shown:
+        if line == "…":
+            pattern += r"(?:.*\n)*?"
+        else:
+            pattern += ".*".join(map(re.escape, line.rstrip().split("…"))) + r"[ ]*\n"
+    return re.fullmatch(pattern, "".join(f"{line}\n" for line in printed)) is not None
+
+
+def missing(*modules: str) -> list[str]:
+    return [module for module in modules if importlib.util.find_spec(module) is None]
+
+
+@pytest.fixture(scope="module")
+def shell_environment(tmp_path_factory: pytest.TempPathFactory, new_store_of_module: StoreProcess) -> dict[str, str]:
+    """Return an environment in which ``ais`` and ``python`` are this environment's, and the store is ours."""
+    binaries = os.path.dirname(sys.executable)
+    return {**os.environ, "AIS_ENDPOINT": new_store_of_module.endpoint, "PATH": f"{binaries}:{os.environ['PATH']}"}
+
+
+@pytest.fixture(scope="module")
+def new_store_of_module() -> object:
+    with StoreProcess() as store:
+        yield store
+
+
+@pytest.mark.skipif(bool(missing("skimage", "PIL", "numpy")), reason="the pictures are made by scikit-image and Pillow")
+def test_the_walk_through_of_the_readme(
+    shell_environment: dict[str, str], new_store_of_module: StoreProcess, tmp_path: Path
+) -> None:
+    directory = ROOT
+    pictures = str(tmp_path / "pictures")
+    output = tmp_path / "files"
+    output.mkdir()
+    for command, shown in steps("README.md"):
+        command = command.replace(ENDPOINT, new_store_of_module.endpoint).replace("/tmp/pictures", pictures)
+        if command.startswith("cd "):
+            directory = ROOT / command[3:]
+            continue
+        for name in ("before.jpg", "after.jpg", "again.jpg"):
+            command = command.replace(name, str(output / name))
+        done = subprocess.run(
+            ["bash", "-c", command],
+            cwd=directory,
+            env=shell_environment,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        printed = (done.stderr + done.stdout).replace(pictures, "/tmp/pictures").splitlines()
+        assert done.returncode == 0, (command, printed)
+        assert matches(shown, printed), f"$ {command}\nthe document shows\n{shown}\nbut it printed\n{printed}"
+    run_python_of_the_readme(shell_environment, new_store_of_module)
+
+
+def run_python_of_the_readme(environment: dict[str, str], store: StoreProcess) -> None:
+    if missing("torch"):
+        return
+    (program,) = [block for block in blocks("README.md", "python") if "aistore.pytorch.Dataset" in block]
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program.replace(ENDPOINT, store.endpoint)],
+        env=environment, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("torch.Size([32, 3, 64, 64]) torch.uint8"), done.stdout
+
+
+def test_the_table_of_attacks_is_what_is_tried() -> None:
+    source = (ROOT / "tests" / "etl" / "attack_run.py").read_text(encoding="utf-8")
+    tried = re.findall(r'^        "([^"]+)": \{"attack":', source, re.MULTILINE)
+    text = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
+    documented = re.findall(r"^\| (.+?) \| stopped \|", text, re.MULTILINE)
+    assert len(tried) >= 27
+    assert documented == tried
+
+
+def test_every_route_is_documented() -> None:
+    from aistore.server.routes import _ROUTES
+
+    text = (ROOT / "docs" / "http-api.md").read_text(encoding="utf-8")
+    for name in _ROUTES:
+        assert f"/v1/{name}" in text, f"docs/http-api.md does not name /v1/{name}"
