@@ -62,19 +62,20 @@ def new_store_of_module() -> object:
 
 
 @pytest.mark.skipif(bool(missing("skimage", "PIL", "numpy")), reason="the pictures are made by scikit-image and Pillow")
-def test_the_walk_through_of_the_readme(
+def test_the_commands_of_the_documents(
     shell_environment: dict[str, str], new_store_of_module: StoreProcess, tmp_path: Path
 ) -> None:
     directory = ROOT
     pictures = str(tmp_path / "pictures")
     output = tmp_path / "files"
     output.mkdir()
-    for command, shown in steps("README.md"):
+    walk = [*steps("README.md"), ("ais etl rm my-first-etl", []), *steps("docs/transforms.md")]
+    for command, shown in walk:
         command = command.replace(ENDPOINT, new_store_of_module.endpoint).replace("/tmp/pictures", pictures)
         if command.startswith("cd "):
             directory = ROOT / command[3:]
             continue
-        for name in ("before.jpg", "after.jpg", "again.jpg"):
+        for name in ("before.jpg", "after.jpg", "again.jpg", "out.jpg"):
             command = command.replace(name, str(output / name))
         done = subprocess.run(
             ["bash", "-c", command],
@@ -87,7 +88,9 @@ def test_the_walk_through_of_the_readme(
         )
         printed = (done.stderr + done.stdout).replace(pictures, "/tmp/pictures").splitlines()
         assert done.returncode == 0, (command, printed)
-        assert matches(shown, printed), f"$ {command}\nthe document shows\n{shown}\nbut it printed\n{printed}"
+        assert not shown or matches(shown, printed), (
+            f"$ {command}\nthe document shows\n{shown}\nbut it printed\n{printed}"
+        )
     run_python_of_the_readme(shell_environment, new_store_of_module)
 
 
