@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import json
 import os
 import signal
 import subprocess
@@ -15,6 +16,7 @@ import pytest
 import urllib3
 
 from aistore.testing import StoreProcess
+from aistore.wire.messages import encode_base64
 
 NewStore = Callable[..., StoreProcess]
 
@@ -49,6 +51,20 @@ def test_killed_children_come_back(store_with_bucket: StoreProcess) -> None:
         assert pool.request("GET", f"{store.endpoint}/v1/etl").json() == []
     assert not set(before) & set(store.children())
     assert store.end() == 0
+
+
+def test_transforms_come_back_with_the_controller(store_with_bucket: StoreProcess) -> None:
+    store = store_with_bucket
+    message = {"code": encode_base64("print(1)"), "communication_type": "io://", "id": "comes-back"}
+    with urllib3.PoolManager(retries=RETRIES) as pool:
+        put_and_get(store, pool, "x")
+        reply = pool.request("POST", f"{store.endpoint}/v1/etl/init_code", body=json.dumps(message).encode())
+        assert reply.data == b"comes-back"
+        for _ in range(2):
+            (controller,) = [pid for pid, command in store.children().items() if "controller" in command]
+            os.kill(controller, signal.SIGKILL)
+            reply = pool.request("GET", f"{store.endpoint}/v1/objects/b/x?uuid=comes-back")
+            assert (reply.status, reply.data) == (200, b"1\n")
 
 
 def test_nothing_outlives_a_killed_supervisor(store_with_bucket: StoreProcess, new_store: NewStore) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import shutil
 import socket
 import threading
 import time
@@ -70,6 +71,11 @@ class ManagedEtl:
         """Where the workers of this incarnation accept."""
         return os.path.join(self._places.runtime, f"etl-{self._number}-{self._incarnation}.sock")
 
+    @property
+    def scratch(self) -> str:
+        """The directory of its processes' temporary files."""
+        return os.path.join(self._places.runtime, f"scratch-{self._number}")
+
     async def bring_up(self, report: ReportProgress) -> None:
         """Make the transform ready, or raise EtlInitError with the reason; ends in Running or Aborted."""
         await self._set(self.life.begin()[0])
@@ -124,6 +130,7 @@ class ManagedEtl:
         self._close_processes()
         self._incarnation += 1
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        _unlink(self.socket_path)  # a controller that was killed left it
         self._listener.bind(self.socket_path)
         self._listener.listen(self._places.queue)
         options = self._launch_options(self.environment)
@@ -131,6 +138,7 @@ class ManagedEtl:
         self._launched = launched
         loop = asyncio.get_running_loop()
         ready: asyncio.Future[None] = loop.create_future()
+        ready.add_done_callback(asyncio.Future.exception)  # looked at, even if the wait below gave up first
         self._watch = asyncio.ensure_future(self._watch_parent(launched, ready, report))
         try:
             await asyncio.wait_for(asyncio.shield(ready), max(0.0, deadline - time.monotonic()))
@@ -144,8 +152,7 @@ class ManagedEtl:
 
     def _launch_options(self, environment: Environment) -> launcher.LaunchOptions:
         spec = self.spec
-        scratch = os.path.join(self._places.runtime, f"scratch-{self._number}")
-        os.makedirs(scratch, mode=0o700, exist_ok=True)
+        os.makedirs(self.scratch, mode=0o700, exist_ok=True)
         fork = spec.isolation is Isolation.FORK
         return launcher.LaunchOptions(
             name=spec.name,
@@ -154,7 +161,7 @@ class ManagedEtl:
             python=environment.python,
             base_python=resolve_runtime(spec.runtime).python,
             environment=environment.directory,
-            scratch=scratch,
+            scratch=self.scratch,
             workers=spec.workers or len(os.sched_getaffinity(0)),
             objects_per_worker=1 if fork else launcher.OBJECTS_PER_WORKER,
             output_bytes_max=spec.output_bytes_max,
@@ -168,23 +175,27 @@ class ManagedEtl:
     ) -> None:
         """Read the parent's messages until it ends, then restart it if it should be running."""
         reason = "the transform's parent process ended"
-        async for event in _events(launched):
-            kind = event.get("event")
-            if kind == "sandbox":
-                self.layers, self.missing = list(event.get("layers", [])), list(event.get("missing", []))
-            elif kind == "importing":
-                await self._progress(report, "importing", self.environment.python if self.environment else "")
-            elif kind == "ready" and not ready.done():
-                ready.set_result(None)
-            elif kind == "failed":
-                reason = _failure_text(event)
-                break
-            elif kind == "exited":
-                await self._note_exit(int(event["pid"]), int(event["status"]))
-        if not ready.done():
-            text = self.log.tail(2000)
-            ready.set_exception(EtlInitError(reason if "\n" in reason or not text else f"{reason}\n{text}"))
-            return
+        try:
+            async for event in _events(launched):
+                kind = event.get("event")
+                if kind == "sandbox":
+                    self.layers, self.missing = list(event.get("layers", [])), list(event.get("missing", []))
+                elif kind == "importing":
+                    await self._progress(report, "importing", self.environment.python if self.environment else "")
+                elif kind == "ready" and not ready.done():
+                    ready.set_result(None)
+                elif kind == "failed":
+                    reason = _failure_text(event)
+                    break
+                elif kind == "exited":
+                    await self._note_exit(int(event["pid"]), int(event["status"]))
+            if not ready.done():
+                text = self.log.tail(2000)
+                ready.set_exception(EtlInitError(reason if "\n" in reason or not text else f"{reason}\n{text}"))
+                return
+        finally:
+            if not ready.done():  # this watch was ended: somebody stopped the ETL
+                ready.set_exception(EtlInitError(f"etl job {self.spec.name} was stopped while it was being made ready"))
         if self._launched is launched:
             await self._crashed(reason)
 
@@ -266,10 +277,7 @@ class ManagedEtl:
         if self._listener is not None:
             self._listener.close()
             self._listener = None
-            try:
-                os.unlink(self.socket_path)
-            except FileNotFoundError:
-                pass
+            _unlink(self.socket_path)
 
     async def _set(self, life: Life) -> None:
         async with self.changed:
@@ -323,7 +331,15 @@ class ManagedEtl:
         self._cancel.set()
         await self._end_watch()
         await asyncio.to_thread(self._close_processes)
+        await asyncio.to_thread(shutil.rmtree, self.scratch, ignore_errors=True)
         self.log.close()
+
+
+def _unlink(path: str) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass
 
 
 async def _events(launched: launcher.Launched) -> AsyncIterator[dict[str, Any]]:

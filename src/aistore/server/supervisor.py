@@ -186,19 +186,23 @@ class Supervisor:
         print(f"{child.module} (pid {pid}) ended with {how}, starting it again", file=sys.stderr, flush=True)
 
     def _end_children(self) -> None:
-        """Ask every child to stop, wait, then kill what is left."""
-        running = [child.process for child in self._children if child.process is not None]
-        for process in running:
-            if process.poll() is None:
-                process.terminate()
+        """Ask the children to stop, HTTP workers first, wait, then kill what is left.
+
+        The controller goes last: requests that are still answered need its transforms.
+        """
         deadline = time.monotonic() + _STOP_SECONDS
-        for process in running:
-            try:
-                process.wait(max(0.0, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-            kill_session(process.pid)
+        for listens in (True, False):
+            running = [child.process for child in self._children if child.process and child.listens == listens]
+            for process in running:
+                if process.poll() is None:
+                    process.terminate()
+            for process in running:
+                try:
+                    process.wait(max(0.0, deadline - time.monotonic()))
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait()
+                kill_session(process.pid)
         for descriptor in (self._wake_reader, self._wake_writer, self._lifeline_reader, self._lifeline_writer):
             os.close(descriptor)
 
