@@ -51,6 +51,8 @@ class EngineMachine(RuleBasedStateMachine):
 
     def open(self) -> None:
         self.engine = LocalEngine(self.directory, LocalSettings(generation_files_max=3))
+        # As in another process: all it can know of a change is in the index and in the stamps.
+        self.reader = LocalEngine(self.directory)
 
     @initialize()
     def first_bucket(self) -> None:
@@ -146,6 +148,7 @@ class EngineMachine(RuleBasedStateMachine):
     @rule()
     def reopen(self) -> None:
         self.engine.close()
+        self.reader.close()
         recover(self.directory)
         self.open()
 
@@ -165,13 +168,15 @@ class EngineMachine(RuleBasedStateMachine):
             assert [entry.name for entry in entries] == sorted(objects, key=str.encode)
             for entry in entries:
                 model = objects[entry.name]
-                with self.engine.get(bucket, entry.name) as reading:
-                    assert reading.info == entry
-                    assert reading.read(0, entry.size) == model.data
+                for engine in (self.engine, self.reader):
+                    with engine.get(bucket, entry.name) as reading:
+                        assert reading.info == entry
+                        assert (reading.read_cached(0, entry.size) or reading.read(0, entry.size)) == model.data
                 assert (entry.version, entry.custom) == (model.version, model.custom)
 
     def teardown(self) -> None:
         self.engine.close()
+        self.reader.close()
         shutil.rmtree(self.directory)
 
 

@@ -13,10 +13,11 @@ from ..settings import ProcessSettings
 from ..storage.engine import Engine
 from .access import Access
 from .error_replies import as_ais_error, error_of_request, error_reply
+from .handlers import objects
 from .link import ControllerLink
-from .replies import Send
+from .replies import Bytes, Empty, Message, Send
 from .request import Receive, Request
-from .routes import route
+from .routes import Handler, route
 
 T = TypeVar("T")
 
@@ -83,3 +84,29 @@ class App:
                 as_ais_error(error)  # logs what is not ours; the reply can only be cut short
                 raise
             await error_of_request(error, request, node).send(send, head=request.method == "HEAD")
+
+    def at_once(self, scope: Mapping[str, Any]) -> tuple[Message, Message] | None:
+        """Return the messages of the reply if nothing has to be waited for, else None: the event loop will do it.
+
+        Whatever is wrong with a request is found there again, and becomes its error reply.
+        """
+        try:
+            request = Request(scope, _no_body)
+            self._access.check(request)
+            handler, rest = route(request)
+            quick = _AT_ONCE.get(handler)
+            reply = quick(self._store, request, rest) if quick is not None else None
+            return None if reply is None else reply.messages(head=False)
+        except Exception:
+            return None
+
+
+#: The handlers of reads, and what answers the same request when that needs no waiting.
+_AT_ONCE: dict[Handler, Callable[[Store, Request, str], Bytes | Empty | None]] = {
+    objects.get: objects.get_at_once,
+    objects.head: objects.head_at_once,
+}
+
+
+async def _no_body() -> Mapping[str, Any]:
+    raise AssertionError("a read that is answered at once has no use for its body")

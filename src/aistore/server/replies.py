@@ -9,7 +9,8 @@ from typing import Any, Protocol
 
 import msgspec
 
-Send = Callable[[dict[str, Any]], Awaitable[None]]
+Message = dict[str, Any]
+Send = Callable[[Message], Awaitable[None]]
 Headers = Iterable[tuple[str, str]]
 
 
@@ -39,11 +40,18 @@ class Bytes:
         self._headers = _encode(headers)
         self._headers.append((b"content-type", media_type.encode()))
 
+    def messages(self, *, head: bool) -> tuple[Message, Message]:
+        """Return the whole reply; the length is always given."""
+        self._headers.append((b"content-length", b"%d" % len(self._data)))
+        return (
+            {"type": "http.response.start", "status": self.status, "headers": self._headers},
+            {"type": "http.response.body", "body": b"" if head else self._data, "more_body": False},
+        )
+
     async def send(self, send: Send, *, head: bool) -> None:
-        """Send status, headers and body in one go; the length is always given."""
-        self._headers.append((b"content-length", str(len(self._data)).encode()))
-        await send({"type": "http.response.start", "status": self.status, "headers": self._headers})
-        await send({"type": "http.response.body", "body": b"" if head else self._data, "more_body": False})
+        """Send status, headers and body in one go."""
+        for message in self.messages(head=head):
+            await send(message)
 
 
 def json_reply(value: object, headers: Headers = (), *, status: int = 200) -> Bytes:
@@ -66,10 +74,17 @@ class Empty:
         self._headers = _encode(headers)
         self._headers.append((b"content-length", str(length).encode()))
 
+    def messages(self, *, head: bool) -> tuple[Message, Message]:
+        """Return the whole reply."""
+        return (
+            {"type": "http.response.start", "status": self.status, "headers": self._headers},
+            {"type": "http.response.body", "body": b"", "more_body": False},
+        )
+
     async def send(self, send: Send, *, head: bool) -> None:
         """Send status and headers."""
-        await send({"type": "http.response.start", "status": self.status, "headers": self._headers})
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+        for message in self.messages(head=head):
+            await send(message)
 
 
 class Pieces:

@@ -64,18 +64,32 @@ async def get(store: Store, request: Request, rest: str) -> Reply:
             return await _get_transformed(store, request, etl, bucket, name)
     reading = open_object(store, bucket, name)
     try:
-        info = reading.info
-        headers = names.info_headers(info)
-        headers.append(("accept-ranges", "bytes"))
-        wanted = request.headers.get("range")
-        if wanted is None:
-            return await _send_part(store, reading, ByteRange(0, info.size), headers, 200)
-        part = parse_range(wanted, info.size)
-        headers.append(("content-range", f"bytes {part.start}-{part.start + part.length - 1}/{info.size}"))
-        return await _send_part(store, reading, part, headers, 206)
+        return await _send_part(store, reading, *_wanted(request, reading.info))
     except BaseException:
         reading.close()
         raise
+
+
+def get_at_once(store: Store, request: Request, rest: str) -> Bytes | None:
+    """Do what ``get`` does, if that is quick and surely needs no disk; else return None."""
+    if request.query:
+        return None
+    with store.engine.get(*split_path(rest)) as reading:
+        part, headers, status = _wanted(request, reading.info)
+        data = reading.read_cached(part.start, part.length) if part.length <= store.limits.piece_bytes else None
+        return None if data is None else Bytes(data, headers, status=status)
+
+
+def _wanted(request: Request, info: ObjectInfo) -> tuple[ByteRange, list[tuple[str, str]], int]:
+    """Return which part of an object a GET asks for, the headers that describe it, and the status."""
+    headers = names.info_headers(info)
+    headers.append(("accept-ranges", "bytes"))
+    wanted = request.headers.get("range")
+    if wanted is None:
+        return ByteRange(0, info.size), headers, 200
+    part = parse_range(wanted, info.size)
+    headers.append(("content-range", f"bytes {part.start}-{part.start + part.length - 1}/{info.size}"))
+    return part, headers, 206
 
 
 def open_object(store: Store, bucket: str, name: str) -> Reading:
@@ -122,6 +136,11 @@ async def _get_transformed(store: Store, request: Request, etl: str, bucket: str
 
 async def head(store: Store, request: Request, rest: str) -> Reply:
     """Describe an object. Without ``props=`` everything (the older form), with it only what was asked for."""
+    return head_at_once(store, request, rest)
+
+
+def head_at_once(store: Store, request: Request, rest: str) -> Empty:
+    """Do what ``head`` does: it never waits."""
     bucket, name = split_path(rest)
     if request.query:
         check_provider(request.query.get("provider", ""))

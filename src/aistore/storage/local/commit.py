@@ -33,6 +33,7 @@ from . import index, trailer
 from .generations import Generations, NewFile
 from .layout import Mountpath
 from .settings import LocalSettings
+from .stamps import EVERYTHING, Stamps, slot_of
 
 Result = TypeVar("Result")
 
@@ -47,6 +48,9 @@ class Operation(ABC, Generic[Result]):
 
     ``apply`` raises AisError or OSError only before it changes a row: the transaction of the other operations goes on.
     """
+
+    #: The word of what changes in the table of stamps.
+    slot = EVERYTHING
 
     def __init__(self) -> None:
         self.future: Future[Result] = Future()
@@ -83,6 +87,7 @@ class _ObjectOperation(Operation[ObjectInfo]):
         self._bucket = bucket
         self._key = key
         self._name = name
+        self.slot = slot_of(bucket, key)
 
     @property
     def what(self) -> str:
@@ -306,10 +311,10 @@ class DeleteBucket(Operation[None]):
 class Committer:
     """The thread and its queue."""
 
-    def __init__(self, mountpath: Mountpath, store: Generations, settings: LocalSettings) -> None:
+    def __init__(self, mountpath: Mountpath, store: Generations, stamps: Stamps, settings: LocalSettings) -> None:
         self._store = store
         self._settings = settings
-        self._writer = index.Writer(mountpath.database, mountpath.commit_lock, durable=settings.durable)
+        self._writer = index.Writer(mountpath.database, mountpath.commit_lock, stamps, durable=settings.durable)
         self._queue: queue.SimpleQueue[Operation[Any] | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._closed = False
@@ -356,7 +361,8 @@ class Committer:
         if not batch:
             return
         try:
-            with self._writer.transaction(lambda: _roll_back(batch)) as connection:
+            changes = [operation.slot for operation in batch]
+            with self._writer.transaction(changes, lambda: _roll_back(batch)) as connection:
                 for operation in batch:
                     try:
                         operation.result = operation.apply(connection)

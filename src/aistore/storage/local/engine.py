@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sqlite3
 import threading
@@ -19,10 +20,12 @@ from ..memory import BytesReading
 from . import index
 from .commit import Committer, CreateBucket, Delete, DeleteBucket, SetCustom, Write
 from .generations import Generations
+from .hot import HotObjects
 from .layout import open_directory
 from .reading import FileReading
 from .settings import LocalSettings
 from .staging import LocalStaging
+from .stamps import Stamps
 
 #: How often a read looks up again when a file is gone. Once is enough in practice: a replaced file stays for minutes.
 _LOOKUPS_MAX = 10
@@ -47,7 +50,9 @@ class LocalEngine:
         self._stagings: weakref.WeakSet[LocalStaging] = weakref.WeakSet()
         self._lock = threading.Lock()
         self._store = Generations(mountpath, settings.generation_files_max, settings.reserve_bytes)
-        self._committer = Committer(mountpath, self._store, settings)
+        self._stamps = Stamps(mountpath.stamps)
+        self._hot = HotObjects(self._stamps, settings.hot_bytes_max)
+        self._committer = Committer(mountpath, self._store, self._stamps, settings)
         self._readers = index.Readers(mountpath.database, self._connections, self._lock)
 
     def create_bucket(self, bucket: str, props: Mapping[str, Any]) -> BucketInfo:
@@ -76,16 +81,26 @@ class LocalEngine:
 
     def get(self, bucket: str, name: str) -> BytesReading | FileReading:
         """Open an object for reading; raises BucketNotFoundError, ObjectNotFoundError."""
+        hot = self._hot.find(bucket, name)
+        if hot is not None:
+            return BytesReading(hot.info, hot.data)
         missing = ""
         for _ in range(_LOOKUPS_MAX):
-            row = self._look_up(bucket, name)
+            key = _encode(bucket, name)
+            ticket = self._hot.ticket(bucket, key)  # before the look-up, see stamps.py
+            row = self._look_up(bucket, name, key)
             info = _info(bucket, name, row)
             if row[6] is not None:
+                if ticket is not None:
+                    self._hot.keep(info, row[6], ticket)
                 return BytesReading(info, row[6])
+            seen = None
+            if ticket is not None and self._hot.fits(info.size):
+                seen = functools.partial(self._hot.keep, info, ticket=ticket)
             path = self._data + row[5]
             try:
                 # Opened before anything is promised: a descriptor outlives the file's name.
-                return FileReading(info, path, os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+                return FileReading(info, path, os.open(path, os.O_RDONLY | os.O_CLOEXEC), seen)
             except FileNotFoundError:
                 if path == missing:
                     break
@@ -99,7 +114,8 @@ class LocalEngine:
 
     def head(self, bucket: str, name: str) -> ObjectInfo:
         """Return what is known of an object; raises as ``get``."""
-        return _info(bucket, name, self._look_up(bucket, name))
+        hot = self._hot.find(bucket, name)
+        return hot.info if hot is not None else _info(bucket, name, self._look_up(bucket, name, _encode(bucket, name)))
 
     def put(self, bucket: str, name: str, data: bytes, options: PutOptions) -> Future[ObjectInfo]:
         """Write a whole object, hashed and written in the committing thread; raises OverloadedError at the call.
@@ -159,6 +175,8 @@ class LocalEngine:
             connections = list(self._connections)
         for one in connections:
             one.connection.close()
+        self._hot.clear()
+        self._stamps.close()
 
     def _new_write(self, bucket: str, name: str, options: PutOptions, hasher: Hasher) -> Write:
         encode_text(bucket)
@@ -170,15 +188,9 @@ class LocalEngine:
         except sqlite3.Error as error:
             raise index.translate(error, f"ais://{bucket}") from error
 
-    def _look_up(self, bucket: str, name: str) -> tuple[Any, ...]:
+    def _look_up(self, bucket: str, name: str, key: bytes) -> tuple[Any, ...]:
         try:
-            row: tuple[Any, ...] | None = self._readers.cursor.execute(
-                index.LOOK_UP, (bucket, name.encode())
-            ).fetchone()
-        except UnicodeEncodeError:
-            encode_text(bucket)
-            encode_text(name)
-            raise
+            row: tuple[Any, ...] | None = self._readers.cursor.execute(index.LOOK_UP, (bucket, key)).fetchone()
         except sqlite3.Error as error:
             raise index.translate(error, f"ais://{bucket}/{name}") from error
         if row is None:
@@ -186,6 +198,12 @@ class LocalEngine:
         if row[0] is None:
             raise ObjectNotFoundError.of(bucket, name)
         return row
+
+
+def _encode(bucket: str, name: str) -> bytes:
+    """Return the UTF-8 of ``name``; raises BadRequestError if it or ``bucket`` has none."""
+    encode_text(bucket)
+    return encode_text(name)
 
 
 def _info(bucket: str, name: str, row: tuple[Any, ...]) -> ObjectInfo:

@@ -13,7 +13,7 @@ import os
 import sqlite3
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,6 +22,7 @@ import msgspec
 from ...errors import ConflictError, InternalError, OutOfSpaceError, OverloadedError
 from ...model.objects import Checksum, ObjectInfo
 from ..checksums import STORED_TYPE
+from .stamps import Stamps
 from .trailer import Record
 
 SCHEMA_VERSION = 1
@@ -198,7 +199,8 @@ class Readers(threading.local):
 class Writer:
     """The one writing connection of an engine instance; used by one thread at a time."""
 
-    def __init__(self, path: str, lock_path: str, *, durable: bool = False) -> None:
+    def __init__(self, path: str, lock_path: str, stamps: Stamps, *, durable: bool = False) -> None:
+        self._stamps = stamps
         self._lock = os.open(lock_path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             self.connection = connect(path, durable=durable)
@@ -207,25 +209,32 @@ class Writer:
             raise
 
     @contextmanager
-    def transaction(self, undone: Callable[[], None] | None = None) -> Iterator[sqlite3.Connection]:
+    def transaction(
+        self, changes: Iterable[int], undone: Callable[[], None] | None = None
+    ) -> Iterator[sqlite3.Connection]:
         """Hold the index for writing: committed at the end of the block, rolled back when that or the block raises.
 
+        ``changes`` are the words in the table of stamps of all objects that a read may find changed afterwards.
         ``undone`` is called after a roll-back, before others get their turn.
         """
         fcntl.flock(self._lock, fcntl.LOCK_EX)
         try:
-            self.connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield self.connection
-                self.connection.execute("COMMIT")
-            except BaseException:
-                if self.connection.in_transaction:
-                    self.connection.execute("ROLLBACK")
-                if undone is not None:
-                    undone()
-                raise
+            with self._stamps.changing(changes):
+                yield from self._transaction(undone)
         finally:
             fcntl.flock(self._lock, fcntl.LOCK_UN)
+
+    def _transaction(self, undone: Callable[[], None] | None) -> Iterator[sqlite3.Connection]:
+        self.connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield self.connection
+            self.connection.execute("COMMIT")
+        except BaseException:
+            if self.connection.in_transaction:
+                self.connection.execute("ROLLBACK")
+            if undone is not None:
+                undone()
+            raise
 
     def checkpoint(self) -> None:
         """Copy what the log has into the database as far as readers allow; never waits for one."""

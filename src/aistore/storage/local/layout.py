@@ -8,6 +8,7 @@
     DIR/mp0/                one mountpath: an index and its files, together on one disk
         index.db            SQLite, WAL
         commit.lock         held by whoever writes to the index
+        stamps              which objects changed, shared memory of all processes, see stamps.py
         open/GENERATION     held and present while the generation may contain files the index does not know
         data/GENERATION/N   immutable files
 """
@@ -20,7 +21,7 @@ import os
 from typing import NamedTuple
 
 from ...errors import ConflictError
-from . import index
+from . import index, stamps
 
 FORMAT = 1
 _KIND = "pyaistore data directory"
@@ -42,6 +43,11 @@ class Mountpath(NamedTuple):
     def commit_lock(self) -> str:
         """The file locked by whoever writes to the index."""
         return f"{self.directory}/commit.lock"
+
+    @property
+    def stamps(self) -> str:
+        """The table that says which objects changed."""
+        return f"{self.directory}/stamps"
 
     @property
     def markers(self) -> str:
@@ -69,6 +75,7 @@ def open_directory(directory: str) -> Mountpath:
         for part in (mountpath.directory, mountpath.markers, mountpath.data):
             os.makedirs(part, mode=0o700, exist_ok=True)
         index.create(mountpath.database)
+        stamps.create(mountpath.stamps)
         _mark(directory)
     finally:
         os.close(descriptor)

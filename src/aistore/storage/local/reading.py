@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
 from types import TracebackType
 
 from ...errors import InternalError
@@ -41,11 +42,17 @@ _scratch = _Scratch()
 
 
 class FileReading:
-    """A Reading of the first ``info.size`` bytes of an immutable file."""
+    """A Reading of the first ``info.size`` bytes of an immutable file.
 
-    __slots__ = ("_descriptor", "info", "path")
+    ``seen`` is called with the whole object when ``read_cached`` returns it.
+    """
 
-    def __init__(self, info: ObjectInfo, path: str, descriptor: int) -> None:
+    __slots__ = ("_descriptor", "_seen", "info", "path")
+
+    def __init__(
+        self, info: ObjectInfo, path: str, descriptor: int, seen: Callable[[bytes], None] | None = None
+    ) -> None:
+        self._seen = seen
         self._descriptor: _Descriptor | None = _Descriptor(descriptor)
         self.info = info
         self.path: str | None = path
@@ -77,9 +84,14 @@ class FileReading:
         view = _scratch.view[:length]
         try:
             # Fewer bytes than asked for means that the rest is not in memory.
-            return bytes(view) if os.preadv(descriptor.number, (view,), start, _NOWAIT) == length else None
+            if os.preadv(descriptor.number, (view,), start, _NOWAIT) != length:
+                return None
         except OSError:  # EAGAIN: not cached; EOPNOTSUPP: this file system cannot tell
             return None
+        data = bytes(view)
+        if self._seen is not None and length == self.info.size:
+            self._seen(data)
+        return data
 
     def close(self) -> None:
         """Give the descriptor back, as soon as no read uses it."""

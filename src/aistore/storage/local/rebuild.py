@@ -14,6 +14,7 @@ from typing import NamedTuple
 from ...errors import ConflictError
 from . import index, recovery
 from .layout import Mountpath, open_directory
+from .stamps import EVERYTHING, Stamps
 from .trailer import Record
 
 
@@ -101,9 +102,10 @@ def _latest_buckets(newest: dict[tuple[str, bytes], Record]) -> dict[str, int]:
 
 
 def _fill(mountpath: Mountpath, buckets: dict[str, int], kept: list[Record], losers: list[str]) -> None:
-    writer = index.Writer(mountpath.database, mountpath.commit_lock, durable=True)
+    stamps = Stamps(mountpath.stamps)
+    writer = index.Writer(mountpath.database, mountpath.commit_lock, stamps, durable=True)
     try:
-        with writer.transaction() as connection:
+        with writer.transaction((EVERYTHING,)) as connection:
             now = time.time_ns()
             connection.executemany(
                 "INSERT INTO buckets (id, name, created_ns, props) VALUES (?, ?, ?, ?)",
@@ -116,3 +118,4 @@ def _fill(mountpath: Mountpath, buckets: dict[str, int], kept: list[Record], los
             connection.executemany("INSERT INTO trash (place) VALUES (?)", ((place,) for place in losers))
     finally:
         writer.close()
+        stamps.close()

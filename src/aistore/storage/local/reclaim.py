@@ -7,6 +7,7 @@ from collections import deque
 
 from . import index, recovery
 from .layout import open_directory
+from .stamps import Stamps
 
 #: How long a replaced file stays. Derived: the contract keeps a path valid for a minute, and clients that download
 #: a large file by its path need a while; twice that.
@@ -19,6 +20,8 @@ _STEP_OBJECTS = 512
 #: Log size from which it is copied into the database. Derived: SQLite's own default of 1,000 pages.
 _CHECKPOINT_BYTES = 4 << 20
 _CHECKPOINT_SECONDS = 10.0
+#: What is reclaimed is out of every reader's sight already: no object that can be read changes here.
+_NOTHING_SEEN = ()
 
 
 class Reclaimer:
@@ -30,7 +33,8 @@ class Reclaimer:
     def __init__(self, directory: str, *, grace_seconds: float = GRACE_SECONDS) -> None:
         self._mountpath = open_directory(directory)
         self._grace_seconds = grace_seconds
-        self._writer = index.Writer(self._mountpath.database, self._mountpath.commit_lock)
+        self._stamps = Stamps(self._mountpath.stamps)
+        self._writer = index.Writer(self._mountpath.database, self._mountpath.commit_lock, self._stamps)
         # (time, seq): at that time the trash went up to seq. Ages are the reclaimer's own observation, no clock is
         # stored: a clock that jumps cannot make a file vanish under a reader.
         self._marks: deque[tuple[float, int]] = deque()
@@ -54,6 +58,7 @@ class Reclaimer:
     def close(self) -> None:
         """Give every resource back."""
         self._writer.close()
+        self._stamps.close()
 
     def _look_around(self, now: float) -> None:
         # What was compared in the last round is on the disk after this sync, and can be sealed.
@@ -119,7 +124,7 @@ class Reclaimer:
                 os.unlink(f"{self._mountpath.data}/{place}")
             except FileNotFoundError:  # a step that was killed had come this far
                 pass
-        with self._writer.transaction() as connection:
+        with self._writer.transaction(_NOTHING_SEEN) as connection:
             connection.execute("DELETE FROM trash WHERE seq <= ?", (rows[-1][0],))
         self._remove_empty({place.partition("/")[0] for _, place in rows})
         return True
@@ -135,7 +140,7 @@ class Reclaimer:
         row = self._writer.connection.execute("SELECT bucket FROM doomed LIMIT 1").fetchone()
         if row is None:
             return False
-        with self._writer.transaction() as connection:
+        with self._writer.transaction(_NOTHING_SEEN) as connection:
             rows = connection.execute(
                 "SELECT name, place FROM objects WHERE bucket = ? LIMIT ?", (row[0], _STEP_OBJECTS)
             ).fetchall()

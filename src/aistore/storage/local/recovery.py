@@ -23,6 +23,7 @@ import xxhash
 
 from . import index, trailer
 from .layout import Mountpath, open_directory
+from .stamps import EVERYTHING, Stamps
 
 _CHUNK_BYTES = 1 << 20
 
@@ -189,9 +190,10 @@ def _note_boot(mountpath: Mountpath, boot: str | None) -> None:
 def _take_back_torn(mountpath: Mountpath) -> int:
     """Undo what a power cut tore; return how many objects were affected."""
     trusted = _trusted(mountpath)
-    writer = index.Writer(mountpath.database, mountpath.commit_lock)
+    stamps = Stamps(mountpath.stamps)
+    writer = index.Writer(mountpath.database, mountpath.commit_lock, stamps)
     try:
-        with writer.transaction() as connection:
+        with writer.transaction((EVERYTHING,)) as connection:
             torn = list(_torn(mountpath, connection, trusted))
             former = _former_versions(mountpath, connection) if torn else {}
             for bucket_id, name in torn:
@@ -199,6 +201,7 @@ def _take_back_torn(mountpath: Mountpath) -> int:
         return len(torn)
     finally:
         writer.close()
+        stamps.close()
 
 
 def _trusted(mountpath: Mountpath) -> set[str]:

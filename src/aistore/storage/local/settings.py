@@ -27,6 +27,9 @@ class LocalSettings:
     #: Writes are refused when less than this is free, so that deletes and the index's log always have room; at most
     #: a twentieth of the file system. Derived: four times the log's usual size at checkpoint.
     reserve_bytes: int = 64 << 20
+    #: Small objects kept in the memory of each process that reads, see hot.py; 0 keeps none. Guessed: 3,000 objects
+    #: of 20 KB, and little beside what the interpreter and its libraries take.
+    hot_bytes_max: int = 64 << 20
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work."""
@@ -35,3 +38,4 @@ class LocalSettings:
         assert self.queue_max > 0
         assert self.batch_max > 0
         assert self.reserve_bytes >= 0
+        assert self.hot_bytes_max >= 0
