@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import subprocess
 import sys
 import sysconfig
@@ -34,10 +35,11 @@ def transform(data, etl_args):
 """
 
 
-def run(python: Path, script: str, *arguments: str) -> dict[str, Any]:
-    """Run a client's script; return what it printed."""
+def run(python: Path, script: str, *arguments: str, more: Path | None = None) -> dict[str, Any]:
+    """Run a client's script; return what it printed. ``more`` is a folder with further packages."""
     command = [python, CLIENTS / script, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
+    env = {**os.environ, "PYTHONPATH": str(more or "")}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     printed: dict[str, Any] = json.loads(done.stdout)
     return printed
@@ -175,14 +177,23 @@ def test_sdk_goes_on_reading_after_the_connection_broke(sdk):
 
 
 @pytest.fixture(scope="module")
-def old(index: Index, module_shell: Shell) -> dict[str, Any]:
-    """Return what the client of 2021 gets from a store. It needs braceexpand, and does not say so."""
+def old(index: Index, module_shell: Shell, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Return what the client of 2021 gets from a store. It needs braceexpand, and does not say so.
+
+    Beside it is installed what is beside many a client: a project that no index has.
+    """
+    more = tmp_path_factory.mktemp("more")
+    (more / "project_of_mine-0.1.dist-info").mkdir()
+    (more / "project_of_mine-0.1.dist-info" / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: project-of-mine\nVersion: 0.1\n"
+    )
+    (more / "project_of_mine.py").write_text("def shout(data):\n    return data.upper()\n")
     python = index.environment("client-2021", "aistore==0.0.6", "braceexpand==0.1.7")
     module_shell(
         "ais create ais://old && printf 'some words' | ais put - ais://old/train/words && "
         "printf 'more words' | ais put - 'ais://old/train/more words'"
     )
-    return run(python, "client_2021.py", module_shell.endpoint)
+    return run(python, "client_2021.py", module_shell.endpoint, more=more)
 
 
 def test_old_client_lists_and_reads(old, module_shell):
@@ -216,11 +227,20 @@ def test_old_client_is_told_what_is_wrong(old):
     assert "not supported by this store" in old["specification"]
 
 
-def test_old_client_sends_a_function_and_every_package_that_it_has(old):
+def test_old_client_sends_a_function_and_every_package_that_it_has(old, module_shell):
     pickled = old["pickled"]
-    assert {"aistore==0.0.6", "cloudpickle==2.0.0"} <= set(pickled["dependencies"])
+    assert {"aistore==0.0.6", "cloudpickle==2.0.0", "project-of-mine==0.1"} <= set(pickled["dependencies"])
     assert pickled["name"] == "old-pickled"
     assert zlib.decompress(base64.b64decode(pickled["result"])) == b"some words"
+    log = module_shell("ais etl logs old-pickled")
+    assert "Warning: left out" in log
+    assert log.splitlines()[0].endswith(": project-of-mine==0.1")
+
+
+def test_old_client_is_told_that_a_function_needs_what_was_left_out(old):
+    said = json.loads(old["pickled"]["of mine"])
+    assert "No module named 'project_of_mine'" in said["message"]
+    assert said["hint"].endswith(": project-of-mine==0.1")
 
 
 #: The transform of the old Dataset's pictures: any picture to a small one.

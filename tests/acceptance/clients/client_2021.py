@@ -2,8 +2,8 @@
 
     python client_2021.py ENDPOINT
 
-The store has the bucket ais://old with the object `train/words`. The client never looks at a status: an error's text
-becomes the object, or the name of the ETL.
+The store has the bucket ais://old with the object `train/words`; project_of_mine is a package that no index
+has. The client never looks at a status: an error's text becomes the object, or the name of the ETL.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pip._internal.utils.misc
+import project_of_mine
 from aistore.client.msg import BuildETL
 from aistore.client.transform import BytesTransform
 
@@ -75,7 +76,14 @@ def pickled(client: Client) -> dict[str, Any]:
     listed = base64.b64decode(transform._base64_deps()).decode().split()
     transform.init()
     result = transform.get(BUCKET, "train/words")
-    return {"name": transform.name, "result": base64.b64encode(result).decode(), "dependencies": listed}
+    of_mine = BytesTransform(client, project_of_mine.shout, transform_name="old-of-mine")
+    of_mine.init()
+    return {
+        "name": transform.name,
+        "result": base64.b64encode(result).decode(),
+        "dependencies": listed,
+        "of mine": of_mine.name,
+    }
 
 
 def main() -> None:
