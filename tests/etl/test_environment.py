@@ -424,6 +424,21 @@ def test_a_cancelled_build_does_not_start(index, envs):
     assert run.commands == []
 
 
+def test_the_files_of_a_local_index_are_readable(tmp_path, envs, monkeypatch):
+    files, pages = tmp_path / "mirror" / "packages", tmp_path / "mirror" / "simple"
+    (pages / "aa").mkdir(parents=True)
+    files.mkdir()
+    wheel = os.path.basename(make_wheel(str(files), "aa", "1.0"))
+    (pages / "aa" / "index.html").write_text(f'<!DOCTYPE html><html><body><a href="../../packages/{wheel}">aa</a>')
+    monkeypatch.delenv("PIP_NO_INDEX")
+    monkeypatch.delenv("PIP_FIND_LINKS")
+    monkeypatch.setenv("PIP_INDEX_URL", pages.as_uri())
+    run = Counting()
+    assert say(make("aa", envs, run=run), "aa") == "1.0"
+    for spec in run.commands:
+        assert {str(pages), str(files)} <= set(spec.read)
+
+
 def test_passwords_of_the_index_stay_here(envs, monkeypatch):
     with socket.socket() as closed:  # bound, not listening: connections are refused
         closed.bind(("127.0.0.1", 0))

@@ -33,6 +33,7 @@ from .lock import Lock, lock_from_report, make_lock
 from .requirements import Requirements, parse_requirements
 from .runtimes import Runtime
 from .satisfied import satisfied_by_serving
+from .snapshot import parse_snapshot, without_missing
 
 REPORT_BYTES_MAX = 64 << 20  # pip's report holds every package's metadata: 20 KB each, so a few thousand packages
 
@@ -63,16 +64,18 @@ def prepare(
     cancel: threading.Event | None = None,
     run: Run = run_command,
     lock: Lock | None = None,
+    snapshot: bool = False,
 ) -> Environment:
     """Return an environment of ``runtime`` that has ``dependencies`` (the text of a requirements file). Blocks.
 
     ``deadline`` is on ``time.monotonic()``. ``run`` runs the installer: the caller's sandbox. A ``lock`` that an
-    earlier call returned for the same dependencies is installed as it is, without resolving.
+    earlier call returned for the same dependencies is installed as it is, without resolving. A ``snapshot`` may lose
+    entries that cannot be had (snapshot.py).
 
     Raises BadRequestError for a list that cannot be honoured, and EtlInitError with the installer's own words when it
     fails, is out of time or cancelled; then every process that was started has ended.
     """
-    requirements = parse_requirements(dependencies)
+    requirements = parse_snapshot(dependencies) if snapshot else parse_requirements(dependencies)
     if not requirements.entries:
         return Environment(runtime.python, make_lock(runtime, []), None, True)
     if runtime.serving:
@@ -85,7 +88,7 @@ def prepare(
             f"{runtime.name} ({runtime.python}) cannot make environments: its venv module is missing",
             hint=f"install it, for example with `apt install {runtime.name}-venv`",
         )
-    return _Builder(requirements, runtime, envs_dir, progress, deadline, cancel, run).environment(lock)
+    return _Builder(requirements, runtime, envs_dir, progress, deadline, cancel, run, snapshot).environment(lock)
 
 
 class _Builder:
@@ -100,6 +103,7 @@ class _Builder:
         deadline: float,
         cancel: threading.Event | None,
         run: Run,
+        snapshot: bool,
     ) -> None:
         self._requirements = requirements
         self._runtime = runtime
@@ -108,6 +112,7 @@ class _Builder:
         self._deadline = deadline
         self._cancel = cancel
         self._run = run
+        self._snapshot = snapshot
         self._stage = "resolving"
 
     def environment(self, lock: Lock | None) -> Environment:
@@ -149,11 +154,28 @@ class _Builder:
 
     def _resolve(self, box: str, settings: Settings) -> Lock:
         self._enter("resolving", "resolving the dependencies")
-        env = self._new_venv(box)
-        report = os.path.join(work_directory(env), "report.json")
-        arguments = ["--dry-run", "--ignore-installed", "--report", report]
-        self._pip(env, settings, arguments, self._requirements.text())
-        return lock_from_report(self._runtime, _read_report(report))
+        options: list[str] = []
+        while True:
+            env = self._new_venv(box)
+            report = os.path.join(work_directory(env), "report.json")
+            arguments = ["--dry-run", "--ignore-installed", "--report", report, *options]
+            try:
+                self._pip(env, settings, arguments, self._requirements.text())
+                return lock_from_report(self._runtime, _read_report(report))
+            except EtlInitError as error:
+                if not self._snapshot or not self._loosen(str(error), options):
+                    raise
+
+    def _loosen(self, said: str, options: list[str]) -> bool:
+        """Take from a snapshot what keeps pip from resolving it; False if that is nothing a snapshot may lose."""
+        if "ResolutionImpossible" in said and not options:
+            options.append("--no-deps")
+            return True
+        fewer = without_missing(self._requirements, said)
+        if fewer is None:
+            return False
+        self._requirements = fewer
+        return True
 
     def _install(self, box: str, lock: Lock, settings: Settings) -> str:
         """Install ``lock`` in ``box``, publish it, and return its directory."""
@@ -206,7 +228,7 @@ class _Builder:
     def _request_digest(self, settings: Settings) -> str:
         """Return what decides a resolution: the list, the interpreter, and where packages come from."""
         runtime = (os.path.realpath(self._runtime.python), self._runtime.version, self._runtime.platform)
-        content = [self._requirements.text(), runtime, sorted(settings.env.items())]
+        content = [self._requirements.text(), self._snapshot, runtime, sorted(settings.env.items())]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]
 
     @contextmanager

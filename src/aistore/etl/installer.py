@@ -44,7 +44,10 @@ _SETTINGS = (
     "default-timeout", "retries", "pre", "prefer-binary", "only-binary", "no-binary", "constraint", "keyring-provider",
     "use-deprecated", "use-feature", "uploaded-prior-to",
 )  # fmt: skip
-_SETTINGS_WITH_PATHS = ("find-links", "cert", "client-cert", "constraint", "index-url", "extra-index-url")
+_SETTINGS_INDEX = ("index-url", "extra-index-url")
+_SETTINGS_WITH_PATHS = ("find-links", "cert", "client-cert", "constraint", *_SETTINGS_INDEX)
+# Where the pages of an index in a directory named "simple" have their links lead to: beside it, as mirrors lay it out.
+_INDEX_PAGES, _INDEX_FILES = "simple", ("packages", "files")
 _PASSED_ON = ("PATH", "LANG", "LC_ALL", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "http_proxy",
               "https_proxy", "no_proxy", "all_proxy", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE",
               "CURL_CA_BUNDLE", "CC", "CXX", "CFLAGS", "LDFLAGS", "SOURCE_DATE_EPOCH")  # fmt: skip
@@ -93,6 +96,7 @@ def read_settings(environ: Mapping[str, str], runtime: Runtime) -> Settings:
             chosen[name], ranks[name] = str(ast.literal_eval(value)), rank
     env = {f"PIP_{name.upper().replace('-', '_')}": " ".join(value.split()) for name, value in chosen.items()}
     paths = [path for name in _SETTINGS_WITH_PATHS for path in _local_paths(chosen.get(name, ""))]
+    paths += [path for name in _SETTINGS_INDEX for path in _files_of_index(chosen.get(name, ""))]
     for name in _PASSED_ON:
         if environ.get(name):
             env[name] = environ[name]
@@ -242,6 +246,13 @@ def _local_paths(value: str) -> list[str]:
     """Return the paths of this machine among the words of a setting."""
     words = (unquote(urlsplit(word).path) if word.startswith("file:") else word for word in value.split())
     return [os.path.expanduser(word) for word in words if word.startswith(("/", "~"))]
+
+
+def _files_of_index(value: str) -> list[str]:
+    """Return the directories with the packages of the local indexes among the words of a setting."""
+    indexes = (os.path.split(path.rstrip("/")) for path in _local_paths(value))
+    beside = [os.path.join(parent, name) for parent, last in indexes if last == _INDEX_PAGES for name in _INDEX_FILES]
+    return [path for path in beside if os.path.isdir(path)]
 
 
 def _pip_of(runtime: Runtime) -> str | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 
 LOG_BYTES_MAX = 4 << 20  # of each of the two files
 
@@ -21,6 +22,11 @@ class TransformLog:
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         self._size = os.fstat(self._file).st_size
         asyncio.get_running_loop().add_reader(self._reader, self._drain)
+
+    def write(self, text: str) -> None:
+        """Add a line of the store's own, as far as the pipe has room."""
+        self._drain()
+        os.write(self.writer, text.encode()[: select.PIPE_BUF])
 
     def _drain(self) -> None:
         try:

@@ -24,6 +24,7 @@ from .lock import Lock
 from .log import TransformLog
 from .machine import RESTART_PAUSE_SECONDS, Life, Todo
 from .runtimes import resolve_runtime
+from .snapshot import is_snapshot, left_out
 
 ReportProgress = Callable[[str, str], Awaitable[None]]
 
@@ -113,12 +114,30 @@ class ManagedEtl:
                 cancel=self._cancel,
                 run=confined_run() if self.spec.sandbox is Sandbox.ON else run_command,
                 lock=self.lock,
+                snapshot=is_snapshot(self.spec.code, self.spec.dependencies),
             )
 
         self.environment = await asyncio.to_thread(work)
         self.lock = self.environment.lock
+        if self.left_out:
+            self.log.write(f"Warning: {self._left_out_text()}\n")
+            await self._progress(report, "resolving", f"Warning: {self._left_out_text()}")
         if self._cancel.is_set():
             raise EtlInitError(f"etl job {self.spec.name} was stopped while it was being made ready")
+
+    @property
+    def left_out(self) -> list[str]:
+        """The dependencies that this ETL was made without; only a snapshot can have any."""
+        if self.lock is None or not is_snapshot(self.spec.code, self.spec.dependencies):
+            return []
+        return left_out(self.spec.dependencies, self.lock)
+
+    def _left_out_text(self) -> str:
+        shown, more = self.left_out[:20], len(self.left_out) - 20
+        return (
+            f"left out, because the package index has nothing of the kind for {self.spec.runtime}: {', '.join(shown)}"
+            + (f" and {more} more" if more > 0 else "")
+        )
 
     async def _progress(self, report: ReportProgress, stage: str, message: str) -> None:
         await self._set(self.life.progress(f"{stage}: {message}" if message else stage))
@@ -148,6 +167,10 @@ class ManagedEtl:
                 f"({self.life.message or 'starting'})",
                 hint="give it more time with --init-timeout",
             ) from None
+        except EtlInitError as error:
+            if self.left_out and not error.hint:
+                raise EtlInitError(error.message, hint=self._left_out_text()) from error
+            raise
         await self._set(self.life.ready())
 
     def _launch_options(self, environment: Environment) -> launcher.LaunchOptions:

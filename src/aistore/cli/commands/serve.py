@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shlex
+import shutil
 import sys
 
 import click
@@ -46,7 +48,7 @@ def serve(data: str | None, port: int, host: str, workers: int, allow_host: tupl
     if missing:
         click.echo(
             f"Error: `ais serve` needs the server extra ({', '.join(missing)} not installed)\n"
-            f"Install it with: {os.path.basename(sys.executable)} -m pip install 'pyaistore[server]'",
+            f"Install it with: {_this_python()} -m pip install 'pyaistore[server]'",
             err=True,
         )
         sys.exit(1)
@@ -66,3 +68,13 @@ def serve(data: str | None, port: int, host: str, workers: int, allow_host: tupl
     except AisError as error:
         click.echo(f"Error: {error}", err=True)
         sys.exit(1)
+
+
+def _this_python() -> str:
+    """Return how a shell calls this interpreter: by the short name if that is the one it finds, else by its path."""
+    here = os.path.dirname(sys.executable)
+    for name in ("python", os.path.basename(sys.executable)):
+        found = shutil.which(name)
+        if found is not None and os.path.dirname(found) == here:
+            return name
+    return shlex.quote(sys.executable)

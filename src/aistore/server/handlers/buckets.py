@@ -168,6 +168,8 @@ async def delete(store: Store, request: Request, rest: str) -> Reply:
 
 async def head(store: Store, request: Request, rest: str) -> Reply:
     """Return a bucket's properties in a header."""
+    if "bsumm_remote" in request.query:  # the first of several requests for a summary, whose answer would be a job
+        raise NotSupportedError("bucket summaries are not supported by this store")
     info = store.engine.head_bucket(bucket_of(request, rest))
     props = msgspec.json.encode(bucket_props(info)).decode().encode("ascii", "backslashreplace").decode()
     return Empty([(names.BUCKET_PROPS, props)])
