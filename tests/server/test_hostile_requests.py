@@ -53,7 +53,11 @@ def test_hosts_and_origins(store: StoreProcess, bucket: str, header: str, status
 
 @pytest.mark.parametrize(
     "body",
-    [b"-3\r\nabc\r\n0\r\n\r\n", b"ffffffffffffffffff\r\nabc\r\n0\r\n\r\n", b"3;" + b"a" * 100_000 + b"\r\nabc\r\n0\r\n\r\n"],
+    [
+        b"-3\r\nabc\r\n0\r\n\r\n",
+        b"ffffffffffffffffff\r\nabc\r\n0\r\n\r\n",
+        b"3;" + b"a" * 100_000 + b"\r\nabc\r\n0\r\n\r\n",
+    ],
 )
 def test_malformed_chunks(store: StoreProcess, bucket: str, body: bytes) -> None:
     answer = exchange(store, put(bucket, "Host: 127.0.0.1", body=body, framing="Transfer-Encoding: chunked"))

@@ -69,7 +69,9 @@ class App:
         try:
             request = Request(scope, receive)
         except AisError as error:  # the path itself cannot be read
-            await error_reply(error, scope["method"], "", "", node, last=True).send(send, head=scope["method"] == "HEAD")
+            await error_reply(error, scope["method"], "", "", node, last=True).send(
+                send, head=scope["method"] == "HEAD"
+            )
             return
         try:
             self._access.check(request)
@@ -78,8 +80,8 @@ class App:
             await reply.send(tracked_send, head=request.method == "HEAD")
         except ClientGoneError:
             if not started:  # nobody reads this, unless the body was malformed and the client still there
-                error = BadRequestError("the request body ended before it was whole")
-                await error_of_request(error, request, node).send(send, head=request.method == "HEAD")
+                broken = BadRequestError("the request body ended before it was whole")
+                await error_of_request(broken, request, node).send(send, head=request.method == "HEAD")
         except Exception as error:  # the one place where anything becomes a reply
             if started:
                 as_ais_error(error)  # logs what is not ours; the reply can only be cut short

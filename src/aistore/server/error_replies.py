@@ -73,6 +73,4 @@ def error_of_request(error: BaseException, request: Request, node: str) -> Reply
     The connection ends with it if the request has a body: it may be unread, and what is left of it no next request.
     """
     has_body = "transfer-encoding" in request.headers or request.headers.get("content-length", "0") != "0"
-    return error_reply(
-        as_ais_error(error), request.method, request.path, request.client, node, last=has_body
-    )
+    return error_reply(as_ais_error(error), request.method, request.path, request.client, node, last=has_body)
