@@ -27,6 +27,7 @@ from ..errors import (
     ClientGoneError,
     EtlNotRunningError,
     OverloadedError,
+    TooLargeError,
     TransformCrashError,
     TransformError,
     TransformTimeoutError,
@@ -36,6 +37,7 @@ from ..storage.engine import Reading
 from . import exchange
 
 _REPLY_BYTES_MAX = 64 << 10
+_REQUEST_BYTES_MAX = 64 << 10  # what a worker reads of one request, JSON around it included
 _STDERR_SHOWN_BYTES = 8 << 10
 # Smaller results are copied out at once, which no later write to the descriptor can change. Larger ones are sealed and
 # sent in pieces. Not all are sealed, because the kernel waits for pages that another core has just written to settle:
@@ -204,13 +206,17 @@ class Dispatcher:
         ``gone`` completes when the client went away: then the transform is ended and ClientGoneError raised.
         """
         info = reading.info
+        header = msgspec.json.encode({"bucket": info.bucket, "object": info.name, "args": args})
         try:
             try:
+                if len(header) > _REQUEST_BYTES_MAX:
+                    raise TooLargeError(
+                        f"etl_args of {len(args)} characters are too large", hint="expected 8 KiB at most"
+                    )
                 running = await self.find(name)
                 source = await self._input(reading)
             finally:
                 reading.close()
-            header = msgspec.json.encode({"bucket": info.bucket, "object": info.name, "args": args})
             result = await self._transform(running, source, header, gone)
         except TransformError as error:
             self._count(name, 0, 1, info.size, 0)
@@ -271,6 +277,10 @@ class Dispatcher:
                 socket.send_fds(call.connection, [header], descriptors)
             except ConnectionError as error:
                 raise _stopped(running) from error
+            except OSError as error:
+                if error.errno != errno.ETOOMANYREFS:  # so many descriptors of this user are under way already
+                    raise
+                raise OverloadedError(f"etl job {running.name} has too many objects waiting") from error
             return await call.answer, call.pid
         finally:
             if watch is not None:
@@ -314,7 +324,9 @@ class Dispatcher:
             raise TransformError(text.strip())
         if not pid:
             raise _stopped(running)
-        status = await self._controller.call("etl_exit_status", name=running.name, pid=pid)
+        status = await self._controller.call(
+            "etl_exit_status", name=running.name, pid=pid, socket_path=running.socket_path
+        )
         if status is not None and os.WIFEXITED(status) and os.WEXITSTATUS(status) == 0:
             return  # os._exit(0): what it wrote is the result
         raise TransformCrashError(_with_stderr(f"the transform's process {_how_it_ended(status)}", errors))

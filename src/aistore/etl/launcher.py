@@ -32,6 +32,7 @@ SCRATCH_BYTES_MAX = 1 << 30  # guessed: temporary files of one ETL
 
 _MESSAGE_BYTES_MAX = 64 << 10
 _INLINE_CODE_BYTES_MAX = 32 << 10
+_PIDS_MAX = 4096  # four times as many as there can be workers
 _CLOSE_SECONDS = 15.0  # kernel work only: memory of killed processes is given back
 _CREDENTIALS = struct.Struct("3i")
 
@@ -110,7 +111,7 @@ class Launched:
             message = json.loads(data) if data else None
         except (BlockingIOError, TimeoutError):
             raise
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return None
         sender = _take_ancillary(ancillary)
         if not isinstance(message, dict) or not isinstance(message.get("event"), str):
@@ -120,14 +121,21 @@ class Launched:
     def _with_our_pid(self, event: dict[str, Any], sender: int) -> dict[str, Any] | None:
         """Replace a pid of the ETL's own pid namespace; None if the event is not one."""
         kind, pid = event["event"], event.get("pid")
+        if kind == "sandbox":
+            layers = [*_list_of(event.get("layers", [])), *_list_of(event.get("missing", []))]
+            return event if all(isinstance(layer, str) for layer in layers) else None
         if kind not in ("worker", "exited", "ready"):
             return event
-        if not isinstance(pid, int) or not isinstance(event.get("status", 0), int):
+        if type(pid) is not int or not 0 < pid < 1 << 31:
             return None
         if kind == "exited":
+            if type(event.get("status")) is not int or not 0 <= event["status"] <= 0xFFFF:
+                return None
             return {**event, "pid": self._pids.pop(pid, pid)}
         if kind == "worker":
             self._pids[pid] = sender  # the kernel's word for who sent this, beside what it calls itself
+            if len(self._pids) > _PIDS_MAX:  # nobody has so many workers: the code sends these
+                return None
         return {**event, "pid": sender}
 
     def set_workers(self, count: int) -> None:
@@ -258,6 +266,11 @@ def _anonymous_file(content: bytes) -> Any:
     file.write(content)
     file.seek(0)
     return file
+
+
+def _list_of(value: object) -> list[object]:
+    """Return a list of the wire; a list of nothing that is allowed if it is none."""
+    return value if isinstance(value, list) else [None]
 
 
 def _take_ancillary(ancillary: list[tuple[int, int, bytes]]) -> int:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
+import logging
 import os
 import shutil
 import socket
@@ -14,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from ..errors import AisError, EtlInitError, EtlNotRunningError
+from ..errors import AisError, ConflictError, EtlInitError, EtlNotFoundError, EtlNotRunningError
 from ..model.etl import EtlSpec, Isolation, Sandbox, Stage
 from . import launcher
 from .commands import run_command
@@ -27,6 +29,8 @@ from .runtimes import resolve_runtime
 from .snapshot import is_snapshot, left_out
 
 ReportProgress = Callable[[str, str], Awaitable[None]]
+
+_log = logging.getLogger("aistore.etl")
 
 _EXIT_STATUSES_KEPT = 256
 _EXIT_STATUS_WAIT_SECONDS = 2.0
@@ -66,6 +70,13 @@ class ManagedEtl:
         self._cancel = threading.Event()
         self._statuses: dict[int, int] = {}
         self._watch: asyncio.Task[None] | None = None
+        self._restart: asyncio.Task[None] | None = None
+        # One at a time makes the ETL ready, starts it again or ends it: what one of them has made (processes, sockets,
+        # the log) the next one finds whole. Whoever wants to end it says so before it waits for its turn.
+        self._turn = asyncio.Lock()
+        self._ending = 0
+        self._interrupted = asyncio.Event()
+        self._closed = False
 
     @property
     def socket_path(self) -> str:
@@ -78,23 +89,27 @@ class ManagedEtl:
         return os.path.join(self._places.runtime, f"scratch-{self._number}")
 
     async def bring_up(self, report: ReportProgress) -> None:
-        """Make the transform ready, or raise EtlInitError with the reason; ends in Running or Aborted."""
-        await self._set(self.life.begin()[0])
-        self._cancel = threading.Event()
-        deadline = time.monotonic() + self.spec.init_timeout_seconds
-        try:
-            await self._prepare(report, deadline)
-            await self._launch(report, deadline)
-        except asyncio.CancelledError:
-            self._cancel.set()
-            await self._abort("the store stopped")
-            raise
-        except AisError as error:
-            await self._abort(str(error))
-            raise
-        except Exception as error:
-            await self._abort(f"{type(error).__name__}: {error}")
-            raise
+        """Make the transform ready, or raise EtlInitError with the reason; ends in Running or Aborted.
+
+        Raises ConflictError if it is not stopped, or is being stopped, and EtlNotFoundError if it was removed.
+        """
+        async with self._turn:
+            if self._closed:
+                raise EtlNotFoundError.of(self.spec.name)
+            if self._ending or self.life.stage is Stage.RUNNING:
+                stage = "stopping" if self._ending else self.life.stage.value
+                raise ConflictError(f"etl job {self.spec.name}: can't start during {stage} stage")
+            await self._set(self.life.begin()[0])
+            self._cancel = threading.Event()
+            deadline = time.monotonic() + self.spec.init_timeout_seconds
+            try:
+                await self._prepare(report, deadline)
+                await self._launch(report, deadline)
+            except BaseException as error:
+                self._cancel.set()
+                known = isinstance(error, AisError)
+                await self._abort(str(error) if known else f"{type(error).__name__}: {error}")
+                raise
         await report("ready", f"{self.spec.name} takes objects")
 
     async def _prepare(self, report: ReportProgress, deadline: float) -> None:
@@ -122,8 +137,8 @@ class ManagedEtl:
         if self.left_out:
             self.log.write(f"Warning: {self._left_out_text()}\n")
             await self._progress(report, "resolving", f"Warning: {self._left_out_text()}")
-        if self._cancel.is_set():
-            raise EtlInitError(f"etl job {self.spec.name} was stopped while it was being made ready")
+        if self._ending:
+            raise self._was_stopped()
 
     @property
     def left_out(self) -> list[str]:
@@ -143,10 +158,13 @@ class ManagedEtl:
         await self._set(self.life.progress(f"{stage}: {message}" if message else stage))
         await report(stage, message)
 
+    def _was_stopped(self) -> EtlInitError:
+        return EtlInitError(f"etl job {self.spec.name} was stopped while it was being made ready")
+
     async def _launch(self, report: ReportProgress, deadline: float) -> None:
         """Start the parent process and wait until its workers accept."""
         assert self.environment is not None
-        self._close_processes()
+        await self._end_processes()
         self._incarnation += 1
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         _unlink(self.socket_path)  # a controller that was killed left it
@@ -155,18 +173,26 @@ class ManagedEtl:
         options = self._launch_options(self.environment)
         launched = await asyncio.to_thread(launcher.launch, options, self._listener, self.log.writer)
         self._launched = launched
-        loop = asyncio.get_running_loop()
-        ready: asyncio.Future[None] = loop.create_future()
-        ready.add_done_callback(asyncio.Future.exception)  # looked at, even if the wait below gave up first
+        ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._watch = asyncio.ensure_future(self._watch_parent(launched, ready, report))
+        stopped = asyncio.ensure_future(self._interrupted.wait())
         try:
-            await asyncio.wait_for(asyncio.shield(ready), max(0.0, deadline - time.monotonic()))
-        except asyncio.TimeoutError:
+            seconds = max(0.0, deadline - time.monotonic())
+            await asyncio.wait((ready, stopped), timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stopped.cancel()
+        if self._ending:
+            ready.cancel()
+            raise self._was_stopped()
+        if not ready.done():
+            ready.cancel()
             raise EtlInitError(
                 f"timeout: etl job {self.spec.name} was not ready within {self.spec.init_timeout_seconds:g} s "
                 f"({self.life.message or 'starting'})",
                 hint="give it more time with --init-timeout",
-            ) from None
+            )
+        try:
+            ready.result()
         except EtlInitError as error:
             if self.left_out and not error.hint:
                 raise EtlInitError(error.message, hint=self._left_out_text()) from error
@@ -198,29 +224,28 @@ class ManagedEtl:
     ) -> None:
         """Read the parent's messages until it ends, then restart it if it should be running."""
         reason = "the transform's parent process ended"
-        try:
-            async for event in _events(launched):
-                kind = event.get("event")
-                if kind == "sandbox":
-                    self.layers, self.missing = list(event.get("layers", [])), list(event.get("missing", []))
-                elif kind == "importing":
-                    await self._progress(report, "importing", self.environment.python if self.environment else "")
-                elif kind == "ready" and not ready.done():
-                    ready.set_result(None)
-                elif kind == "failed":
-                    reason = _failure_text(event)
-                    break
-                elif kind == "exited":
-                    await self._note_exit(int(event["pid"]), int(event["status"]))
-            if not ready.done():
-                text = self.log.tail(2000)
-                ready.set_exception(EtlInitError(reason if "\n" in reason or not text else f"{reason}\n{text}"))
-                return
-        finally:
-            if not ready.done():  # this watch was ended: somebody stopped the ETL
-                ready.set_exception(EtlInitError(f"etl job {self.spec.name} was stopped while it was being made ready"))
-        if self._launched is launched:
-            await self._crashed(reason)
+        confined = False
+        async for event in _events(launched):
+            kind = event["event"]
+            if kind == "sandbox" and not confined:  # the first is the sandbox's own; the code could send others
+                confined = True
+                self.layers, self.missing = list(event.get("layers", [])), list(event.get("missing", []))
+            elif kind == "importing":
+                await self._progress(report, "importing", self.environment.python if self.environment else "")
+            elif kind == "ready" and not ready.done():
+                ready.set_result(None)
+            elif kind == "failed":
+                reason = _failure_text(event)
+                break
+            elif kind == "exited":
+                await self._note_exit(event["pid"], event["status"])
+        if ready.cancelled():
+            return
+        if not ready.done():
+            text = self.log.tail(2000)
+            ready.set_exception(EtlInitError(reason if "\n" in reason or not text else f"{reason}\n{text}"))
+            return
+        self._restart = asyncio.ensure_future(self._crashed(launched, reason))
 
     async def _note_exit(self, pid: int, status: int) -> None:
         async with self.changed:
@@ -229,30 +254,43 @@ class ManagedEtl:
                 del self._statuses[next(iter(self._statuses))]
             self.changed.notify_all()
 
-    async def exit_status(self, pid: int) -> int | None:
-        """Return the wait status with which a worker ended, None if its parent does not tell within some seconds."""
+    async def exit_status(self, pid: int, socket_path: str) -> int | None:
+        """Return the wait status with which a worker ended, None if its parent does not tell within some seconds.
 
-        async def wait() -> int:
+        Raises EtlNotRunningError if the whole process tree that accepted at ``socket_path`` has ended.
+        """
+
+        def gone() -> bool:
+            return self.life.stage is not Stage.RUNNING or self.socket_path != socket_path
+
+        async def wait() -> None:
             async with self.changed:
-                await self.changed.wait_for(lambda: pid in self._statuses)
-                return self._statuses[pid]
+                await self.changed.wait_for(lambda: pid in self._statuses or gone())
 
-        try:
-            return await asyncio.wait_for(wait(), _EXIT_STATUS_WAIT_SECONDS)
-        except asyncio.TimeoutError:
-            return None
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(wait(), _EXIT_STATUS_WAIT_SECONDS)
+        if pid not in self._statuses and gone():  # which is not the object's fault
+            raise EtlNotRunningError(f"etl job {self.spec.name} ended during the object", hint="try again")
+        return self._statuses.get(pid)
 
-    async def _crashed(self, reason: str) -> None:
-        life, todo = self.life.crashed(reason, time.monotonic())
-        await self._set(life)
-        if todo is Todo.CLOSE:
-            await asyncio.to_thread(self._close_processes)
-        elif todo is Todo.LAUNCH_LATER:
-            await asyncio.sleep(RESTART_PAUSE_SECONDS)
-            try:
-                await self._launch(_no_report, time.monotonic() + self.spec.init_timeout_seconds)
-            except AisError as error:
-                await self._abort(str(error))
+    async def _crashed(self, launched: launcher.Launched, reason: str) -> None:
+        """Start the transform again whose parent ended, unless it was stopped or made anew meanwhile."""
+        async with self._turn:
+            if self._launched is not launched or self._ending:
+                return
+            life, todo = self.life.crashed(reason, time.monotonic())
+            await self._set(life)
+            if todo is Todo.CLOSE:
+                await self._end_processes()
+            elif todo is Todo.LAUNCH_LATER:
+                await asyncio.sleep(RESTART_PAUSE_SECONDS)
+                try:
+                    await self._launch(_no_report, time.monotonic() + self.spec.init_timeout_seconds)
+                except AisError as error:
+                    await self._abort(str(error))
+                except Exception as error:
+                    _log.exception("etl job %s could not be started again", self.spec.name)
+                    await self._abort(f"{type(error).__name__}: {error}")
 
     async def wait_running(self, seconds: float) -> None:
         """Return when the ETL takes objects; raises EtlNotRunningError if it is stopped, or not ready in time."""
@@ -275,22 +313,35 @@ class ManagedEtl:
                 hint=f"start it with `ais etl start {self.spec.name}`", status=409,
             )  # fmt: skip
 
+    @contextlib.asynccontextmanager
+    async def _ends(self) -> AsyncIterator[None]:
+        """Take the turn to end this ETL; whoever is making it ready gives up for that."""
+        self._ending += 1
+        self._interrupted.set()
+        self._cancel.set()
+        try:
+            async with self._turn:
+                yield
+        finally:
+            self._ending -= 1
+            if not self._ending:
+                self._interrupted.clear()
+
     async def stop(self) -> None:
         """End the transform's processes; the ETL stays and can be started again."""
-        self._cancel.set()
-        await self._set(self.life.stop()[0])
-        await self._end_watch()
-        await asyncio.to_thread(self._close_processes)
-
-    async def _end_watch(self) -> None:
-        watch, self._watch = self._watch, None
-        if watch is not None and watch is not asyncio.current_task():
-            watch.cancel()
-            await asyncio.gather(watch, return_exceptions=True)
+        async with self._ends():
+            await self._set(self.life.stop()[0])
+            await self._end_processes()
 
     async def _abort(self, reason: str) -> None:
         await self._set(self.life.failed(reason)[0])
-        await self._end_watch()
+        await self._end_processes()
+
+    async def _end_processes(self) -> None:
+        watch, self._watch = self._watch, None
+        if watch is not None:
+            watch.cancel()
+            await asyncio.gather(watch, return_exceptions=True)
         await asyncio.to_thread(self._close_processes)
 
     def _close_processes(self) -> None:
@@ -350,19 +401,21 @@ class ManagedEtl:
         return hashlib.sha256(f"{self.spec.digest()} {lock}".encode()).hexdigest()[:16]
 
     async def close(self) -> None:
-        """End everything of this ETL without changing what is wanted of it."""
-        self._cancel.set()
-        await self._end_watch()
-        await asyncio.to_thread(self._close_processes)
-        await asyncio.to_thread(shutil.rmtree, self.scratch, ignore_errors=True)
-        self.log.close()
+        """End everything of this ETL for good, without changing what is wanted of it. May be called again."""
+        async with self._ends():
+            if self._closed:
+                return
+            self._closed = True
+            if self.life.stage is not Stage.ABORTED:
+                await self._set(self.life.failed("ended with the store")[0])
+            await self._end_processes()
+            await asyncio.to_thread(shutil.rmtree, self.scratch, ignore_errors=True)
+            self.log.close()
 
 
 def _unlink(path: str) -> None:
-    try:
+    with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
-    except FileNotFoundError:
-        pass
 
 
 async def _events(launched: launcher.Launched) -> AsyncIterator[dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 from collections.abc import Awaitable, Callable
@@ -106,11 +107,7 @@ class Manager:
         try:
             await etl.bring_up(report)
         except BaseException:
-            # What never ran is not kept: its name is free for the next attempt.
-            if self._etls.get(spec.name) is etl:
-                del self._etls[spec.name]
-            await etl.close()
-            etl.log.remove()
+            await self._remove(etl)  # what never ran is not kept: its name is free for the next attempt
             raise
         self._keep(etl)
         return spec.name
@@ -141,21 +138,25 @@ class Manager:
     async def _stop(self, arguments: dict[str, Any], report: ReportProgress) -> None:
         etl = self._get(arguments["name"])
         await etl.stop()
-        self._keep(etl)
+        if self._etls.get(etl.spec.name) is etl:  # it may have been removed meanwhile
+            self._keep(etl)
 
     async def _delete(self, arguments: dict[str, Any], report: ReportProgress) -> None:
         etl = self._get(arguments["name"])
         await etl.stop()
-        await etl.close()
-        if self._etls.get(etl.spec.name) is etl:
-            del self._etls[etl.spec.name]
-        try:
-            os.unlink(self._path(etl))
-        except FileNotFoundError:
-            pass
-        etl.log.remove()
+        await self._remove(etl)
         in_use = [other.environment.directory for other in self._etls.values() if other.environment is not None]
         await asyncio.to_thread(remove_unused, self._places.environments, [path for path in in_use if path])
+
+    async def _remove(self, etl: ManagedEtl) -> None:
+        """End an ETL and forget it. Its name stays taken until nothing is left that a successor would share."""
+        await etl.close()
+        if self._etls.get(etl.spec.name) is not etl:
+            return  # someone else has removed it
+        del self._etls[etl.spec.name]
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._path(etl))
+        etl.log.remove()
 
     async def _logs(self, arguments: dict[str, Any], report: ReportProgress) -> str:
         return self._get(arguments["name"]).log.tail(1 << 20)
@@ -165,7 +166,7 @@ class Manager:
         return {"obj_count": objects, "errors": errors, "in_bytes": in_bytes, "out_bytes": out_bytes}
 
     async def _exit_status(self, arguments: dict[str, Any], report: ReportProgress) -> int | None:
-        return await self._get(arguments["name"]).exit_status(int(arguments["pid"]))
+        return await self._get(arguments["name"]).exit_status(int(arguments["pid"]), str(arguments["socket_path"]))
 
     async def _report(self, arguments: dict[str, Any], report: ReportProgress) -> None:
         for name, counts in arguments["counts"].items():
@@ -188,10 +189,8 @@ class Manager:
 
     async def close(self) -> None:
         """End every transform; what is wanted of each stays as it is kept."""
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
         await asyncio.gather(*(etl.close() for etl in self._etls.values()))
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
 async def _log_progress(stage: str, message: str) -> None:

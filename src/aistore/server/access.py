@@ -6,7 +6,7 @@ import hmac
 import ipaddress
 from urllib.parse import urlsplit
 
-from ..errors import ForbiddenError, UnauthorizedError
+from ..errors import BadRequestError, ForbiddenError, UnauthorizedError
 from ..settings import ServeSettings
 from .request import Request
 
@@ -25,7 +25,19 @@ def is_loopback(host: str) -> bool:
 
 
 def _host_of(authority: str) -> str:
-    return (urlsplit(f"//{authority}").hostname or "").lower()
+    """Return the host of a ``Host`` header; raises BadRequestError for text that is none, such as half an address."""
+    try:
+        return (urlsplit(f"//{authority}").hostname or "").lower()
+    except ValueError as error:
+        raise BadRequestError(f"host {authority!r} cannot be read: {error}") from error
+
+
+def _authority_of(origin: str) -> str:
+    """Return host and port of an ``Origin`` header; empty for one that names none (``null``, half an address)."""
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return ""
 
 
 class Access:
@@ -57,7 +69,7 @@ class Access:
         if headers.get("sec-fetch-site") in ("cross-site", "same-site"):
             raise ForbiddenError("a web page of another site may not change this store")
         origin = headers.get("origin")
-        if origin and urlsplit(origin).netloc.lower() != headers.get("host", "").lower():
+        if origin and (_authority_of(origin) or None) != headers.get("host", "").lower():
             raise ForbiddenError(f"origin {origin!r} may not change this store")
         if self._on_loopback and host and not is_loopback(host) and host not in self._allowed_hosts:
             raise ForbiddenError(

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
-from ..errors import AisError, ClientGoneError
+from ..errors import AisError, BadRequestError, ClientGoneError
 from ..etl.dispatch import Dispatcher
 from ..settings import ProcessSettings
 from ..storage.engine import Engine
@@ -70,7 +70,9 @@ class App:
         try:
             request = Request(scope, receive)
         except AisError as error:  # the path itself cannot be read
-            await error_reply(error, scope["method"], "", "", node).send(send, head=scope["method"] == "HEAD")
+            await error_reply(error, scope["method"], "", "", node, last=True).send(
+                send, head=scope["method"] == "HEAD"
+            )
             return
         try:
             self._access.check(request)
@@ -78,7 +80,9 @@ class App:
             reply = await handler(self._store, request, rest)
             await reply.send(tracked_send, head=request.method == "HEAD")
         except ClientGoneError:
-            return
+            if not started:  # nobody reads this, unless the body was malformed and the client still there
+                broken = BadRequestError("the request body ended before it was whole")
+                await error_of_request(broken, request, node).send(send, head=request.method == "HEAD")
         except Exception as error:  # the one place where anything becomes a reply
             if started:
                 as_ais_error(error)  # logs what is not ours; the reply can only be cut short

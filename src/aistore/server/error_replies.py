@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import traceback
 
@@ -14,6 +15,8 @@ from .replies import Bytes, Empty, Reply
 from .request import Request
 
 _log = logging.getLogger("aistore.server")
+
+_HEADER_ERROR_BYTES_MAX = 4096  # clients take 8 to 64 KiB of headers in all
 
 
 def error_body(error: AisError, *, method: str = "", path: str = "", client: str = "", node: str = "") -> ErrorBody:
@@ -32,10 +35,15 @@ def as_ais_error(error: BaseException) -> AisError:
     return InternalError(f"internal error ({type(error).__name__})", hint="the store's log has the details")
 
 
-def error_reply(error: AisError, method: str, path: str, client: str, node: str) -> Reply:
-    """Return the reply for an error; for HEAD the JSON goes into a header, because there is no body."""
-    body = msgspec.json.encode(error_body(error, method=method, path=path, client=client, node=node))
+def error_reply(error: AisError, method: str, path: str, client: str, node: str, *, last: bool = False) -> Reply:
+    """Return the reply for an error, the ``last`` one on its connection or not.
+
+    For HEAD the JSON goes into a header, because there is no body.
+    """
+    body = error_body(error, method=method, path=path, client=client, node=node)
     headers = [("x-content-type-options", "nosniff")]
+    if last:
+        headers.append(("connection", "close"))
     if isinstance(error, RetryLaterError):
         headers.append(("retry-after", str(error.retry_after_seconds)))
     if isinstance(error, UnauthorizedError):
@@ -43,12 +51,26 @@ def error_reply(error: AisError, method: str, path: str, client: str, node: str)
     if isinstance(error, MethodNotAllowedError) and error.allow:
         headers.append(("allow", error.allow))
     if method == "HEAD":
-        # A header is ASCII and bounded; JSON escapes keep it readable.
-        text = body.decode().encode("ascii", "backslashreplace").decode()
-        return Empty([*headers, (names.ERROR, text[:4096])], status=error.status)
-    return Bytes(body, headers, status=error.status, media_type="application/json")
+        return Empty([*headers, (names.ERROR, _header_json(body))], status=error.status)
+    return Bytes(msgspec.json.encode(body), headers, status=error.status, media_type="application/json")
+
+
+def _header_json(body: ErrorBody) -> str:
+    """Return ``body`` as JSON that a header can carry: printable ASCII, of bounded size, still whole as JSON."""
+    fields = msgspec.to_builtins(body)
+    for length in (1024, 256, 64):
+        for key in ("message", "url_path", "hint"):
+            fields[key] = fields[key][:length]
+        text = json.dumps(fields, separators=(",", ":")).replace("\x7f", "\\u007f")
+        if len(text) <= _HEADER_ERROR_BYTES_MAX:
+            break
+    return text
 
 
 def error_of_request(error: BaseException, request: Request, node: str) -> Reply:
-    """Return the reply for whatever a handler raised."""
-    return error_reply(as_ais_error(error), request.method, request.path, request.client, node)
+    """Return the reply for whatever a handler raised.
+
+    The connection ends with it if the request has a body: it may be unread, and what is left of it no next request.
+    """
+    has_body = "transfer-encoding" in request.headers or request.headers.get("content-length", "0") != "0"
+    return error_reply(as_ais_error(error), request.method, request.path, request.client, node, last=has_body)

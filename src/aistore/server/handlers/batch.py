@@ -28,7 +28,7 @@ async def post(store: Store, request: Request, rest: str) -> Reply:
     body = await request.body(store.limits.control_body_bytes_max)
     try:
         wanted = msgspec.json.decode(body, type=frames.BatchRequest)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadRequestError(
             f"the batch request cannot be read: {error}", hint='expected {"entries": [["name", "etl or empty"], …]}'
         ) from error
