@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import socket
 import threading
+import time
 import uuid
 from collections.abc import Iterator
 from urllib.parse import urlsplit
@@ -276,13 +278,14 @@ def test_many_at_once(objects: str, etls: Etls) -> None:
 
 
 def test_standard_error_is_in_the_logs(pool: urllib3.PoolManager, objects: str, etls: Etls) -> None:
-    import base64
-
     name = etls.ready("import sys\nprint('a remark', file=sys.stderr)\nprint('ok')\n")
     assert pool.request("GET", f"{objects}/hello?uuid={name}").data == b"ok\n"
     for path in (f"{name}/logs", f"logs/{name}"):
-        (logs,) = pool.request("GET", f"{etls.url}/{path}").json()
-        assert "a remark" in base64.b64decode(logs["logs"]).decode()
+        text, deadline = "", time.monotonic() + 20
+        while "a remark" not in text and time.monotonic() < deadline:  # a worker answers first and then writes its log
+            (logs,) = pool.request("GET", f"{etls.url}/{path}").json()
+            text = base64.b64decode(logs["logs"]).decode()
+        assert "a remark" in text
 
 
 def test_etls_survive_restarts_and_kills(new_store: object, tmp_path: os.PathLike[str]) -> None:
