@@ -1,14 +1,16 @@
 """GET over HTTP against nginx with as many workers: 20 KB objects by wrk, 100 MB objects by curl.
 
-    python benchmarks/get.py [--seconds 3] [--rounds 5] [--objects 2000]
+    python benchmarks/get.py [--seconds 3] [--rounds 5] [--objects 2000] [--many 12000]
 
 Needs ``nginx``, ``wrk`` and ``curl``. Both servers and the load generator share the machine's cores, so only the
-ratios count. CPU is that of the server's processes.
+ratios count. CPU is that of the server's processes. The smaller set of objects fits into the memory of each HTTP worker
+(64 MiB) and into nginx's cache of open files, the larger one into neither; the kernel's page cache holds both.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import re
 import shutil
@@ -105,9 +107,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--objects", type=int, default=2000)
+    parser.add_argument("--objects", type=int, default=2000, help="20 KB objects that fit into the caches")
+    parser.add_argument("--many", type=int, default=12_000, help="20 KB objects that do not")
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--connections", type=int, default=16)
+    parser.add_argument("--connections", type=int, nargs="+", default=[1, 16, 64])
     options = parser.parse_args()
     for tool in ("nginx", "wrk", "curl"):
         if shutil.which(tool) is None:
@@ -116,7 +119,7 @@ def main() -> None:
     os.chmod(root, 0o755)
     www = os.path.join(root, "www", "v1", "objects", "bench")
     os.makedirs(www)
-    names = [f"{number:06d}.bin" for number in range(options.objects)]
+    names = [f"{number:06d}.bin" for number in range(max(options.objects, options.many))]
     with StoreProcess(arguments=("--workers", str(options.workers))) as store:
         bucket = Client(store.endpoint).bucket("bench")
         bucket.create()
@@ -143,9 +146,9 @@ def measure(options: argparse.Namespace, store: StoreProcess, nginx: Nginx, path
     ports = {"nginx": nginx.port, "pyaistore": int(store.endpoint.rpartition(":")[2])}
     pids = {"nginx": nginx.process.pid, "pyaistore": store.pid}
 
-    def small(side: str) -> dict[str, float]:
+    def small(side: str, count: int, connections: int) -> dict[str, float]:
         before = cpu_seconds([pids[side]])
-        figures = wrk(ports[side], paths, options.seconds, options.connections, root)
+        figures = wrk(ports[side], paths[:count], options.seconds, connections, root)
         used = cpu_seconds([pids[side]]) - before
         return {**figures, "CPU us/req": 1e6 * used / (figures["req/s"] * options.seconds)}
 
@@ -158,12 +161,17 @@ def measure(options: argparse.Namespace, store: StoreProcess, nginx: Nginx, path
         return {"MiB/s": 500 / elapsed, "CPU s/GiB": used / 500 * 1024}
 
     for side in ports:  # warm both
-        small(side)
+        small(side, options.many, 16)
         large(side)
-    rows = interleave(options.rounds, {side: lambda side=side: small(side) for side in ports})  # type: ignore[misc]
-    ratio = rows["pyaistore"]["req/s"] / rows["nginx"]["req/s"]
-    title = f"GET 20 KB, {options.workers} workers each, {options.connections} connections, median of {options.rounds}"
-    print_table(title, rows, f"pyaistore / nginx = {ratio:.2f}")
+    cases = [(options.objects, connections) for connections in options.connections] + [(options.many, 16)]
+    for count, connections in cases:
+        rows = interleave(
+            options.rounds,
+            {side: functools.partial(small, side, count, connections) for side in ports},
+        )
+        ratio = rows["pyaistore"]["req/s"] / rows["nginx"]["req/s"]
+        title = f"GET of {count} objects of 20 KB, {options.workers} workers each, {connections} connections"
+        print_table(f"{title}, median of {options.rounds}", rows, f"pyaistore / nginx = {ratio:.2f}")
     rows = interleave(options.rounds, {side: lambda side=side: large(side) for side in ports})  # type: ignore[misc]
     ratio = rows["pyaistore"]["MiB/s"] / rows["nginx"]["MiB/s"]
     print_table(f"GET 100 MiB by curl, median of {options.rounds}", rows, f"pyaistore / nginx = {ratio:.2f}")
