@@ -19,6 +19,9 @@ from aistore.testing import StoreProcess
 
 pytestmark = pytest.mark.slow
 
+#: It needs braceexpand and does not say so; its transforms of shards a webdataset that still reads "-", and pillow.
+CLIENT_2021 = ("aistore==0.0.6", "braceexpand==0.1.7", "webdataset==0.2.86", "pillow")
+
 CLIENTS = Path(__file__).parent / "clients"
 
 #: Answers in capitals, set to the side that the arguments name; says a line when it is made ready.
@@ -178,7 +181,7 @@ def test_sdk_goes_on_reading_after_the_connection_broke(sdk):
 
 @pytest.fixture(scope="module")
 def old(index: Index, module_shell: Shell, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Return what the client of 2021 gets from a store. It needs braceexpand, and does not say so.
+    """Return what the client of 2021 gets from a store.
 
     Beside it is installed what is beside many a client: a project that no index has.
     """
@@ -188,16 +191,20 @@ def old(index: Index, module_shell: Shell, tmp_path_factory: pytest.TempPathFact
         "Metadata-Version: 2.1\nName: project-of-mine\nVersion: 0.1\n"
     )
     (more / "project_of_mine.py").write_text("def shout(data):\n    return data.upper()\n")
-    python = index.environment("client-2021", "aistore==0.0.6", "braceexpand==0.1.7")
+    python = index.environment("client-2021", *CLIENT_2021)
     module_shell(
         "ais create ais://old && printf 'some words' | ais put - ais://old/train/words && "
         "printf 'more words' | ais put - 'ais://old/train/more words'"
     )
+    module_shell(
+        "mkdir shard && cd shard && printf 7 > a.cls && printf text > a.txt && printf 8 > b.cls && tar cf s.tar *"
+    )
+    module_shell("ais put shard/s.tar ais://old/train/shard.tar")
     return run(python, "client_2021.py", module_shell.endpoint, more=more)
 
 
 def test_old_client_lists_and_reads(old, module_shell):
-    assert old["listing"]["all"] == old["listing"]["prefix"] == ["train/more words", "train/words"]
+    assert old["listing"]["all"] == old["listing"]["prefix"] == ["train/more words", "train/shard.tar", "train/words"]
     assert old["listing"]["none"] == []
     assert old["listing"]["missing"]["status"] == 404
     assert (old["object"], old["space"]) == ("some words", "more words")
@@ -237,6 +244,11 @@ def test_old_client_sends_a_function_and_every_package_that_it_has(old, module_s
     assert log.splitlines()[0].endswith(": project-of-mine==0.1")
 
 
+def test_old_client_transforms_the_samples_of_a_shard(old):
+    shard = old["pickled"]["shard"]
+    assert (shard["name"], shard["members"]) == ("old-shard", {"a.cls": "7", "a.txt": "text", "b.cls": "8"})
+
+
 def test_old_client_is_told_that_a_function_needs_what_was_left_out(old):
     said = json.loads(old["pickled"]["of mine"])
     assert "No module named 'project_of_mine'" in said["message"]
@@ -264,7 +276,7 @@ def test_old_dataset_in_a_data_loader(old, index: Index, module_store: StoreProc
     (module_shell.directory / "small.py").write_text(SMALL)
     module_shell("ais create ais://pictures && ais put pictures/ ais://pictures/train/ -r -y")
     module_shell("ais etl init code --name small-etl --from-file small.py --comm-type io://")
-    python = index.environment("client-2021", "aistore==0.0.6", "braceexpand==0.1.7")
+    python = index.environment("client-2021", *CLIENT_2021)
     read = run(python, "dataset_2021.py", module_store.endpoint, sysconfig.get_path("purelib"))
     assert read["client"].startswith(str(python.parents[1])), "the Dataset was not the old client's"
     assert read["labels"] == list(range(8))

@@ -2,15 +2,18 @@
 
     python client_2021.py ENDPOINT
 
-The store has the bucket ais://old with the object `train/words`; project_of_mine is a package that no index
+The store has the bucket ais://old with some objects; project_of_mine is a package that no index
 has. The client never looks at a status: an error's text becomes the object, or the name of the ETL.
 """
 
 from __future__ import annotations
 
 import base64
+import copy
+import io
 import json
 import sys
+import tarfile
 import zlib
 from importlib import metadata
 from types import SimpleNamespace
@@ -19,7 +22,7 @@ from typing import Any
 import pip._internal.utils.misc
 import project_of_mine
 from aistore.client.msg import BuildETL
-from aistore.client.transform import BytesTransform
+from aistore.client.transform import BytesTransform, WDTransform
 
 from aistore.client import Bck, Client
 
@@ -69,6 +72,15 @@ def transforms(client: Client) -> dict[str, Any]:
     return found
 
 
+def members(data: bytes) -> dict[str, str] | str:
+    """Return the files of a tar archive; of what is none, the text."""
+    try:
+        with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+            return {member.name: archive.extractfile(member).read().decode() for member in archive}
+    except tarfile.ReadError:
+        return data.decode()
+
+
 def pickled(client: Client) -> dict[str, Any]:
     """A function as it is, with every package that is installed here as what it depends on."""
     pip_of_2021()
@@ -76,12 +88,15 @@ def pickled(client: Client) -> dict[str, Any]:
     listed = base64.b64decode(transform._base64_deps()).decode().split()
     transform.init()
     result = transform.get(BUCKET, "train/words")
+    shard = WDTransform(client, copy.copy, transform_name="old-shard")
+    shard.init()
     of_mine = BytesTransform(client, project_of_mine.shout, transform_name="old-of-mine")
     of_mine.init()
     return {
         "name": transform.name,
         "result": base64.b64encode(result).decode(),
         "dependencies": listed,
+        "shard": {"name": shard.name, "members": members(shard.get(BUCKET, "train/shard.tar"))},
         "of mine": of_mine.name,
     }
 
