@@ -44,6 +44,8 @@ _STDERR_SHOWN_BYTES = 8 << 10
 # measured, sealing was a fifth of an HTTP worker's time and most of the slowest replies.
 _COPIED_RESULT_BYTES_MAX = 1 << 20
 _REPORT_SECONDS = 1.0
+# An ETL that crashes is started again; an object that no worker had taken by then is sent again, this many times in all.
+_ATTEMPTS = 4
 _CREDENTIALS = struct.Struct("3i")
 
 
@@ -243,7 +245,11 @@ class Dispatcher:
         output = errors = -1
         try:
             output, errors = exchange.memory_file("output"), exchange.memory_file("errors")
-            answer, pid = await self._exchange(running, header, [source, output, errors], gone)
+            for _ in range(_ATTEMPTS):
+                answer, pid = await self._exchange(running, header, [source, output, errors], gone)
+                if answer or pid:
+                    break
+                running = await self.find(running.name, again=True)  # it ended before a worker took the object
             try:
                 await self._check(running, answer, pid, errors)
             except TransformError as error:
@@ -267,7 +273,7 @@ class Dispatcher:
     async def _exchange(
         self, running: Running, header: bytes, descriptors: list[int], gone: Callable[[], Awaitable[None]] | None
     ) -> tuple[bytes, int]:
-        """Send one object and return the worker's answer (empty if it died) and its process id."""
+        """Send one object; return the worker's answer (empty if it died) and its process id (0 if none took it)."""
         call = _Call(await self._connect(running), running, self._limits.etl_queue_wait_seconds)
         watch = asyncio.ensure_future(gone()) if gone is not None else None
         if watch is not None:
@@ -275,8 +281,8 @@ class Dispatcher:
         try:
             try:
                 socket.send_fds(call.connection, [header], descriptors)
-            except ConnectionError as error:
-                raise _stopped(running) from error
+            except ConnectionError:
+                return b"", 0
             except OSError as error:
                 if error.errno != errno.ETOOMANYREFS:  # so many descriptors of this user are under way already
                     raise
