@@ -44,7 +44,7 @@ _STDERR_SHOWN_BYTES = 8 << 10
 # measured, sealing was a fifth of an HTTP worker's time and most of the slowest replies.
 _COPIED_RESULT_BYTES_MAX = 1 << 20
 _REPORT_SECONDS = 1.0
-# An ETL that crashes is started again; an object that no worker had taken by then is sent again, this many times in all.
+# An ETL that crashes is started again, and an object that no worker had taken by then is sent again: so often in all.
 _ATTEMPTS = 4
 _CREDENTIALS = struct.Struct("3i")
 
