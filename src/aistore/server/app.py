@@ -1,51 +1,18 @@
-"""What an HTTP worker is made of. Read this first: settings, engine, threads, transforms, guards, routes, errors."""
+"""The application of an HTTP worker: guard, route, handler, reply or error. What handlers work with is store.py."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import Any
 
 from ..errors import AisError, BadRequestError, ClientGoneError
-from ..etl.dispatch import Dispatcher
-from ..settings import ProcessSettings
-from ..storage.engine import Engine
 from .access import Access
 from .error_replies import as_ais_error, error_of_request, error_reply
 from .handlers import objects
-from .link import ControllerLink
 from .replies import Bytes, Empty, Message, Send
 from .request import Receive, Request
 from .routes import Handler, route
-
-T = TypeVar("T")
-
-
-class Store:
-    """What handlers work with: the engine, threads to wait in, the controller and the transforms."""
-
-    def __init__(self, settings: ProcessSettings, engine: Engine) -> None:
-        self.settings = settings
-        self.limits = settings.serve.limits
-        self.engine = engine
-        self.threads = ThreadPoolExecutor(self.limits.io_threads, thread_name_prefix="io")
-        self.controller = ControllerLink(settings.controller_socket)
-        self.dispatcher = Dispatcher(self.controller, self.threads, self.limits, settings.spool)
-
-    async def in_thread(self, function: Callable[..., T], *arguments: object) -> T:
-        """Run a blocking call in the threads that are there for it."""
-        return await asyncio.get_running_loop().run_in_executor(self.threads, function, *arguments)
-
-    async def done(self, future: Future[T]) -> T:
-        """Wait for an engine's future; a client that goes away meanwhile does not undo the write."""
-        return await asyncio.shield(asyncio.wrap_future(future))
-
-    def close(self) -> None:
-        """Finish accepted writes and give everything back."""
-        self.dispatcher.close()
-        self.threads.shutdown(wait=True, cancel_futures=True)
-        self.engine.close()
+from .store import Store
 
 
 class App:

@@ -11,9 +11,10 @@ import uvloop
 from ..settings import ProcessSettings
 from ..storage.local.engine import LocalEngine
 from ..storage.local.locks import join_writers
-from .app import App, Store
+from .app import App
 from .asgi import serve
 from .process import configure_log, end_with_parent, read_settings, say_ready, stop_on_signals
+from .store import Store
 
 
 async def _run(settings: ProcessSettings, listener: socket.socket, ready: int) -> None:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
 
 from ..errors import MethodNotAllowedError, NotFoundError, NotSupportedError
 from .handlers import batch, buckets, cluster, etl, objects
 from .replies import Reply
 from .request import Request
-
-if TYPE_CHECKING:
-    from .app import Store
+from .store import Store
 
 #: A handler gets what stands behind its prefix, undivided.
 Handler = Callable[["Store", Request, str], Awaitable[Reply]]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -15,10 +14,8 @@ from ...wire import batch as frames
 from ..error_replies import as_ais_error, error_body
 from ..replies import Reply, Stream
 from ..request import Request
+from ..store import Store
 from .objects import open_object
-
-if TYPE_CHECKING:
-    from ..app import Store
 
 
 async def post(store: Store, request: Request, rest: str) -> Reply:

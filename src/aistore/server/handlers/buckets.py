@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
@@ -23,9 +23,7 @@ from ...wire.messages import (
 )
 from ..replies import Bytes, Empty, Reply, json_reply
 from ..request import Request
-
-if TYPE_CHECKING:
-    from ..app import Store
+from ..store import Store
 
 _LIST_PROPS = frozenset("name size checksum atime version copies ec custom location cached status".split())
 _FLAG_NAME_ONLY, _FLAG_NAME_SIZE = 1 << 4, 1 << 5

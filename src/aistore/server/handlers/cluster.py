@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import xxhash
 
@@ -13,9 +13,7 @@ from ...errors import BadRequestError, NotFoundError, NotSupportedError
 from ...wire import headers as names
 from ..replies import Empty, Reply, json_reply
 from ..request import Request
-
-if TYPE_CHECKING:
-    from ..app import Store
+from ..store import Store
 
 #: Seed of a node's placement digest, by the field's formula: XXH64 of the node's id with this seed.
 DIGEST_SEED = 1103515245

@@ -6,7 +6,7 @@ import base64
 import binascii
 import secrets
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
@@ -17,9 +17,7 @@ from ...wire.messages import EtlInitCode, Progress, decode_json, lower_keys
 from ..error_replies import as_ais_error, error_body
 from ..replies import Empty, Reply, Stream, json_reply, text_reply
 from ..request import Request
-
-if TYPE_CHECKING:
-    from ..app import Store
+from ..store import Store
 
 NDJSON = "application/x-ndjson"
 

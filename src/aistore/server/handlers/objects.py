@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING
 
 from ...errors import BadRequestError, BucketNotFoundError, ClientGoneError, NotSupportedError, ObjectNotFoundError
 from ...model.names import check_bucket_name, check_object_name, check_provider
@@ -13,9 +12,7 @@ from ...wire import headers as names
 from ...wire.messages import decode_action
 from ..replies import Bytes, Empty, Headers, Pieces, Reply
 from ..request import Request
-
-if TYPE_CHECKING:
-    from ..app import Store
+from ..store import Store
 
 #: Query parameters that ask for something this store does not do; silently ignoring one would answer wrongly.
 _NOT_SUPPORTED_GET = ("archpath", "archregx", "archmime", "etl_pipeline")
