@@ -56,6 +56,8 @@ class Limits:
     etl_queue: int = 512
     # Transforms of one batch request that are under way at once.
     batch_window: int = 32
+    # No more objects of one batch request are taken up while those that are have so many bytes together.
+    batch_window_bytes: int = 64 << 20
     # How long a read waits for an ETL that is being made ready, and for a free worker.
     etl_ready_wait_seconds: float = 60.0
     etl_queue_wait_seconds: float = 120.0

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
+import socket
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from urllib.parse import urlsplit
 
 import pytest
 import urllib3
 
+from aistore.server.error_replies import as_ais_error
 from aistore.testing import StoreProcess
 from aistore.wire.messages import encode_base64
 
@@ -129,13 +134,37 @@ def test_objects_under_way_when_the_transform_is_killed(etl: Etl, store: StorePr
             url = f"{etl.object}?uuid=killed-twice&etl_args=1"
             waiting = [threads.submit(etl.call, "GET", url) for _ in range(2)]
             guard = guard_of(store)
-            while busy_workers(guard) < 2:
-                threading.Event().wait(0.01)
+            until(lambda guard=guard: busy_workers(guard) == 2)
             os.kill(guard, signal.SIGKILL)
             replies = [future.result() for future in waiting]
         assert [reply.status for reply in replies] == [503, 503], [reply.data for reply in replies]
         assert replies[0].headers["retry-after"]
-        assert etl.call("GET", f"{etl.object}?uuid=killed-twice").data == b"x"
+        while (reply := etl.call("GET", f"{etl.object}?uuid=killed-twice")).status == 503:
+            time.sleep(0.01)  # as it was told
+        assert reply.data == b"x"
+
+
+def until(condition: Callable[[], bool], seconds: float = 30) -> None:
+    """Wait for something that the store does by itself."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_transforms_come_back_with_a_killed_controller(new_store: Callable[..., StoreProcess]) -> None:
+    store = new_store()
+    etl = Etl(store)
+    assert etl.init("comes-back").status == 200
+    for _ in range(2):
+        controller = next(pid for pid, command in store.children().items() if "controller" in command)
+        os.kill(controller, signal.SIGKILL)
+        until(lambda killed=controller: killed not in store.children())
+        while (reply := etl.call("GET", f"{etl.object}?uuid=comes-back")).status == 503:
+            time.sleep(0.01)
+        assert reply.data == b"x"
+        until(lambda: etl.stage("comes-back") == "Running")
+    assert "Traceback" not in store.errors()
 
 
 def guard_of(store: StoreProcess) -> int:
@@ -170,3 +199,23 @@ def test_arguments_that_a_worker_cannot_take(etl: Etl) -> None:
         reply = etl.call("POST", etl.batch, body)
         assert int.from_bytes(reply.data[:2], "little") == status
     assert etl.call("GET", f"{etl.object}?uuid=long-arguments").data == b"x"
+
+
+def test_an_abandoned_batch_gives_its_workers_back(etl: Etl, store: StoreProcess) -> None:
+    never_ends = "def transform(data, etl_args):\n    while etl_args:\n        pass\n    return data\n"
+    assert etl.init("abandoned", never_ends, workers=1, obj_timeout="10m").status == 200
+    body = json.dumps({"entries": [["x", "abandoned"]] * 20, "etl_args": "for ever"}).encode()
+    parts = urlsplit(etl.batch)
+    with socket.create_connection((parts.hostname, parts.port), timeout=60) as connection:
+        head = f"POST {parts.path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
+        connection.sendall(head.encode() + body)
+        guard = guard_of(store)
+        until(lambda: busy_workers(guard) == 1)
+    assert etl.call("GET", f"{etl.object}?uuid=abandoned").data == b"x"
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE])
+def test_a_lack_of_descriptors_passes(number: int) -> None:
+    error = as_ais_error(OSError(number, os.strerror(number)))
+    assert (error.status, error.retryable) == (503, True)
+    assert "ulimit" in error.hint

@@ -106,6 +106,7 @@ class _Call:
         self.answer: asyncio.Future[bytes] = self._loop.create_future()
         self.pid = 0
         self._started = False
+        self._over = False  # the worker has answered, or was killed: its pid may be another process's by now
         self._timer = self._loop.call_later(queue_wait_seconds, self._queued_too_long, queue_wait_seconds)
         self._loop.add_reader(connection.fileno(), self._readable)
 
@@ -121,6 +122,7 @@ class _Call:
             self._timer.cancel()
             self._timer = self._loop.call_later(self._running.object_timeout_seconds, self._worked_too_long)
             return
+        self._over = True
         self._loop.remove_reader(self.connection.fileno())
         self._timer.cancel()
         if not self.answer.done():
@@ -148,7 +150,8 @@ class _Call:
 
     def kill(self) -> None:
         """End the worker, and with its process group what it started."""
-        if self.pid > 1:
+        over, self._over = self._over, True
+        if self.pid > 1 and not over:
             for kill in (os.killpg, os.kill):
                 try:
                     kill(self.pid, signal.SIGKILL)
@@ -156,12 +159,12 @@ class _Call:
                     pass
 
     def close(self) -> None:
-        """Leave the connection. A worker that is still busy with it has been killed before, or is not to be used."""
-        if not self.answer.done():
+        """Leave the connection. A worker that is still busy with it is killed, also when our own task was cancelled."""
+        if not self._over:
             self._readable()
-        if not self.answer.done():
+        if not self._over:
             self.kill()
-            self.answer.cancel()
+        self.answer.cancel()
         self._timer.cancel()
         self._loop.remove_reader(self.connection.fileno())
         self.connection.close()
@@ -244,7 +247,8 @@ class Dispatcher:
     ) -> Result:
         output = errors = -1
         try:
-            output, errors = exchange.memory_file("output"), exchange.memory_file("errors")
+            output = exchange.memory_file("output")
+            errors = exchange.memory_file("errors")
             for _ in range(_ATTEMPTS):
                 answer, pid = await self._exchange(running, header, [source, output, errors], gone)
                 if answer or pid:

@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import logging
 import os
+import secrets
 import shutil
 import socket
 import threading
@@ -45,6 +46,11 @@ class Places:
         self.etls = os.path.join(data, "etl")
         self.runtime = runtime
         self.queue = queue
+        # Sockets of a killed controller are still there, and HTTP workers know their names: each run has its own.
+        self.run = secrets.token_hex(4)
+        for name in os.listdir(runtime):
+            if name.startswith("etl-") and name.endswith(".sock"):
+                os.unlink(os.path.join(runtime, name))
         for directory in (self.environments, self.etls):
             os.makedirs(directory, exist_ok=True)
 
@@ -81,7 +87,7 @@ class ManagedEtl:
     @property
     def socket_path(self) -> str:
         """Where the workers of this incarnation accept."""
-        return os.path.join(self._places.runtime, f"etl-{self._number}-{self._incarnation}.sock")
+        return os.path.join(self._places.runtime, f"etl-{self._places.run}-{self._number}-{self._incarnation}.sock")
 
     @property
     def scratch(self) -> str:

@@ -81,6 +81,8 @@ class Manager:
             await etl.bring_up(_log_progress)
         except AisError as error:
             _log.error("etl job %s could not be started: %s", etl.spec.name, error)
+        except Exception:
+            _log.exception("etl job %s could not be started", etl.spec.name)
 
     def _in_background(self, work: Any) -> None:
         task = asyncio.ensure_future(work)

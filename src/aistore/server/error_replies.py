@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import traceback
 
 import msgspec
 
-from ..errors import AisError, InternalError, MethodNotAllowedError, RetryLaterError, UnauthorizedError
+from ..errors import AisError, InternalError, MethodNotAllowedError, OverloadedError, RetryLaterError, UnauthorizedError
 from ..wire import headers as names
 from ..wire.messages import ErrorBody
 from .replies import Bytes, Empty, Reply
@@ -31,6 +32,8 @@ def as_ais_error(error: BaseException) -> AisError:
     """Return ``error`` if it is one of ours, else log it and return an internal error that gives nothing away."""
     if isinstance(error, AisError):
         return error
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        return OverloadedError("the store has too many open files", hint="raise the limit (ulimit -n)")
     _log.error("unexpected %s: %s\n%s", type(error).__name__, error, "".join(traceback.format_exception(error)))
     return InternalError(f"internal error ({type(error).__name__})", hint="the store's log has the details")
 

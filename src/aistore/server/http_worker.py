@@ -13,7 +13,7 @@ from ..storage.local.engine import LocalEngine
 from ..storage.local.locks import join_writers
 from .app import App
 from .asgi import serve
-from .process import configure_log, end_with_parent, read_settings, say_ready, stop_on_signals
+from .process import configure_log, end_with_parent, raise_descriptor_limit, read_settings, say_ready, stop_on_signals
 from .store import Store
 
 
@@ -39,6 +39,7 @@ def main() -> None:
     listen, lifeline, ready = (int(argument) for argument in sys.argv[1:4])
     configure_log("http")
     end_with_parent(lifeline)
+    raise_descriptor_limit()
     settings = read_settings()
     with socket.socket(fileno=listen) as listener:
         uvloop.run(_run(settings, listener, ready))

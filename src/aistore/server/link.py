@@ -7,6 +7,7 @@ is four bytes of length, little endian, and msgpack.
 from __future__ import annotations
 
 import asyncio
+import errno
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
@@ -80,6 +81,12 @@ class ControllerLink:
             except (FileNotFoundError, ConnectionError, BlockingIOError):
                 if attempt + 1 < _CONNECT_ATTEMPTS:
                     await asyncio.sleep(_CONNECT_PAUSE_SECONDS)
+            except OSError as error:
+                if error.errno not in (errno.EMFILE, errno.ENFILE):
+                    raise
+                raise OverloadedError(
+                    "the store has too many open files", hint="raise the limit (ulimit -n)"
+                ) from error
         raise OverloadedError("the store's controller does not answer", hint="try again in some seconds")
 
 

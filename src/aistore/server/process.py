@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import logging
 import os
+import resource
 import signal
 import sys
 import threading
@@ -27,6 +29,14 @@ def configure_log(name: str) -> None:
         level=logging.WARNING,
         format=f"%(asctime)s {name}[%(process)d] %(levelname)s %(name)s: %(message)s",
     )
+
+
+def raise_descriptor_limit() -> None:
+    """Use as many descriptors as the system allows: each object that waits for a transform takes four."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(OSError, ValueError):  # macOS: "unlimited" is more than it takes
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def end_with_parent(lifeline: int) -> None:

@@ -8,8 +8,9 @@ from collections.abc import AsyncIterator
 
 import msgspec
 
-from ...errors import AisError, BadRequestError
+from ...errors import AisError, BadRequestError, ClientGoneError
 from ...model.names import check_bucket_name, check_provider
+from ...storage.engine import Reading
 from ...wire import batch as frames
 from ..error_replies import as_ais_error, error_body
 from ..replies import Reply, Stream
@@ -34,22 +35,38 @@ async def post(store: Store, request: Request, rest: str) -> Reply:
     store.engine.head_bucket(bucket)
     for etl in {etl for _, etl in wanted.entries if etl}:
         await store.dispatcher.find(etl)  # a missing transform is the request's error, not each entry's
-    return Stream(_entries(store, bucket, wanted), media_type=frames.CONTENT_TYPE)
+    return Stream(_entries(store, request, bucket, wanted), media_type=frames.CONTENT_TYPE)
 
 
-async def _entries(store: Store, bucket: str, wanted: frames.BatchRequest) -> AsyncIterator[bytes]:
-    """Yield frames in order while up to a window of later entries is being read and transformed."""
-    ahead: deque[asyncio.Task[tuple[int, bytes]]] = deque()
+async def _entries(store: Store, request: Request, bucket: str, wanted: frames.BatchRequest) -> AsyncIterator[bytes]:
+    """Yield frames in order while up to a window of later entries is being read and transformed.
+
+    The window is bounded in bytes too. When the client goes away, what is under way is ended.
+    """
+    ahead: deque[tuple[asyncio.Task[tuple[int, bytes]], int]] = deque()
     following = iter(wanted.entries)
-    position = 0
+    position = held = 0
+    gone = asyncio.ensure_future(request.disconnected())
+    gone.add_done_callback(lambda _: [task.cancel() for task, _ in ahead])
     try:
         while True:
-            while len(ahead) < store.limits.batch_window and (entry := next(following, None)) is not None:
-                ahead.append(asyncio.ensure_future(_entry(store, bucket, *entry, wanted.etl_args)))
+            while len(ahead) < store.limits.batch_window and held < store.limits.batch_window_bytes:
+                if (entry := next(following, None)) is None:
+                    break
+                opened = _open(store, bucket, entry[0])
+                size = 0 if isinstance(opened, Exception) else opened.info.size
+                task = asyncio.ensure_future(_entry(store, bucket, *entry, wanted.etl_args, opened))
+                ahead.append((task, size))
+                held += size
             if not ahead:
                 break
-            status, data = await ahead[0]
-            ahead.popleft()
+            try:
+                status, data = await ahead[0][0]
+            except asyncio.CancelledError:
+                if gone.done():
+                    raise ClientGoneError from None
+                raise
+            held -= ahead.popleft()[1]
             header = frames.encode_header(status, position, data)
             # Small data is joined to its header: one message to the server instead of two.
             if len(data) < 65536:
@@ -57,18 +74,33 @@ async def _entries(store: Store, bucket: str, wanted: frames.BatchRequest) -> As
             else:
                 yield header
                 yield data
+            if gone.done():
+                raise ClientGoneError
             position += 1
         yield frames.encode_end(position)
     finally:
-        for task in ahead:
+        gone.cancel()
+        for task, _ in ahead:
             task.cancel()
         if ahead:
-            await asyncio.gather(*ahead, return_exceptions=True)
+            await asyncio.gather(*(task for task, _ in ahead), return_exceptions=True)
 
 
-async def _entry(store: Store, bucket: str, name: str, etl: str, etl_args: str) -> tuple[int, bytes]:
+def _open(store: Store, bucket: str, name: str) -> Reading | Exception:
+    """Return the opened object, or why it cannot be: an entry's error is its own, not the batch's."""
     try:
-        reading = open_object(store, bucket, name)
+        return open_object(store, bucket, name)
+    except Exception as error:
+        return error
+
+
+async def _entry(
+    store: Store, bucket: str, name: str, etl: str, etl_args: str, opened: Reading | Exception
+) -> tuple[int, bytes]:
+    try:
+        if isinstance(opened, Exception):
+            raise opened
+        reading = opened
         if etl:
             result = await store.dispatcher.transform(etl, reading, etl_args)
             try:
