@@ -1,7 +1,4 @@
-"""Every setting and environment variable, declared in one place, built once and passed down.
-
-Nothing else reads the environment, and nothing reads it at import.
-"""
+"""What `ais serve` can be told, and the bounds of a store: built once and passed down to every process."""
 
 from __future__ import annotations
 
@@ -15,15 +12,6 @@ import msgspec
 
 DEFAULT_PORT = 8080
 _RUNTIME_PREFIX = "ais-run-"
-DEFAULT_ENDPOINT = f"http://127.0.0.1:{DEFAULT_PORT}"
-
-#: Environment variables and what they are for; the documentation's table is checked against this.
-ENVIRONMENT = {
-    "AIS_ENDPOINT": "where clients find the store (default http://127.0.0.1:8080)",
-    "AIS_AUTHN_TOKEN": "bearer token that clients send and `ais serve` requires",
-    "AIS_DATA": "default data directory of `ais serve`",
-    "XDG_DATA_HOME": "parent of the default data directory when AIS_DATA is not set",
-}
 
 
 def default_data_directory(environ: Mapping[str, str] = os.environ) -> str:

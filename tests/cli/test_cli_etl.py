@@ -64,6 +64,27 @@ def test_life_of_a_transform(transcript):
     """)
 
 
+def test_a_transform_does_not_steer_the_terminal(transcript):
+    transcript(r"""
+        $ printf 'import sys\nprint(chr(27) + "]0;title", file=sys.stderr)\nsys.exit(chr(27) + "[2Jtwo")\n' > rude.py
+        $ ais create ais://rude; printf abc | ais put - ais://rude/o
+        "ais://rude" created
+        PUT "-" => ais://rude/o
+        $ ais etl init code --name rude-one --from-file rude.py --comm-type io:// 2> /dev/null
+        rude-one
+        $ ais etl object rude-one ais://rude/o -
+        ! Error: ETL error: rude-one failed on ais://rude/o: \x1b[2Jtwo
+        ! \x1b]0;title
+        ! \x1b[2Jtwo
+        [1]
+        $ ais etl logs rude-one
+        [rude/o] \x1b]0;title
+        \x1b[2Jtwo
+        $ ais etl rm rude-one
+        ETL[rude-one] successfully deleted
+    """)
+
+
 def test_transforms_that_cannot_be_made(transcript):
     transcript("""
         $ echo 'import no_such_module' > broken.py; echo x > t.py

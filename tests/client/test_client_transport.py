@@ -9,11 +9,12 @@ import pickle
 import socket
 
 import pytest
+import urllib3
 from http_stub import Stub, broken, hang_up, reply
 
 from aistore.client import Client, Endpoint, RetryPolicy
 from aistore.client.endpoint import find_endpoint, parse_endpoint
-from aistore.client.transport import Request
+from aistore.client.transport import Request, Transport
 from aistore.errors import (
     BadRequestError,
     BucketNotFoundError,
@@ -131,6 +132,21 @@ def test_redirect_is_followed_with_its_body():
         client.bucket("b").object("x").put(b"data")
         assert stub.received[1].path == "/v1/objects/b/x?here=1"
         assert stub.received[1].body == b"data"
+
+
+@pytest.mark.parametrize(("location", "port"), [("https://other.example/x", 443), ("http://other.example/x", 80)])
+def test_redirect_without_a_port_goes_to_the_port_of_its_scheme(monkeypatch, location, port):
+    asked = []
+
+    def exchange(self, request, scheme, host, port, target):
+        asked.append((scheme, host, port))
+        return urllib3.HTTPResponse(
+            b"", {"location": location} if len(asked) == 1 else {}, 307 if len(asked) == 1 else 200
+        )
+
+    monkeypatch.setattr(Transport, "_exchange", exchange)
+    Transport(Endpoint("http://127.0.0.1:8080")).send(Request("GET", "/v1/etl")).close()
+    assert asked[1] == (location.partition(":")[0], "other.example", port)
 
 
 def test_endless_redirects_end():

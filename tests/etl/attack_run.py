@@ -29,7 +29,8 @@ OUTPUT_BYTES_MAX = 4 << 20
 CONTROLS = (
     "another object's file", "the objects' directory", "the index, read", "another ETL's environment",
     "another ETL's scratch", "connect to the store", "datagram to the store", "abstract socket", "socket by path",
-    "datagram from a pair", "limit the supervisor", "renice the supervisor", "change the input",
+    "datagram from a pair", "limit the supervisor", "renice the supervisor", "renice the whole user",
+    "pin the supervisor", "change the input",
 )  # fmt: skip
 
 
@@ -109,7 +110,10 @@ def attacks(around: Surroundings, victim: RunningEtl, victim_pid: int) -> dict[s
         "ptrace": {"attack": "ptrace", "pids": pids},
         "kill the supervisor": {"attack": "kill", "pids": pids},
         "limit the supervisor": {"attack": "limit_other", "pids": pids},
+        "signal by a descriptor": {"attack": "signal_by_descriptor", "pids": pids},
         "renice the supervisor": {"attack": "renice_other", "pids": pids},
+        "renice the whole user": {"attack": "renice_user"},
+        "pin the supervisor": {"attack": "pin_other", "pids": pids},
         "write the environment": {"attack": "write_environment", "paths": packages},
         "10 GB of output": {"attack": "huge_output", "size": 10 << 30},
         "10 GB of sparse output": {"attack": "huge_output_sparse", "size": 10 << 30},

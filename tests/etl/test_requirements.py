@@ -51,6 +51,7 @@ def test_an_empty_list_has_no_entries(text):
         "thing @ file:///etc/passwd", "FILE:///etc/passwd", "thing @ FILE:///x", "--find-links /opt/wheels",
         "--find-links file:///opt", "--index-url /opt/simple", "git+file:///srv/repository", "git+ssh://git@host/x",
         "ssh://host/x", "thing @ git+ssh://git@host/x", "six --global-option=x", "six --config-settings a=b",
+        "https://host/x.whl -C a=b", "https://host/x.whl -e .", "https://host/x.whl\t--global-option=x",
         "--cache-dir /tmp", "--target /tmp", "--pre=1", "--index-url", "--index-url --pre", "'six",
         "--index-url https://index.example/${AWS_SECRET_ACCESS_KEY}", "six==${VERSION}", "-", "--", "thing.whl/x",
     ],

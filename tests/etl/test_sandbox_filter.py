@@ -91,6 +91,18 @@ def test_refused_whatever_the_arguments(machine: str, name: str) -> None:
         ("prlimit64", (77, 7), EPERM, EPERM, EPERM),
         ("setpriority", (0, 0, 5), ALLOW, ALLOW, ALLOW),
         ("setpriority", (0, 77, 5), EPERM, EPERM, EPERM),
+        ("setpriority", (2, 0, 5), EPERM, EPERM, EPERM),  # everything of this user
+        ("ioprio_set", (1, 0, 5), ALLOW, ALLOW, ALLOW),
+        ("ioprio_set", (1, 77, 5), EPERM, EPERM, EPERM),
+        ("ioprio_set", (3, 0, 5), EPERM, EPERM, EPERM),
+        ("sched_setaffinity", (0, 8), ALLOW, ALLOW, ALLOW),
+        ("sched_setaffinity", (77, 8), EPERM, ALLOW, ALLOW),
+        ("fcntl", (3, 1030), ALLOW, ALLOW, ALLOW),  # F_DUPFD_CLOEXEC
+        ("fcntl", (3, 4, 0x2000), ALLOW, ALLOW, ALLOW),
+        ("fcntl", (3, 8, 77), EPERM, ALLOW, ALLOW),  # F_SETOWN: have the kernel signal another process
+        ("fcntl", (3, 15), EPERM, ALLOW, ALLOW),
+        ("ioctl", (0, 0x8901), EPERM, ALLOW, ALLOW),
+        ("ioctl", (0, 0x8902), EPERM, ALLOW, ALLOW),
         ("ioctl", (0, 0x5401), ALLOW, ALLOW, ALLOW),
         ("ioctl", (0, 0x5412), EPERM, EPERM, EPERM),
         ("ioctl", (0, 0x541C), EPERM, EPERM, EPERM),

@@ -256,6 +256,26 @@ def test_a_client_that_goes_away_frees_the_worker(pool: urllib3.PoolManager, obj
     assert pool.request("GET", f"{objects}/empty?uuid={name}", timeout=30).data == b"ok"
 
 
+def test_an_answer_that_is_none(pool: urllib3.PoolManager, objects: str, etls: Etls) -> None:
+    code = """
+import os, socket
+def transform(data):
+    for number in range(3, 4096):
+        try:
+            connection = socket.socket(fileno=os.dup(number))
+            if not connection.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+                connection.send(bytes.fromhex(data.decode()))
+        except OSError:
+            pass
+    return b""
+"""
+    name = etls.ready(code, "hpush://")
+    for number, answer in enumerate((b'{"ok":false,"message":"\xff"}', b'{"x":' + b"[" * 60_000, b"no JSON")):
+        pool.request("PUT", f"{objects}/answer-{number}", body=answer.hex())
+        reply = pool.request("GET", f"{objects}/answer-{number}?uuid={name}")
+        assert (reply.status, reply.json()["tcode"]) == (422, "ErrETLCrash")
+
+
 def test_many_at_once(objects: str, etls: Etls) -> None:
     name = etls.ready(REVERSE, "hpush://")
     failures: list[object] = []

@@ -133,6 +133,16 @@ def test_a_directory_of_something_else_is_refused(tmp_path: Path) -> None:
     assert "thesis.tex" in result.stderr
 
 
+def test_files_of_the_working_directory_are_not_imported(tmp_path: Path) -> None:
+    for name in ("sqlite3", "signal", "uvloop"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('imported from the working directory')\n")
+    command = [os.path.join(os.path.dirname(sys.executable), "ais"), "serve", "--data", "data", "--port", "0"]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert " ready at " in process.stdout.readline()
+        process.terminate()
+
+
 def test_other_machines_need_a_token(tmp_path: Path, new_store: NewStore) -> None:
     result = serve("--data", str(tmp_path / "d"), "--port", "0", "--host", "0.0.0.0", env={"AIS_AUTHN_TOKEN": ""})
     assert result.returncode == 1

@@ -15,6 +15,7 @@ from .. import __version__
 from .._conflict import find_conflict
 from ..errors import AisError
 from .lazy import Lazy, LazyGroup
+from .output import plain_lines
 from .session import Session
 
 _COMMANDS = "aistore.cli.commands"
@@ -102,9 +103,10 @@ def _invoke(arguments: Sequence[str]) -> int:
 
 
 def _fail(message: str, hint: str = "") -> int:
-    click.echo(f"Error: {message}", err=True)
+    # A message has names of objects in it, and what a transform wrote: neither may steer the terminal.
+    click.echo(f"Error: {plain_lines(message)}", err=True)
     if hint:
-        click.echo(f"Hint: {hint}", err=True)
+        click.echo(f"Hint: {plain_lines(hint)}", err=True)
     return 1
 
 

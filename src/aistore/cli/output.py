@@ -7,6 +7,7 @@ them as they are.
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
@@ -55,6 +56,11 @@ def plain(text: str) -> str:
     return "".join(
         letter if letter.isprintable() else letter.encode("unicode_escape", "surrogatepass").decode() for letter in text
     )
+
+
+def plain_lines(text: str) -> str:
+    """Return ``text`` of several lines as `plain` does; line ends and tabs stay."""
+    return text if text.isprintable() else re.sub(r"[^\n\t]+", lambda found: plain(found[0]), text)
 
 
 def write_table(pages: Iterable[list[Record]], columns: Sequence[Column], *, headers: bool = True) -> int:

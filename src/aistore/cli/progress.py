@@ -8,6 +8,8 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from .output import plain_lines
+
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
     from rich.progress import TaskID
@@ -100,7 +102,7 @@ class Stages:
         """Show that ``stage`` is under way."""
         if not stage:
             return
-        text = f"{stage}: {message}" if message else stage
+        text = plain_lines(f"{stage}: {message}" if message else stage)  # what an installer says, among others
         if not self._live:
             self._print(text)
             return

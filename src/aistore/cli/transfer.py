@@ -12,7 +12,7 @@ from typing import BinaryIO, TypeVar
 import click
 
 from ..errors import AisError
-from .output import plain
+from .output import plain, plain_lines
 
 Item = TypeVar("Item")
 
@@ -92,7 +92,7 @@ def report(label: str, error: AisError | OSError) -> None:
         text = error.message + (f" ({error.hint})" if error.hint else "")
     else:
         text = error.strerror or str(error)
-    click.echo(f"Error: {plain(label)}: {text}", err=True)
+    click.echo(f"Error: {plain(label)}: {plain_lines(text)}", err=True)
 
 
 def conclude(account: Account, verb: str) -> None:

@@ -177,7 +177,8 @@ class Transport:
                 break
             response.drain_conn()
             parts = urlsplit(urljoin(f"{scheme}://{host}:{port}{target}", location or ""))
-            scheme, host, port = parts.scheme, parts.hostname or host, parts.port or 80
+            scheme, host = parts.scheme, parts.hostname or host
+            port = parts.port or (443 if scheme == "https" else 80)
             target = f"{parts.path}?{parts.query}" if parts.query else parts.path
         return response
 

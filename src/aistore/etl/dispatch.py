@@ -238,9 +238,14 @@ class Dispatcher:
             if data is not None:
                 exchange.verify(reading, xxhash.xxh64_hexdigest(data))
                 return exchange.input_from_bytes(data)
-        return await asyncio.get_running_loop().run_in_executor(
+        copying = asyncio.get_running_loop().run_in_executor(
             self._threads, exchange.input_from_reading, reading, self._limits.memfd_input_bytes_max, self._spool
         )
+        try:
+            return await asyncio.shield(copying)
+        except asyncio.CancelledError:
+            copying.add_done_callback(_close_result)  # the thread goes on, and what it makes has no other owner
+            raise
 
     async def _transform(
         self, running: Running, source: int, header: bytes, gone: Callable[[], Awaitable[None]] | None
@@ -322,7 +327,7 @@ class Dispatcher:
         if answer:
             try:
                 told = msgspec.json.decode(answer, type=_Answer)
-            except msgspec.DecodeError:
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                 raise TransformCrashError(
                     "the transform's process answered with something else than an answer"
                 ) from None
@@ -362,6 +367,12 @@ class Dispatcher:
         """Stop reporting."""
         if self._reporting is not None:
             self._reporting.cancel()
+
+
+def _close_result(copying: asyncio.Future[int]) -> None:
+    """Close the descriptor that nobody waits for any more."""
+    if not copying.cancelled() and copying.exception() is None:
+        os.close(copying.result())
 
 
 def _stopped(running: Running) -> EtlNotRunningError:

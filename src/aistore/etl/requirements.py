@@ -41,6 +41,7 @@ _COMMENT = re.compile(r"(^|\s+)#.*$")
 _HASH = re.compile(r"\s--hash(?:=|\s+)(\S+)")
 _CREDENTIALS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)[^/\s'\"]+@")
 _CREDENTIALS_PARTS = re.compile(r"://([^/\s'\"]+)@([^/\s?#'\"]+)")
+_OPTION = re.compile(r"\s(-[^\s=]+)")
 _SCHEMES = ("https://", "http://", "git+https://", "git+http://")
 
 
@@ -146,9 +147,9 @@ def _parse_options(number: int, line: str) -> Iterator[str]:
 def _parse_entry(number: int, line: str) -> Entry:
     hashes = tuple(_HASH.findall(line))
     text = _HASH.sub("", line).strip()
-    if " --" in text:
-        option = text[text.index(" --") + 1 :].split()[0].partition("=")[0]
-        raise _refused(number, line, f"option {option} is not supported after a requirement", "only --hash is")
+    option = _OPTION.search(text)
+    if option:
+        raise _refused(number, line, f"option {option[1]} is not supported after a requirement", "only --hash is")
     if _URL.match(text):
         _check_url(number, line, text)
         return Entry(number, text, None, hashes)

@@ -1,4 +1,4 @@
-"""Names: what is a valid bucket, object and ETL name, and how they are written as URIs and unames."""
+"""Names: what is a valid bucket, object and ETL name, and how they are written as URIs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import NamedTuple
 from ..errors import BadRequestError, NotSupportedError
 
 OBJECT_NAME_BYTES_MAX = 1024
-BUCKET_NAME_LENGTH_MAX = 64
 
 #: Spellings of a provider, by the name used on the wire.
 PROVIDERS = {"ais": "ais", "aws": "aws", "s3": "aws", "gcp": "gcp", "gs": "gcp", "azure": "azure", "az": "azure",
@@ -97,17 +96,3 @@ def parse_uri(text: str) -> Uri:
         raise NotSupportedError(f"{text!r} names a remote cluster or a namespace, which this store does not have")
     bucket, _, name = rest.partition("/")
     return Uri(check_bucket_name(bucket), name)
-
-
-def uname(bucket: str, name: str = "") -> str:
-    """Return the unique name of a bucket (``ais/@#/b/``) or an object (``ais/@#/b/dir/o``) in the global namespace."""
-    return f"ais/@#/{bucket}/{name}"
-
-
-def parse_uname(text: str) -> Uri:
-    """Parse a uname; the 2021 clients leave the namespace empty (``ais//bucket/``)."""
-    parts = text.split("/", 3)
-    if len(parts) < 3 or parts[1] not in ("@#", ""):
-        raise BadRequestError(f"{text!r} is not the unique name of a bucket", hint="expected ais/@#/<bucket>/<name>")
-    check_provider(parts[0])
-    return Uri(check_bucket_name(parts[2]), parts[3] if len(parts) == 4 else "")

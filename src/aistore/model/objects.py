@@ -9,8 +9,6 @@ from typing import NamedTuple
 
 from ..errors import BadRequestError, RangeNotSatisfiableError
 
-_EMPTY: Mapping[str, str] = {}
-
 
 class Checksum(NamedTuple):
     """A checksum as the wire names it: ``type`` (``xxhash2`` is XXH64 with seed 0) and lower-case hex ``value``."""

@@ -1,6 +1,6 @@
 """The controller process: the life of transforms and the store's housekeeping; nothing of the data path.
 
-``python -m aistore.server.controller - <lifeline fd> <ready fd>``.
+Its arguments: ``- <lifeline fd> <ready fd>``.
 """
 
 from __future__ import annotations
@@ -63,7 +63,3 @@ def main() -> None:
     configure_log("controller")
     end_with_parent(lifeline)
     asyncio.run(_run(read_settings(), ready))
-
-
-if __name__ == "__main__":
-    main()

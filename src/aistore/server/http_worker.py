@@ -1,4 +1,4 @@
-"""An HTTP worker process: ``python -m aistore.server.http_worker <listen fd> <lifeline fd> <ready fd>``."""
+"""An HTTP worker process; its arguments: ``<listen fd> <lifeline fd> <ready fd>``."""
 
 from __future__ import annotations
 
@@ -43,7 +43,3 @@ def main() -> None:
     settings = read_settings()
     with socket.socket(fileno=listen) as listener:
         uvloop.run(_run(settings, listener, ready))
-
-
-if __name__ == "__main__":
-    main()

@@ -33,6 +33,9 @@ _STOP_SECONDS = 15.0
 _BACKOFF_SECONDS_MAX = 5.0
 _LISTEN_BACKLOG = 4096
 
+# Not `python -m`: it imports from the working directory first, whatever a user has there under a module's name.
+_START = "import sys; sys.path[:1] = filter(None, sys.path[:1]); from {} import main; main()"
+
 
 @dataclass
 class _Child:
@@ -123,7 +126,8 @@ class Supervisor:
         if child.listens:
             pass_fds.append(listener.fileno())
             listen_argument = str(listener.fileno())
-        command = [sys.executable, "-m", child.module, listen_argument, str(self._lifeline_reader), str(ready_writer)]
+        arguments = [listen_argument, str(self._lifeline_reader), str(ready_writer)]
+        command = [sys.executable, "-c", _START.format(child.module), *arguments]
         child.process = subprocess.Popen(command, pass_fds=pass_fds, stdin=subprocess.PIPE, start_new_session=True)
         os.close(ready_writer)
         assert child.process.stdin is not None

@@ -11,7 +11,6 @@ from typing import Any
 import msgspec
 
 from ..errors import AisError, BadRequestError, error_from_code
-from ..model.objects import ObjectInfo
 
 #: An entry's flag that says "the bytes are in the cluster".
 ENTRY_CACHED = 64
@@ -178,11 +177,3 @@ class Progress(msgspec.Struct, frozen=True, omit_defaults=True):
     message: str = ""
     name: str = ""
     error: ErrorBody | None = None
-
-
-def entry_of(info: ObjectInfo) -> ListEntryJson:
-    """Return the JSON listing entry of an object."""
-    return ListEntryJson(
-        name=info.name, size=str(info.size), checksum=info.checksum.value, atime=str(info.created_ns),
-        version=str(info.version), flags=ENTRY_CACHED,
-    )  # fmt: skip

@@ -14,7 +14,7 @@ from ...wire.messages import EtlSummary, Progress
 from ..complete import complete_etl, complete_uri
 from ..lazy import LazyGroup
 from ..options import json_option, no_headers_option
-from ..output import Column, Record, format_size, write_properties, write_records
+from ..output import Column, Record, format_size, plain_lines, write_properties, write_records
 from ..progress import Stages
 from ..session import client
 from .get import copy_to_file, copy_to_stdout
@@ -291,13 +291,8 @@ def view_logs(name: str, node: str, as_json: bool) -> None:
     for log in logs:
         if len(logs) > 1:
             click.echo(f"{log.node}:")
-        sys.stdout.write(_visible(log.text))
-
-
-def _visible(text: str) -> str:
-    """Return a log without what steers a terminal; lines and tabs stay."""
-    kept = "".join(letter for letter in text if letter.isprintable() or letter in "\n\t")
-    return kept if not kept or kept.endswith("\n") else f"{kept}\n"
+        text = plain_lines(log.text)
+        sys.stdout.write(text if not text or text.endswith("\n") else f"{text}\n")
 
 
 etl.add_command(view_logs, "logs")

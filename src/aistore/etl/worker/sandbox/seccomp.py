@@ -21,6 +21,7 @@ _MODE_FILTER, _SPEC_ALLOW = 1, 4
 _AF_UNIX, _AF_INET, _AF_INET6, _AF_NETLINK = 1, 2, 10, 16
 _SOCK_DGRAM, _SOCK_TYPE_MASK = 2, 0xF
 _TIOCSTI, _TIOCLINUX = 0x5412, 0x541C
+_F_SETOWN, _F_SETOWN_EX, _FIOSETOWN, _SIOCSPGRP = 8, 15, 0x8901, 0x8902
 _NAMESPACES = (
     kernel.CLONE_NEWNS | kernel.CLONE_NEWCGROUP | kernel.CLONE_NEWUTS | kernel.CLONE_NEWIPC | kernel.CLONE_NEWUSER
     | kernel.CLONE_NEWPID | kernel.CLONE_NEWNET | kernel.CLONE_NEWTIME
@@ -48,8 +49,9 @@ _SOCKETS = "connect bind listen".split()
 _SYSTEM_V = "shmget shmat shmctl msgget msgctl msgsnd msgrcv semget semctl semop semtimedop mq_open mq_unlink".split()
 _SIGNALS = "tkill tgkill rt_sigqueueinfo rt_tgsigqueueinfo pidfd_send_signal".split()
 #: Act on another process of the same user; the argument that names it must be 0 (the caller itself).
-_OTHERS = (("prlimit64", 0), ("setpriority", 1), ("ioprio_set", 1), ("sched_setscheduler", 0),
-           ("sched_setparam", 0), ("sched_setattr", 0))  # fmt: skip
+_OTHERS = (("prlimit64", 0), ("sched_setscheduler", 0), ("sched_setparam", 0), ("sched_setattr", 0))
+#: The same, after an argument that says whom the name is of: it must be a process, as 0 is also "my whole user".
+_OTHERS_BY_KIND = (("setpriority", 0), ("ioprio_set", 1))  # PRIO_PROCESS, IOPRIO_WHO_PROCESS
 
 
 class Restrictions:
@@ -57,7 +59,8 @@ class Restrictions:
 
     ``network``: internet sockets are allowed, and changes of file modes (an installer sets them).
     ``own_user``: nothing outside belongs to our user, so the kernel's own rules protect files that we are given.
-    ``own_ipc``: System V objects are our own. ``signals``: nothing else keeps signals inside.
+    ``own_ipc``: System V objects are our own, and no other processes are there to be named. ``signals``: nothing else
+    keeps signals inside.
     """
 
     def __init__(self, network: bool, own_user: bool, own_ipc: bool, signals: bool) -> None:
@@ -107,8 +110,11 @@ def build(restrictions: Restrictions, machine: str) -> List[Tuple[int, int, int,
         rule(name, [_REFUSE])
     for name, argument in _OTHERS:
         rule(name, _refuse_unless(argument, (0,)))
+    for name, process in _OTHERS_BY_KIND:
+        rule(name, [_load(0), (_EQUAL, 0, 2, process), _load(1), (_EQUAL, 1, 0, 0), _REFUSE, (_RETURN, 0, 0, _ALLOW)])
     rule("clone", [_load(0), (_ANY_BIT, 0, 1, _NAMESPACES & ~0xFF), _REFUSE, (_RETURN, 0, 0, _ALLOW)])
-    rule("ioctl", [_load(1), (_EQUAL, 1, 0, _TIOCSTI), (_EQUAL, 0, 1, _TIOCLINUX), _REFUSE, (_RETURN, 0, 0, _ALLOW)])
+    owners = (_FIOSETOWN, _SIOCSPGRP) if restrictions.signals else ()
+    rule("ioctl", _refuse_if(1, (_TIOCSTI, _TIOCLINUX, *owners)))
     # A datagram socket could send to any address; a connected pair of the other kinds cannot.
     rule("socketpair", [
         _load(0), (_EQUAL, 0, 3, _AF_UNIX),
@@ -124,6 +130,9 @@ def build(restrictions: Restrictions, machine: str) -> List[Tuple[int, int, int,
                            (_RETURN, 0, 0, _ALLOW)])  # fmt: skip
     if restrictions.signals:
         rule("kill", _refuse_unless(0, (0,)))
+        rule("fcntl", _refuse_if(1, (_F_SETOWN, _F_SETOWN_EX)))  # whom a descriptor signals, with which signal it likes
+    if not (restrictions.own_user or restrictions.own_ipc):
+        rule("sched_setaffinity", _refuse_unless(0, (0,)))
     return [*program, (_RETURN, 0, 0, _ALLOW)]
 
 
@@ -152,3 +161,9 @@ def _refuse_unless(argument: int, values: Tuple[int, ...]) -> List[Tuple[int, in
     """Refuse a call unless the low half of ``argument`` is one of ``values``."""
     tests = [(_EQUAL, len(values) - index, 0, value) for index, value in enumerate(values)]
     return [_load(argument), *tests, _REFUSE, (_RETURN, 0, 0, _ALLOW)]
+
+
+def _refuse_if(argument: int, values: Tuple[int, ...]) -> List[Tuple[int, int, int, int]]:
+    """Refuse a call if the low half of ``argument`` is one of ``values``."""
+    tests = [(_EQUAL, len(values) - index, 0, value) for index, value in enumerate(values)]
+    return [_load(argument), *tests, (_RETURN, 0, 0, _ALLOW), _REFUSE]
