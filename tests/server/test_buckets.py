@@ -170,6 +170,13 @@ def test_web_pages_cannot_change_the_store(
     assert reply.status == status, reply.data
 
 
+def test_a_foreign_name_for_this_machine_may_not_even_read(http_pool: urllib3.PoolManager, store: StoreProcess) -> None:
+    for path in ("/v1/buckets", "/v1/objects/b/x", "/v1/etl"):
+        reply = http_pool.request("GET", store.endpoint + path, headers={"Host": "rebound.example:8080"})
+        assert reply.status == 403
+        assert "--allow-host rebound.example" in reply.json()["hint"]
+
+
 def test_a_page_of_the_store_itself_may(http_pool: urllib3.PoolManager, store: StoreProcess) -> None:
     url = f"{store.endpoint}/v1/buckets/{fresh_name()}"
     headers = {"Origin": store.endpoint, "Host": urlsplit(store.endpoint).netloc}

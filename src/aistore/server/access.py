@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hmac
 import ipaddress
 from urllib.parse import urlsplit
@@ -14,6 +15,7 @@ _READ_ONLY = ("GET", "HEAD", "OPTIONS")
 _WITHOUT_TOKEN = ("/v1/health", "/health")
 
 
+@functools.lru_cache(maxsize=1024)
 def is_loopback(host: str) -> bool:
     """Say whether ``host`` (a name or an address, without a port) can only mean this machine."""
     if host == "localhost" or host.endswith(".localhost"):
@@ -24,6 +26,7 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+@functools.lru_cache(maxsize=1024)
 def _host_of(authority: str) -> str:
     """Return the host of a ``Host`` header; raises BadRequestError for text that is none, such as half an address."""
     try:
@@ -54,25 +57,32 @@ class Access:
             given = request.headers.get("authorization", "")
             if not hmac.compare_digest(given.encode(), b"Bearer " + self._token):
                 raise UnauthorizedError("token required", hint="set AIS_AUTHN_TOKEN to the store's token")
+        if self._on_loopback:
+            self._check_host(request)
         if request.method not in _READ_ONLY:
             self._check_browser(request)
+
+    def _check_host(self, request: Request) -> None:
+        """Refuse a name that is not this machine's, on loopback, for reads too.
+
+        A browser sends the host of the page's address. If that is a foreign name, somebody has pointed it at 127.0.0.1
+        so that a page from there may read and write what listens here.
+        """
+        host = _host_of(request.headers.get("host", ""))
+        if host and not is_loopback(host) and host not in self._allowed_hosts:
+            raise ForbiddenError(
+                f"host {host!r} is not this machine, so this request may come from a web page",
+                hint=f"use 127.0.0.1 or localhost, or start the store with --allow-host {host}",
+            )
 
     def _check_browser(self, request: Request) -> None:
         """Refuse changing requests that a web page of another site made a browser send.
 
-        A browser cannot be made to leave these headers out, and programs do not send the first two. The host is
-        checked only on loopback: there, a name that is not this machine's means that a web page's own name was
-        pointed at 127.0.0.1.
+        A browser cannot be made to leave these headers out, and programs do not send them.
         """
         headers = request.headers
-        host = _host_of(headers.get("host", ""))
         if headers.get("sec-fetch-site") in ("cross-site", "same-site"):
             raise ForbiddenError("a web page of another site may not change this store")
         origin = headers.get("origin")
         if origin and (_authority_of(origin) or None) != headers.get("host", "").lower():
             raise ForbiddenError(f"origin {origin!r} may not change this store")
-        if self._on_loopback and host and not is_loopback(host) and host not in self._allowed_hosts:
-            raise ForbiddenError(
-                f"host {host!r} is not this machine, so this request may come from a web page",
-                hint=f"use 127.0.0.1 or localhost, or start the store with --allow-host {host}",
-            )
