@@ -105,6 +105,7 @@ class _Call:
         self._loop = asyncio.get_running_loop()
         self.answer: asyncio.Future[bytes] = self._loop.create_future()
         self.pid = 0
+        self._process = -1
         self._started = False
         self._over = False  # the worker has answered, or was killed: its pid may be another process's by now
         self._timer = self._loop.call_later(queue_wait_seconds, self._queued_too_long, queue_wait_seconds)
@@ -119,6 +120,7 @@ class _Call:
             message, ancillary = b"", []
         if message == b"S" and not self._started:
             self._started, self.pid = True, _pid_of(ancillary)
+            self._process = _hold_process(self.pid)
             self._timer.cancel()
             self._timer = self._loop.call_later(self._running.object_timeout_seconds, self._worked_too_long)
             return
@@ -149,14 +151,18 @@ class _Call:
             self.answer.set_exception(error)
 
     def kill(self) -> None:
-        """End the worker, and with its process group what it started."""
+        """End the worker, and with its process group what it started.
+
+        By descriptor: a transform could let a child of its own answer for it and end, and its number be another
+        process's by now. Only while the signal reaches the process that answered does the number still mean it.
+        """
         over, self._over = self._over, True
-        if self.pid > 1 and not over:
-            for kill in (os.killpg, os.kill):
-                try:
-                    kill(self.pid, signal.SIGKILL)
-                except (ProcessLookupError, PermissionError):
-                    pass
+        if self._process >= 0 and not over:
+            try:
+                signal.pidfd_send_signal(self._process, signal.SIGKILL)
+                os.killpg(self.pid, signal.SIGKILL)
+            except (ProcessLookupError, PermissionError):
+                pass
 
     def close(self) -> None:
         """Leave the connection. A worker that is still busy with it is killed, also when our own task was cancelled."""
@@ -168,6 +174,17 @@ class _Call:
         self._timer.cancel()
         self._loop.remove_reader(self.connection.fileno())
         self.connection.close()
+        if self._process >= 0:
+            os.close(self._process)
+            self._process = -1
+
+
+def _hold_process(pid: int) -> int:
+    """Return a descriptor of a process, -1 if it has ended (Linux 5.3)."""
+    try:
+        return os.pidfd_open(pid) if pid > 1 else -1
+    except ProcessLookupError:
+        return -1
 
 
 def _pid_of(ancillary: list[tuple[int, int, bytes]]) -> int:
