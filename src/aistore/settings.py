@@ -40,6 +40,8 @@ class Limits:
     memfd_input_bytes_max: int = 64 << 20
     # Control messages; an ETL's code and dependencies travel in one.
     control_body_bytes_max: int = 16 << 20
+    # Copies of objects in the memory of one HTTP worker that wait for a transform worker or are with one.
+    etl_input_bytes_max: int = 1 << 30
     # Requests that may wait for a transform worker before the answer is "busy, come again".
     etl_queue: int = 512
     # Transforms of one batch request that are under way at once.

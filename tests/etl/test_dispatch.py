@@ -1,73 +1,22 @@
-"""What is left of one object through one transform when its request ends early."""
+"""What the dispatcher decides without a transform: how many copies of objects it holds in memory."""
 
 from __future__ import annotations
 
-import asyncio
-import os
-import threading
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import pytest
-import xxhash
 
-from aistore.etl.dispatch import Dispatcher
-from aistore.model.objects import Checksum, ObjectInfo
+from aistore.errors import OverloadedError
+from aistore.etl.dispatch import Dispatcher, Running
 from aistore.settings import Limits
 
-DATA = bytes(2 << 20)
-INFO = ObjectInfo("b", "o", len(DATA), 1, Checksum("xxhash2", xxhash.xxh64_hexdigest(DATA)), 0)
 
-
-class SlowReading:
-    """A Reading whose disk is slow until it is told otherwise."""
-
-    info, path = INFO, None
-
-    def __init__(self) -> None:
-        self.reads, self.goes_on = threading.Event(), threading.Event()
-
-    def read(self, start: int, length: int) -> bytes:
-        self.reads.set()
-        assert self.goes_on.wait(30)
-        return DATA[start : start + length]
-
-    def read_cached(self, start: int, length: int) -> bytes | None:
-        return None
-
-    def close(self) -> None:
-        pass
-
-
-class Controller:
-    async def call(self, verb: str, **arguments: Any) -> Any:
-        return {"name": "etl", "socket_path": "/nowhere", "object_timeout_seconds": 1, "output_bytes_max": 1}
-
-
-def descriptors() -> list[str]:
-    """Return what this process has open, memory files by their names."""
-    found = []
-    for number in os.listdir("/proc/self/fd"):
-        try:
-            found.append(os.readlink(f"/proc/self/fd/{number}"))
-        except FileNotFoundError:
-            pass
-    return found
-
-
-@pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="transforms are for Linux")
-def test_a_copy_that_nobody_waits_for_is_closed() -> None:
-    async def run(threads: ThreadPoolExecutor) -> None:
-        reading: Any = SlowReading()
-        dispatcher = Dispatcher(Controller(), threads, Limits(), "/nowhere")
-        transforming = asyncio.ensure_future(dispatcher.transform("etl", reading))
-        await asyncio.to_thread(reading.reads.wait, 30)
-        transforming.cancel()
-        await asyncio.gather(transforming, return_exceptions=True)
-        reading.goes_on.set()
-        await asyncio.to_thread(threads.shutdown)
-        await asyncio.sleep(0)
-
+def test_copies_in_memory_are_bounded() -> None:
+    limits = Limits(etl_input_bytes_max=100, memfd_input_bytes_max=1000)
+    running = Running("some-etl", "/nowhere", 1.0, 1)
     with ThreadPoolExecutor(1) as threads:
-        asyncio.run(run(threads))
-    assert [path for path in descriptors() if "memfd:input" in path] == []
+        dispatcher = Dispatcher(None, threads, limits, "/nowhere")  # type: ignore[arg-type]
+        assert dispatcher._hold_input(running, 500) == 500  # one object may be larger than all may be together
+        with pytest.raises(OverloadedError, match="some-etl"):
+            dispatcher._hold_input(running, 1)
+        assert dispatcher._hold_input(running, 1001) == 0  # goes through a file

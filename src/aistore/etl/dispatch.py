@@ -206,6 +206,7 @@ class Dispatcher:
         self._running: dict[str, Running] = {}
         self._counts: dict[str, tuple[int, ...]] = {}
         self._reporting: asyncio.Task[None] | None = None
+        self._input_bytes = 0  # copies of objects that wait for a worker or are with one, in memory
 
     async def find(self, name: str, *, again: bool = False) -> Running:
         """Return where ETL ``name`` takes objects; waits for one that is being made ready.
@@ -236,16 +237,35 @@ class Dispatcher:
                         f"etl_args of {len(args)} characters are too large", hint="expected 8 KiB at most"
                     )
                 running = await self.find(name)
-                source = await self._input(reading)
+                held = self._hold_input(running, info.size)
+                try:
+                    source = await self._input(reading)
+                except BaseException:
+                    self._input_bytes -= held
+                    raise
             finally:
                 reading.close()
-            result = await self._transform(running, source, header, gone)
+            try:
+                result = await self._transform(running, source, header, gone)
+            finally:
+                self._input_bytes -= held
         except TransformError as error:
             self._count(name, 0, 1, info.size, 0)
             error.message = f"ETL error: {name} failed on ais://{info.bucket}/{info.name}: {error.message}"
             raise
         self._count(name, 1, 0, info.size, result.size)
         return result
+
+    def _hold_input(self, running: Running, size: int) -> int:
+        """Account for the copy of an object in memory and return its bytes; raises OverloadedError above the limit."""
+        in_memory = size if size <= self._limits.memfd_input_bytes_max else 0
+        if self._input_bytes and self._input_bytes + in_memory > self._limits.etl_input_bytes_max:
+            raise OverloadedError(
+                f"etl job {running.name}: objects of {self._input_bytes >> 20} MiB wait already",
+                hint="try again in a second",
+            )
+        self._input_bytes += in_memory
+        return in_memory
 
     async def _input(self, reading: Reading) -> int:
         """Return a descriptor with a copy of the object."""
