@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -65,6 +66,36 @@ def test_transforms_come_back_with_the_controller(store_with_bucket: StoreProces
             os.kill(controller, signal.SIGKILL)
             reply = pool.request("GET", f"{store.endpoint}/v1/objects/b/x?uuid=comes-back")
             assert (reply.status, reply.data) == (200, b"1\n")
+
+
+def test_transforms_are_not_mixed_up_by_a_new_controller(new_store: NewStore) -> None:
+    store = new_store(arguments=("--workers", "1"))
+    names = ("zz-first", "aa-second")  # a new controller takes them up in the other order
+    with urllib3.PoolManager(retries=RETRIES) as pool:
+        pool.request("POST", f"{store.endpoint}/v1/buckets/b", body=b'{"action":"create-bck"}')
+        put_and_get(store, pool, "x")
+        for name in names:
+            code = encode_base64(f"def transform(data):\n    return b'{name}'\n")
+            reply = pool.request("POST", f"{store.endpoint}/v1/etl/init_code", json={"code": code, "id": name})
+            assert reply.status == 200, reply.data
+        for _ in range(2):
+            for name in names:
+                reply = pool.request("GET", f"{store.endpoint}/v1/objects/b/x?etl_name={name}")
+                assert (reply.status, reply.data) == (200, name.encode())
+            kill_controller(store)
+
+
+def kill_controller(store: StoreProcess) -> None:
+    """Kill the controller and wait until the next one answers."""
+    (pid,) = (pid for pid, command in store.children().items() if "controller" in command)
+    os.kill(pid, signal.SIGKILL)
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        reply = urllib3.request("GET", f"{store.endpoint}/v1/etl", retries=RETRIES)
+        if pid not in store.children() and all(etl["stage"] == "Running" for etl in reply.json()):
+            return
+        time.sleep(0.1)
+    raise AssertionError("the controller did not come back")
 
 
 def test_nothing_outlives_a_killed_supervisor(store_with_bucket: StoreProcess, new_store: NewStore) -> None:

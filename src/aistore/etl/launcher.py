@@ -108,12 +108,15 @@ class Launched:
                 data, ancillary, _, _ = self.control.recvmsg(_MESSAGE_BYTES_MAX, room)
             except ConnectionResetError:  # it ended without reading all we sent; what it sent comes after this
                 data, ancillary, _, _ = self.control.recvmsg(_MESSAGE_BYTES_MAX, room)
-            message = json.loads(data) if data else None
         except (BlockingIOError, TimeoutError):
             raise
-        except (OSError, ValueError, RecursionError):
+        except OSError:
             return None
-        sender = _take_ancillary(ancillary)
+        sender = _take_ancillary(ancillary)  # before anything of the message is looked at: it may bring descriptors
+        try:
+            message = json.loads(data) if data else None
+        except (ValueError, RecursionError):
+            return None
         if not isinstance(message, dict) or not isinstance(message.get("event"), str):
             return None
         return self._with_our_pid(message, sender)
