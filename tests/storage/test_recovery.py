@@ -168,3 +168,25 @@ def test_sealed_generations_are_not_read_again(engine: LocalEngine, reclaimer: R
     work(reclaimer, 1000.0)
     work(reclaimer, 1002.0)
     assert recovery.recover(directory).generations == 0
+
+
+def test_a_damaged_trailer_is_no_reason_to_lose_the_bytes(tmp_path: Path) -> None:
+    """A file that the index knows stays, whatever its trailer looks like: damage must not become loss."""
+    directory = str(tmp_path / "store")
+    open_directory(directory)
+    recovery.recover(directory)  # notes this boot: what follows is no power cut
+    engine = LocalEngine(directory)
+    engine.create_bucket("b", {})
+    engine.put("b", "x", b"d" * 10_000, PLAIN).result()
+    path = engine.get("b", "x").path
+    assert path is not None
+    marker_of_a_killed_owner = os.path.join(directory, "mp0", "open", os.path.basename(os.path.dirname(path)))
+    engine.close()
+    with open(path, "r+b") as file:
+        file.truncate(10_000)
+    open(marker_of_a_killed_owner, "w").close()
+    recovery.recover(directory)
+    engine = LocalEngine(directory)
+    with engine.get("b", "x") as reading:
+        assert reading.read(0, 10_000) == b"d" * 10_000
+    engine.close()

@@ -48,7 +48,7 @@ class Object:
         upload = upload_of(source)
         headers = {"Content-Type": "application/octet-stream"}
         if custom:
-            headers[wire_headers.CUSTOM] = wire_headers.encode_custom(wire_headers.check_custom(custom))
+            headers[wire_headers.CUSTOM] = wire_headers.encode_custom(wire_headers.check_custom_spelling(custom))
         if upload.checksum is not None:
             headers[wire_headers.CHECKSUM_TYPE] = "xxhash2"
             headers[wire_headers.CHECKSUM_VALUE] = upload.checksum
@@ -100,7 +100,7 @@ class Object:
     def set_custom(self, custom: Mapping[str, str], *, replace: bool = False) -> None:
         """Merge ``custom`` into the object's custom metadata; with ``replace`` it takes the place of what is there."""
         query = {"provider": "ais", **({"set-new-custom": "true"} if replace else {})}
-        body = {"action": "", "name": "", "value": wire_headers.check_custom(custom)}
+        body = {"action": "", "name": "", "value": wire_headers.check_custom_spelling(custom)}
         self._transport.call(
             Request(
                 "PATCH", self._path, query=query, headers={"Content-Type": "application/json"},

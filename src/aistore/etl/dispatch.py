@@ -259,7 +259,7 @@ class Dispatcher:
     def _hold_input(self, running: Running, size: int) -> int:
         """Account for the copy of an object in memory and return its bytes; raises OverloadedError above the limit."""
         in_memory = size if size <= self._limits.memfd_input_bytes_max else 0
-        if self._input_bytes and self._input_bytes + in_memory > self._limits.etl_input_bytes_max:
+        if in_memory and self._input_bytes and self._input_bytes + in_memory > self._limits.etl_input_bytes_max:
             raise OverloadedError(
                 f"etl job {running.name}: objects of {self._input_bytes >> 20} MiB wait already",
                 hint="try again in a second",

@@ -75,6 +75,7 @@ class ManagedEtl:
         self._listener: socket.socket | None = None
         self._cancel = threading.Event()
         self._statuses: dict[int, int] = {}
+        self._base_python = ""
         self._watch: asyncio.Task[None] | None = None
         self._restart: asyncio.Task[None] | None = None
         # One at a time makes the ETL ready, starts it again or ends it: what one of them has made (processes, sockets,
@@ -126,6 +127,7 @@ class ManagedEtl:
 
         def work() -> Environment:
             runtime = resolve_runtime(self.spec.runtime)
+            self._base_python = runtime.python
             return prepare(
                 self.spec.dependencies,
                 runtime,
@@ -214,7 +216,7 @@ class ManagedEtl:
             kind="script" if spec.communication == "io://" else "function",
             code=spec.code,
             python=environment.python,
-            base_python=resolve_runtime(spec.runtime).python,
+            base_python=self._base_python,
             environment=environment.directory,
             scratch=self.scratch,
             workers=spec.workers or len(os.sched_getaffinity(0)),
@@ -243,6 +245,8 @@ class ManagedEtl:
             elif kind == "failed":
                 reason = _failure_text(event)
                 break
+            elif kind == "worker":
+                self._statuses.pop(event["pid"], None)  # of an earlier process with that number
             elif kind == "exited":
                 await self._note_exit(event["pid"], event["status"])
         if ready.cancelled():

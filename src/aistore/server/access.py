@@ -55,7 +55,7 @@ class Access:
         """Raise unless ``request`` carries the token (where there is one) and comes from no foreign web page."""
         if self._token and request.path not in _WITHOUT_TOKEN:
             given = request.headers.get("authorization", "")
-            if not hmac.compare_digest(given.encode(), b"Bearer " + self._token):
+            if not hmac.compare_digest(given.encode("latin-1"), b"Bearer " + self._token):
                 raise UnauthorizedError("token required", hint="set AIS_AUTHN_TOKEN to the store's token")
         if self._on_loopback:
             self._check_host(request)

@@ -26,16 +26,17 @@ _HOUSEKEEPING_SECONDS = 1.0
 
 def _keep_house(settings: ProcessSettings, stop: threading.Event) -> None:
     """Remove what is not needed any more and recover what dead processes left, a bounded step at a time."""
-    reclaimer = Reclaimer(settings.serve.data)
-    try:
-        while not stop.is_set():
-            try:
-                more = reclaimer.step(time.monotonic())
-            except Exception:  # housekeeping must not end because one step failed
-                _log.exception("a housekeeping step failed")
-                more = False
-            stop.wait(0.01 if more else _HOUSEKEEPING_SECONDS)
-    finally:
+    reclaimer: Reclaimer | None = None
+    while not stop.is_set():
+        more = False
+        try:
+            if reclaimer is None:
+                reclaimer = Reclaimer(settings.serve.data)
+            more = reclaimer.step(time.monotonic())
+        except Exception:  # housekeeping must not end because one step failed
+            _log.exception("a housekeeping step failed")
+        stop.wait(0.01 if more else _HOUSEKEEPING_SECONDS)
+    if reclaimer is not None:
         reclaimer.close()
 
 
@@ -54,7 +55,8 @@ async def _run(settings: ProcessSettings, ready: int) -> None:
         server.close()
         await manager.close()
         house_stop.set()
-        await asyncio.to_thread(house.join)
+        if house.is_alive():
+            await asyncio.to_thread(house.join)
 
 
 def main() -> None:

@@ -30,6 +30,8 @@ def error_body(error: AisError, *, method: str = "", path: str = "", client: str
 
 def as_ais_error(error: BaseException) -> AisError:
     """Return ``error`` if it is one of ours, else log it and return an internal error that gives nothing away."""
+    if isinstance(error, InternalError):
+        _log.error("%s", error)  # ours, or broken data: somebody has to know
     if isinstance(error, AisError):
         return error
     if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):

@@ -20,6 +20,7 @@ _LENGTH = struct.Struct("<I")
 _MESSAGE_BYTES_MAX = 64 << 20
 _CONNECT_ATTEMPTS = 40
 _CONNECT_PAUSE_SECONDS = 0.25
+_CALL_SECONDS_MAX = 150.0  # longer than a read waits for an ETL that is being made ready (Limits)
 
 ReportProgress = Callable[[str, str], Awaitable[None]]
 #: A verb of the controller: keyword arguments and a way to report progress in, a value out.
@@ -46,7 +47,20 @@ class ControllerLink:
         self._path = path
 
     async def call(self, verb: str, **arguments: Any) -> Any:
-        """Call ``verb`` and return its result, or raise the error that the controller raised."""
+        """Call ``verb`` and return its result, or raise the error that the controller raised.
+
+        For verbs that answer soon: raises OverloadedError when a controller that lives does not answer.
+        """
+        try:
+            return await asyncio.wait_for(self._result(verb, arguments), _CALL_SECONDS_MAX)
+        except asyncio.TimeoutError:
+            raise OverloadedError("the store's controller does not answer", hint="try again in some seconds") from None
+
+    async def call_patiently(self, verb: str, **arguments: Any) -> Any:
+        """Call a verb that may take as long as an installer does, as ``call`` does otherwise."""
+        return await self._result(verb, arguments)
+
+    async def _result(self, verb: str, arguments: dict[str, Any]) -> Any:
         result = None
         async for kind, value in self.stream(verb, **arguments):
             if kind == "result":

@@ -8,9 +8,9 @@ from ..errors import BadRequestError, ConflictError, TooLargeError
 from ..model.names import OBJECT_NAME_BYTES_MAX
 from ..model.objects import ListOptions
 
-#: Keys and values of one object's custom metadata together, in bytes of UTF-8. Derived: HTTP servers bound all
-#: headers of a reply to about this size, and custom metadata travels in headers.
-CUSTOM_BYTES_MAX = 32 << 10
+#: Keys and values of one object's custom metadata together, in bytes of UTF-8. It travels in one header of a reply, of
+#: which many clients accept 16 KiB in all.
+CUSTOM_BYTES_MAX = 8 << 10
 
 
 def encode_name(name: str) -> bytes:

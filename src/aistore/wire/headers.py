@@ -24,13 +24,12 @@ NODE_ID = "ais-node-id"
 CLUSTER_UPTIME = "ais-cluster-uptime"
 NODE_UPTIME = "ais-node-uptime"
 
-CUSTOM_BYTES_MAX = 8 << 10  # together with the other headers this stays under the 16 KiB that clients accept
 
-
-def check_custom(custom: Mapping[str, str]) -> dict[str, str]:
+def check_custom_spelling(custom: Mapping[str, str]) -> dict[str, str]:
     """Return custom metadata that survives the header's spelling, else raise BadRequestError.
 
-    Pairs travel as ``key=value, key=value``: printable ASCII, no comma, no ``=`` in a key, no space around.
+    Pairs travel as ``key=value, key=value``: printable ASCII, no comma, no ``=`` in a key, no space around. How much
+    there may be in all is the engine's to say.
     """
     for key, value in custom.items():
         if (
@@ -43,8 +42,6 @@ def check_custom(custom: Mapping[str, str]) -> dict[str, str]:
             raise BadRequestError(f"custom metadata {key!r} cannot be kept", hint="expected key=value without commas")
         if not (key + value).isascii() or not (key + value).isprintable():
             raise BadRequestError(f"custom metadata {key!r} has characters other than printable ASCII")
-    if sum(len(key) + len(value) + 3 for key, value in custom.items()) > CUSTOM_BYTES_MAX:
-        raise BadRequestError(f"custom metadata is larger than {CUSTOM_BYTES_MAX} bytes")
     return dict(custom)
 
 

@@ -149,8 +149,9 @@ async def post(store: Store, request: Request, rest: str) -> Reply:
     message = decode_action(await request.body(store.limits.control_body_bytes_max))
     if message.verb != "createbck":
         raise NotSupportedError(f"bucket action {message.action!r} is not supported by this store")
-    props = message.value if isinstance(message.value, dict) else {}
-    await store.in_thread(store.engine.create_bucket, bucket, props)
+    if message.value:
+        raise NotSupportedError("bucket properties are not supported by this store", hint="create the bucket without")
+    await store.in_thread(store.engine.create_bucket, bucket, {})
     return Empty()
 
 
@@ -184,7 +185,7 @@ async def put(store: Store, request: Request, rest: str) -> Reply:
 
 
 def bucket_props(info: BucketInfo) -> dict[str, Any]:
-    """Return a bucket's properties by the field's keys: what was set, over what is true of every bucket here."""
+    """Return a bucket's properties by the field's keys: what is true of every bucket here."""
     props: dict[str, Any] = {
         "provider": "ais",
         "backend_bck": {"name": "", "provider": ""},

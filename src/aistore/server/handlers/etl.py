@@ -57,7 +57,7 @@ async def post(store: Store, request: Request, rest: str) -> Reply:
             hint="use `ais etl init code` (POST /v1/etl/init_code)",
         )
     if len(parts) == 2 and parts[1] in ("start", "stop"):
-        await store.controller.call(f"etl_{parts[1]}", name=parts[0])
+        await store.controller.call_patiently(f"etl_{parts[1]}", name=parts[0])
         return Empty()
     raise NotFoundError(f"no such ETL action: {rest!r}", hint="expected init_code, <name>/start or <name>/stop")
 
@@ -87,7 +87,7 @@ async def _init_code(store: Store, request: Request, body: bytes) -> Reply:
     spec = check_spec(spec_from_message(body))
     if NDJSON in request.headers.get("accept", ""):
         return Stream(_init_events(store, spec, request), media_type=NDJSON)
-    return text_reply(await store.controller.call("etl_init", spec=msgspec.to_builtins(spec)))
+    return text_reply(await store.controller.call_patiently("etl_init", spec=msgspec.to_builtins(spec)))
 
 
 async def _init_events(store: Store, spec: EtlSpec, request: Request) -> AsyncIterator[bytes]:

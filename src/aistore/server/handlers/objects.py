@@ -264,7 +264,9 @@ def put_options(request: Request) -> PutOptions:
     if bool(kind) != bool(value) and kind != "none":
         raise BadRequestError(f"{names.CHECKSUM_TYPE} and {names.CHECKSUM_VALUE} must come together")
     expected = (Checksum(kind.lower(), value.lower()),) if kind and kind != "none" else ()
-    custom = names.check_custom(names.decode_custom([headers[names.CUSTOM]])) if names.CUSTOM in headers else {}
+    custom = (
+        names.check_custom_spelling(names.decode_custom([headers[names.CUSTOM]])) if names.CUSTOM in headers else {}
+    )
     if_version = None
     if "if-none-match" in headers:
         if headers["if-none-match"].strip() != "*":
@@ -289,7 +291,7 @@ async def patch(store: Store, request: Request, rest: str) -> Reply:
     value = decode_action(await request.body(store.limits.control_body_bytes_max), action_optional=True).value
     if not isinstance(value, dict):
         raise BadRequestError("custom metadata must be a JSON object of strings")
-    custom = names.check_custom(value)
+    custom = names.check_custom_spelling(value)
     await store.done(store.engine.set_custom(bucket, name, custom, replace=request.flag("set-new-custom")))
     return Empty()
 

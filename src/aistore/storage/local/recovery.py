@@ -159,6 +159,8 @@ def _is_known(mountpath: Mountpath, connection: sqlite3.Connection, place: str) 
         ).fetchone()
         if row is not None and row[0] == place:
             return True
+    elif connection.execute("SELECT 1 FROM objects WHERE place = ?", (place,)).fetchone() is not None:
+        return True  # an object whose file is damaged: a scan of the index, but never a lost byte more
     return connection.execute("SELECT 1 FROM trash WHERE place = ?", (place,)).fetchone() is not None
 
 
