@@ -15,11 +15,12 @@ import ast
 import glob
 import importlib.metadata
 import json
+import netrc
 import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import unquote, urlsplit
 
@@ -65,10 +66,11 @@ _FROM_PLACE = re.compile(r" \(from -r \S+ \(line \d+\)\)|->-r \S+ \(line \d+\)")
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The operator's pip settings, as environment variables, and the local paths that they name."""
+    """The operator's pip settings: environment variables, the local paths that they name, the index's ``netrc``."""
 
     env: Mapping[str, str] = field(repr=False)
     paths: tuple[str, ...] = ()
+    netrc: str = field(default="", repr=False)
 
     def index(self, options: tuple[str, ...] = ()) -> str:
         """Return where packages are looked for, credentials masked; ``options`` are those of the dependency list."""
@@ -101,11 +103,23 @@ def read_settings(environ: Mapping[str, str], runtime: Runtime) -> Settings:
         if environ.get(name):
             env[name] = environ[name]
     paths += [env[name] for name in _PASSED_ON_PATHS if name in env]
-    netrc = environ.get("NETRC") or os.path.join(os.path.expanduser("~"), ".netrc")
-    if os.path.isfile(netrc):
-        env["NETRC"] = netrc
-        paths.append(netrc)
-    return Settings(env, tuple(dict.fromkeys(paths)))
+    file = environ.get("NETRC") or os.path.join(os.path.expanduser("~"), ".netrc")
+    urls = " ".join([env.get("PIP_INDEX_URL", ""), env.get("PIP_EXTRA_INDEX_URL", ""), env.get("PIP_FIND_LINKS", "")])
+    return Settings(env, tuple(dict.fromkeys(paths)), netrc_of_hosts(file, urls.split()))
+
+
+def netrc_of_hosts(file: str, urls: Iterable[str]) -> str:
+    """Return the lines of a netrc file for the hosts of ``urls``: the installer runs foreign code, which may read them.
+
+    Empty where there is no such file, or none that can be read.
+    """
+    try:
+        known = netrc.netrc(file).hosts
+    except (OSError, netrc.NetrcParseError, UnicodeDecodeError):
+        return ""
+    hosts = dict.fromkeys(urlsplit(url).hostname or "" for url in urls if "://" in url)
+    lines = [f"machine {host} login {known[host][0]} password {known[host][2]}\n" for host in hosts if host in known]
+    return "".join(lines)
 
 
 def pip_runner(runtime: Runtime) -> str:
@@ -147,6 +161,10 @@ def pip_install(directory: str, runtime: Runtime, runner: str, settings: Setting
         "PYTHONUNBUFFERED": "1",
         "PYTHONNOUSERSITE": "1",
     }
+    if settings.netrc:
+        fixed["NETRC"] = os.path.join(work, "netrc")
+        with open(os.open(fixed["NETRC"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+            file.write(settings.netrc)
     # --use-pep517: the environment has no setuptools, which pip's older way needs there.
     python = os.path.join(directory, "bin", "python")
     argv = (python, runner, "install", "--use-pep517", "--no-warn-script-location", *arguments)
