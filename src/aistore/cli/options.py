@@ -52,3 +52,10 @@ def confirm(question: str, *, yes: bool) -> None:
     if not click.confirm(question, err=True):
         click.echo("Nothing was done.", err=True)
         raise click.exceptions.Exit(1)
+
+
+def confirm_removal(what: str, *, yes: bool) -> None:
+    """Ask before ``what`` is destroyed; where nobody can answer, only ``yes`` will do."""
+    if not yes and not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise click.UsageError(f"this removes {what}: pass -y to confirm")
+    confirm(f"Remove {what}?", yes=yes)
