@@ -128,6 +128,18 @@ def test_put_that_cannot_be(transcript):
         $ ais put missing ais://put
         ! Error: missing: no such file or directory
         [1]
+        $ ais put f/x
+        ! Usage: ais put [OPTIONS] FILE|DIRECTORY|-... BUCKET[/NAME|/DIRECTORY/]
+        ! Try 'ais put --help' for help.
+        !
+        ! Error: the bucket is missing: ais put f/x ais://BUCKET
+        [2]
+        $ ais put ais://put 2>&1 | tail -1
+        Error: what to put is missing: ais put FILE ais://put
+        $ ais put f/x ais:/put
+        ! Error: 'ais:/put' is no bucket
+        ! Hint: did you mean ais://put?
+        [1]
         $ ais put d ais://put
         ! Error: no files in d
         ! Hint: -r goes into the directories in it
@@ -230,6 +242,14 @@ def test_nothing_is_removed_unasked(transcript):
         $ ais create ais://unasked; printf x | ais put - ais://unasked/o
         "ais://unasked" created
         PUT "-" => ais://unasked/o
+        $ ais rmo ais://unasked/o ais://unasked
+        ! Error: 'ais://unasked' names no object
+        ! Hint: all objects of a bucket: ais rmo ais://unasked --all
+        [1]
+        $ ais rmo ais://unasked/dir/
+        ! Error: 'ais://unasked/dir/' names no object
+        ! Hint: all that start with it: ais rmo ais://unasked --prefix dir/
+        [1]
         $ ais rmo ais://unasked --all 2>&1 | tail -1
         Error: this removes all objects of ais://unasked: pass -y to confirm
         $ ais rmo ais://unasked --prefix o 2>&1 | tail -1

@@ -113,7 +113,7 @@ def rm(
     places = [parse_uri(uri) for uri in uris]
     selections = sum((prefix is not None, names is not None, template is not None, everything))
     if not selections:
-        for place in map(object_uri, uris):
+        for place in [_one_object(uri, place) for uri, place in zip(uris, places, strict=True)]:
             client().bucket(place.bucket).object(place.name).delete()
             click.echo(f'deleted "{plain(place.name)}" from {Uri(place.bucket)}')
         return
@@ -125,6 +125,18 @@ def rm(
     chosen = _chosen(bucket, prefix, names, template)
     confirm_removal(_spell_choice(bucket, prefix, names, template), yes=yes)
     _remove(bucket, chosen, workers=workers, go_on=go_on)
+
+
+def _one_object(uri: str, place: Uri) -> Uri:
+    """Return ``place`` if it is one object's; for what may stand for many, tell how many are removed."""
+    bucket = Uri(place.bucket)
+    if not place.name:
+        raise BadRequestError(f"{uri!r} names no object", hint=f"all objects of a bucket: ais rmo {bucket} --all")
+    if place.name.endswith("/"):
+        raise BadRequestError(
+            f"{uri!r} names no object", hint=f"all that start with it: ais rmo {bucket} --prefix {place.name}"
+        )
+    return place
 
 
 def _spell_choice(bucket: Bucket, prefix: str | None, names: str | None, template: str | None) -> str:

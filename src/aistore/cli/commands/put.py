@@ -32,7 +32,7 @@ class Upload(NamedTuple):
 
 
 @click.command()
-@click.argument("sources", metavar="FILE|DIRECTORY|-...", nargs=-1, required=True)
+@click.argument("sources", metavar="FILE|DIRECTORY|-...", nargs=-1)
 @click.argument("destination", metavar="BUCKET[/NAME|/DIRECTORY/]", shell_complete=complete_uri)
 @click.option("-r", "--recursive", is_flag=True, help="With the directories in a directory.")
 @click.option("--include-src-dir", is_flag=True, help="Begin the names of a directory's files with its own name.")
@@ -65,6 +65,8 @@ def put(
       ais put '*.jpg' ais://imagenet/train/ -y
       tar c . | ais put - ais://backups/today.tar
     """
+    if not sources:
+        raise click.UsageError(_what_is_missing(destination))
     place = parse_uri(destination)
     metadata = _pairs(custom)
     if "-" in sources:
@@ -82,6 +84,13 @@ def put(
         _summarize(uploads)
         confirm(f"Put {counted(len(uploads), 'file')} to {bucket}?", yes=yes)
     _put_files(bucket, uploads, metadata, workers=workers, go_on=go_on, many=many)
+
+
+def _what_is_missing(given: str) -> str:
+    """Return what to say when ``put`` has one argument only."""
+    if "://" in given and not os.path.lexists(given):
+        return f"what to put is missing: ais put FILE {given}"
+    return f"the bucket is missing: ais put {given} ais://BUCKET"
 
 
 def _put_files(
