@@ -39,12 +39,16 @@ def run(arguments: list[str], env: dict[str, str]) -> subprocess.CompletedProces
     return subprocess.run([*AIS, *arguments], env=env, capture_output=True, text=True, stdin=subprocess.DEVNULL)
 
 
-@pytest.mark.parametrize("origin", ["AIS_ENDPOINT", "--endpoint", "config"])
+@pytest.mark.parametrize("origin", ["AIS_ENDPOINT", "--endpoint", "--endpoint after it", "config"])
 def test_unreachable_store_is_named_with_its_origin(tmp_path, closed_port, origin):
     url = f"http://127.0.0.1:{closed_port}"
     env, arguments, said = environment(tmp_path), ["ls"], origin
+    correction = "put the address of one that runs into --endpoint"
     if origin == "AIS_ENDPOINT":
         env["AIS_ENDPOINT"] = url
+        correction = "set AIS_ENDPOINT to the address of one that runs"
+    elif origin == "--endpoint after it":
+        arguments, said = ["--endpoint", "elsewhere", "ls", "--endpoint", url], "--endpoint"
     elif origin == "--endpoint":
         arguments = ["--endpoint", url, "ls"]
     else:
@@ -52,11 +56,12 @@ def test_unreachable_store_is_named_with_its_origin(tmp_path, closed_port, origi
         config.parent.mkdir(parents=True)
         config.write_text(json.dumps({"cluster": {"url": url}}))
         said = str(config)
+        correction = f"put the address of one that runs into {config}"
     done = run(arguments, env)
     assert (done.stdout, done.returncode) == ("", 1)
     assert done.stderr.splitlines() == [
         f"Error: no store answers at {url} (from {said}): connection refused",
-        "Hint: start a store with `ais serve`, or set AIS_ENDPOINT to the address of one that runs",
+        f"Hint: start a store with `ais serve`, or {correction}",
     ]
 
 
@@ -179,10 +184,20 @@ def test_completion_knows_what_the_store_has(cli_store, tmp_path):
     assert complete("ais etl rm nothing") == []
 
 
-def test_misspelt_commands_get_a_suggestion(tmp_path):
-    done = run(["creat"], environment(tmp_path))
+@pytest.mark.parametrize(
+    ("words", "suggestion"),
+    [
+        ("creat", "Did you mean 'create'?"),
+        ("cat", "Did you mean 'object cat'?"),
+        ("etl lst", "Did you mean 'list' or 'ls'?"),
+        ("frobnicate", "`ais --help` lists all there are."),
+        ("etl frobnicate", "`ais etl --help` lists all there are."),
+    ],
+)
+def test_unknown_commands_get_a_suggestion(tmp_path, words, suggestion):
+    done = run(words.split(), environment(tmp_path))
     assert done.returncode == 2
-    assert done.stderr.splitlines()[-1] == "Error: No such command 'creat'. Did you mean 'create'?"
+    assert done.stderr.splitlines()[-1] == f"Error: No such command {words.split()[-1]!r}. {suggestion}"
 
 
 def test_help_imports_neither_the_client_nor_rich(tmp_path):
@@ -210,6 +225,15 @@ def commands(group: click.Group, path: tuple[str, ...]) -> list[tuple[str, click
 
 
 TREE = commands(cli, ("ais",))
+
+
+def test_every_command_that_talks_to_a_store_takes_its_address():
+    without = {
+        path
+        for path, command, _ in TREE
+        if not isinstance(command, click.Group) and "endpoint" not in [param.name for param in command.params]
+    }
+    assert without == {"ais serve", "ais version", "ais completion"}
 
 
 @pytest.mark.parametrize(("path", "command", "summary"), TREE, ids=[path for path, _, _ in TREE])
