@@ -69,7 +69,12 @@ def test_put_of_many_files(transcript):
         .jpg       1      5B
         TOTAL      2      6B
         PUT 2 files (6B) => ais://many
-        $ ais put -r data ais://many/all --include-src-dir
+        ! 1 directory skipped: use -r to put what is in it
+        $ mkdir data/more; ais put data ais://many --dry-run
+        PUT "data/a.cls" => ais://many/a.cls (dry run)
+        PUT "data/a.jpg" => ais://many/a.jpg (dry run)
+        ! 2 directories skipped: use -r to put what is in them
+        $ rmdir data/more; ais put -r data ais://many/all --include-src-dir
         Files to upload:
         EXTENSION  COUNT  SIZE
         -          1      1B

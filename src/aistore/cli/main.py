@@ -92,8 +92,8 @@ def _invoke(arguments: Sequence[str]) -> int:
     except click.ClickException as error:
         error.show()
         return error.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("\nInterrupted.", err=True)
+    except (click.Abort, KeyboardInterrupt) as error:
+        click.echo(f"\nInterrupted; {error}" if str(error) else "\nInterrupted.", err=True)
         return 130
     except BrokenPipeError:
         raise

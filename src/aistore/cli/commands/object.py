@@ -171,7 +171,9 @@ def _remove(bucket: Bucket, names: Iterable[str], *, workers: int, go_on: bool) 
         bucket.object(name).delete()
         return 0
 
-    account = move_all(names, move, label=lambda name: str(Uri(bucket.name, name)), workers=workers, go_on=go_on)
+    account = move_all(
+        names, move, label=lambda name: str(Uri(bucket.name, name)), verb="deleted", workers=workers, go_on=go_on
+    )
     click.echo(f"deleted {counted(account.done, 'object')} from {bucket}")
     conclude(account, "deleted")
 

@@ -76,6 +76,10 @@ def put(
     uploads = _plan(paths, place, recursive=recursive, include_src_dir=include_src_dir)
     bucket = client().bucket(place.bucket)
     many = len(uploads) > 1 or os.path.isdir(paths[0])
+    skipped = 0 if recursive else sum(map(_count_directories, paths))
+    if skipped:
+        what = "1 directory" if skipped == 1 else f"{skipped:,} directories"
+        click.echo(f"{what} skipped: use -r to put what is in {'it' if skipped == 1 else 'them'}", err=True)
     if dry_run:
         for upload in uploads:
             click.echo(f'PUT "{plain(upload.path)}" => {bucket}/{plain(upload.name)} (dry run)')
@@ -107,7 +111,9 @@ def _put_files(
 
         if many:
             bucket.head()  # before a thousand files fail for the same reason
-            account = move_all(uploads, move, label=lambda upload: upload.path, workers=workers, go_on=go_on)
+            account = move_all(
+                uploads, move, label=lambda upload: upload.path, verb="put", workers=workers, go_on=go_on
+            )
         else:
             move(uploads[0], threading.Event())
     if many:
@@ -174,6 +180,14 @@ def _files_of(path: str, *, recursive: bool, include_src_dir: bool) -> Iterator[
             yield os.path.join(directory, file), base + middle + file
         if not recursive:
             return
+
+
+def _count_directories(path: str) -> int:
+    """Return how many directories there are in a directory; a file has none."""
+    if not os.path.isdir(path):
+        return 0
+    with os.scandir(path) as entries:
+        return sum(entry.is_dir() for entry in entries)
 
 
 def _summarize(uploads: list[Upload]) -> None:
