@@ -30,18 +30,45 @@ def test_life_of_a_transform(transcript):
         ! Error: etl job missing-etl does not exist
         ! Hint: `ais etl list` shows the transforms there are
         [1]
-        $ ais etl list | tr -s ' ' | cut -d ' ' -f 1-2,5
-        NAME STAGE SANDBOX
-        upper-case Running ON
+        $ ais etl list | tr -s ' ' | cut -d ' ' -f 1-2,5-
+        NAME STAGE ERRORS SANDBOX
+        upper-case Running 0 ON
         $ ais etl ls -H | cut -c 1-19
         upper-case  Running
-        $ ais etl show upper-case | grep -E 'PROP|comm|iso|sandbox|runtime|stage'
-        PROPERTY       VALUE
-        communication  io://
-        isolation      warm
-        runtime        python3
-        sandbox        on
-        stage          Running
+        $ ais etl show upper-case | tr -s ' ' | grep -E 'PROP|comm|iso|sandbox |runtime|stage'
+        PROPERTY VALUE
+        communication io://
+        isolation warm
+        runtime python3
+        sandbox on
+        stage Running
+        $ ais etl show upper-case | grep sandbox_layers | grep -o seccomp
+        seccomp
+        $ ais etl show upper-case --json > shown.json
+        $ python -c 'import json; print(*sorted(json.load(open("shown.json"))), sep=chr(10))'
+        bytes_in
+        bytes_out
+        communication
+        dependencies
+        digest
+        errors
+        init_timeout
+        isolation
+        lock
+        name
+        obj_timeout
+        objects
+        python
+        runtime
+        sandbox
+        sandbox_layers
+        sandbox_missing
+        stage
+        xaction
+        $ python -c 'import json; shown = json.load(open("shown.json")); print(len(shown["digest"]), shown["lock"])'
+        16 []
+        $ python -c 'import json; print("seccomp" in str(json.load(open("shown.json"))["sandbox_layers"]))'
+        True
         $ ais etl show missing-etl
         ! Error: etl job missing-etl does not exist
         ! Hint: `ais etl list` shows the transforms there are
@@ -87,9 +114,14 @@ def test_a_transform_does_not_steer_the_terminal(transcript):
 
 def test_transforms_that_cannot_be_made(transcript):
     transcript("""
-        $ echo 'import no_such_module' > broken.py; echo x > t.py
-        $ ais etl init code --name broken --from-file broken.py --comm-type io:// 2>&1 | tail -1
+        $ echo 'import no_such_module' > broken.py; echo 'import skimage.io' > known.py; echo x > t.py
+        $ ais etl init code --name broken --from-file broken.py --comm-type io:// 2>&1 | tail -2
         ModuleNotFoundError: No module named 'no_such_module'
+        Hint: put the package that has 'no_such_module' into the file of --deps-file
+        $ ais etl init code --name broken --from-file known.py 2>&1 | tail -1
+        Hint: put 'scikit-image' into the file of --deps-file
+        $ ais etl init code --from-file t.py --replace 2>&1 | tail -1
+        Error: --replace needs --name
         $ ais etl init code --name x --from-file t.py
         ! Error: etl name 'x' is not valid
         ! Hint: expected 6 to 32 letters, digits, '-' or '_', starting and ending with a letter or digit
@@ -141,4 +173,29 @@ def test_a_transform_without_walls_is_said_to_be_one(transcript):
         !
         ! Error: name the transforms, or give --all
         [2]
+    """)
+
+
+def test_code_is_changed_with_replace(transcript):
+    transcript(r"""
+        $ printf 'def transform(data):\n    return data[::-1]\n' > code.py; ais create ais://etl-new
+        "ais://etl-new" created
+        $ printf abc | ais put - ais://etl-new/o
+        PUT "-" => ais://etl-new/o
+        $ ais etl init code --name new-code --from-file code.py --replace 2> /dev/null
+        new-code
+        $ printf 'def transform(data):\n    return data.upper()\n' > code.py
+        $ ais etl init code --name new-code --from-file code.py --replace 2> /dev/null
+        new-code
+        $ ais etl object new-code ais://etl-new/o -; echo
+        ABC
+        $ printf 'def transform(data):\n    return 1 / 0\n' > code.py
+        $ ais etl init code --name new-code --from-file code.py --replace 2> /dev/null
+        new-code
+        $ ais etl object new-code ais://etl-new/o - 2> /dev/null
+        [1]
+        $ timeout 60 bash -c 'until ais etl ls --json | grep -o "\"errors\": 1"; do :; done'
+        "errors": 1
+        $ ais etl rm new-code
+        ETL[new-code] successfully deleted
     """)

@@ -42,11 +42,17 @@ def test_a_first_session(transcript):
         ! Error: ais://first/train/0000353.cls does not exist
         [1]
         $ ais rmb ais://first
+        ! Usage: ais rmb [OPTIONS] BUCKET...
+        ! Try 'ais rmb --help' for help.
+        !
+        ! Error: this removes ais://first with all objects: pass -y to confirm
+        [2]
+        $ ais rmb ais://first -y
         "ais://first" destroyed
-        $ ais rmb ais://first
+        $ ais rmb ais://first -y
         ! Error: bucket "ais://first" does not exist
         [1]
-        $ ais rmb ais://first --ignore-error
+        $ ais rmb ais://first --ignore-error -y
         "ais://first" destroyed
     """)
 
@@ -63,7 +69,12 @@ def test_put_of_many_files(transcript):
         .jpg       1      5B
         TOTAL      2      6B
         PUT 2 files (6B) => ais://many
-        $ ais put -r data ais://many/all --include-src-dir
+        ! 1 directory skipped: use -r to put what is in it
+        $ mkdir data/more; ais put data ais://many --dry-run
+        PUT "data/a.cls" => ais://many/a.cls (dry run)
+        PUT "data/a.jpg" => ais://many/a.jpg (dry run)
+        ! 2 directories skipped: use -r to put what is in them
+        $ rmdir data/more; ais put -r data ais://many/all --include-src-dir
         Files to upload:
         EXTENSION  COUNT  SIZE
         -          1      1B
@@ -103,14 +114,14 @@ def test_put_of_many_files(transcript):
         $ diff -r data out/all/data
         $ ais get ais://many/none/ out
         ! No objects in ais://many that start with 'none/'
-        $ ais rmo ais://many --list a.cls,nope,a.jpg --cont-on-err
+        $ ais rmo ais://many --list a.cls,nope,a.jpg --cont-on-err -y
         deleted 2 objects from ais://many
         ! Error: ais://many/nope: ais://many/nope does not exist
         ! Error: 1 not deleted, 2 deleted
         [1]
-        $ ais rmo ais://many --prefix all/
+        $ ais rmo ais://many --prefix all/ -y
         deleted 3 objects from ais://many
-        $ ais rmo ais://many --all
+        $ ais rmo ais://many --all -y
         deleted 1 object from ais://many
     """)
 
@@ -121,6 +132,18 @@ def test_put_that_cannot_be(transcript):
         "ais://put" created
         $ ais put missing ais://put
         ! Error: missing: no such file or directory
+        [1]
+        $ ais put f/x
+        ! Usage: ais put [OPTIONS] FILE|DIRECTORY|-... BUCKET[/NAME|/DIRECTORY/]
+        ! Try 'ais put --help' for help.
+        !
+        ! Error: the bucket is missing: ais put f/x ais://BUCKET
+        [2]
+        $ ais put ais://put 2>&1 | tail -1
+        Error: what to put is missing: ais put FILE ais://put
+        $ ais put f/x ais:/put
+        ! Error: 'ais:/put' is no bucket
+        ! Hint: did you mean ais://put?
         [1]
         $ ais put d ais://put
         ! Error: no files in d
@@ -218,6 +241,37 @@ def test_showing_objects_and_buckets(transcript):
     """)
 
 
+def test_nothing_is_removed_unasked(transcript):
+    """There is no terminal here to ask on."""
+    transcript("""
+        $ ais create ais://unasked; printf x | ais put - ais://unasked/o
+        "ais://unasked" created
+        PUT "-" => ais://unasked/o
+        $ ais rmo ais://unasked/o ais://unasked
+        ! Error: 'ais://unasked' names no object
+        ! Hint: all objects of a bucket: ais rmo ais://unasked --all
+        [1]
+        $ ais rmo ais://unasked/dir/
+        ! Error: 'ais://unasked/dir/' names no object
+        ! Hint: all that start with it: ais rmo ais://unasked --prefix dir/
+        [1]
+        $ ais rmo ais://unasked --all 2>&1 | tail -1
+        Error: this removes all objects of ais://unasked: pass -y to confirm
+        $ ais rmo ais://unasked --prefix o 2>&1 | tail -1
+        Error: this removes all objects of ais://unasked that start with 'o': pass -y to confirm
+        $ ais rmo ais://unasked --list o,p 2>&1 | tail -1
+        Error: this removes the objects 'o,p' of ais://unasked: pass -y to confirm
+        $ ais rmo ais://unasked --template '{0..9}'
+        ! Usage: ais rmo [OPTIONS] BUCKET[/NAME]...
+        ! Try 'ais rmo --help' for help.
+        !
+        ! Error: this removes the objects '{0..9}' of ais://unasked: pass -y to confirm
+        [2]
+        $ ais ls ais://unasked --name-only
+        o
+    """)
+
+
 def test_templates(transcript):
     transcript("""
         $ ais create ais://templates; for i in 08 09 10; do printf x | ais put - ais://templates/s-$i; done
@@ -225,13 +279,13 @@ def test_templates(transcript):
         PUT "-" => ais://templates/s-08
         PUT "-" => ais://templates/s-09
         PUT "-" => ais://templates/s-10
-        $ ais rmo ais://templates --template 's-{08..09}'
+        $ ais rmo ais://templates --template 's-{08..09}' -y
         deleted 2 objects from ais://templates
         $ ais rmo ais://templates --template 's-{a,b}'
         ! Error: template 's-{a,b}' is not understood
         ! Hint: expected numbers in braces, for example {0000..0100..2}
         [1]
-        $ ais rmo ais://templates --template s-
+        $ ais rmo ais://templates --template s- -y
         deleted 1 object from ais://templates
         $ ais rmo ais://templates --all --prefix x
         ! Usage: ais rmo [OPTIONS] BUCKET[/NAME]...

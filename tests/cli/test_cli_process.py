@@ -39,12 +39,16 @@ def run(arguments: list[str], env: dict[str, str]) -> subprocess.CompletedProces
     return subprocess.run([*AIS, *arguments], env=env, capture_output=True, text=True, stdin=subprocess.DEVNULL)
 
 
-@pytest.mark.parametrize("origin", ["AIS_ENDPOINT", "--endpoint", "config"])
+@pytest.mark.parametrize("origin", ["AIS_ENDPOINT", "--endpoint", "--endpoint after it", "config"])
 def test_unreachable_store_is_named_with_its_origin(tmp_path, closed_port, origin):
     url = f"http://127.0.0.1:{closed_port}"
     env, arguments, said = environment(tmp_path), ["ls"], origin
+    correction = "put the address of one that runs into --endpoint"
     if origin == "AIS_ENDPOINT":
         env["AIS_ENDPOINT"] = url
+        correction = "set AIS_ENDPOINT to the address of one that runs"
+    elif origin == "--endpoint after it":
+        arguments, said = ["--endpoint", "elsewhere", "ls", "--endpoint", url], "--endpoint"
     elif origin == "--endpoint":
         arguments = ["--endpoint", url, "ls"]
     else:
@@ -52,11 +56,12 @@ def test_unreachable_store_is_named_with_its_origin(tmp_path, closed_port, origi
         config.parent.mkdir(parents=True)
         config.write_text(json.dumps({"cluster": {"url": url}}))
         said = str(config)
+        correction = f"put the address of one that runs into {config}"
     done = run(arguments, env)
     assert (done.stdout, done.returncode) == ("", 1)
     assert done.stderr.splitlines() == [
         f"Error: no store answers at {url} (from {said}): connection refused",
-        "Hint: start a store with `ais serve`, or set AIS_ENDPOINT to the address of one that runs",
+        f"Hint: start a store with `ais serve`, or {correction}",
     ]
 
 
@@ -106,6 +111,60 @@ def test_interrupt_ends_with_130_and_leaves_no_file(cli_store, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["fifo"]
 
 
+def test_interrupted_transfer_says_how_many_were_done(cli_store, tmp_path):
+    with Client(cli_store.endpoint) as client:
+        client.bucket("interrupt-many").create()
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "a").write_bytes(b"abc")
+    os.mkfifo(source / "b")
+    putting = subprocess.Popen(
+        [*AIS, "put", str(source), "ais://interrupt-many", "--num-workers", "1"],
+        env=environment(tmp_path, AIS_ENDPOINT=cli_store.endpoint),
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    with open(source / "b", "wb"):  # opens when the second file is read, so the first is done
+        putting.send_signal(signal.SIGINT)
+        _, errors = putting.communicate()
+    assert (errors, putting.returncode) == ("\nInterrupted; 1 put (3B)\n", 130)
+
+
+def test_interrupted_init_leaves_no_transform(cli_store, tmp_path):
+    code = tmp_path / "slow.py"
+    code.write_text("import time\ntime.sleep(600)\ndef transform(data): return data\n")
+    env = environment(tmp_path, AIS_ENDPOINT=cli_store.endpoint, TERM="xterm")
+    arguments = ["etl", "init", "code", "--name", "interrupted-etl", "--from-file", str(code)]
+    said = _on_terminal(arguments, b"", env, code=130, interrupt_at=b"ETL interrupted-etl: importing")
+    assert re.search(r"importing \(interrupted\) \d+\.\ds", said)
+    assert said.rstrip().endswith("Interrupted; etl job interrupted-etl was removed")
+    with Client(cli_store.endpoint) as client:
+        assert "interrupted-etl" not in [summary.id for summary in client.etls()]
+
+
+def test_interrupted_init_that_cannot_be_undone_says_what_goes_on(tmp_path):
+    """A store that begins, and then answers nobody any more."""
+    code = tmp_path / "code.py"
+    code.write_text("def transform(data): return data\n")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        env = environment(tmp_path, AIS_ENDPOINT=f"http://127.0.0.1:{listener.getsockname()[1]}")
+        arguments = ["etl", "init", "code", "--name", "lost-etl", "--from-file", str(code)]
+        making = subprocess.Popen([*AIS, *arguments], env=env, stderr=subprocess.PIPE, text=True)
+        assert making.stderr is not None
+        connection, _ = listener.accept()
+        with connection:
+            connection.recv(65536)
+            line = b'{"stage": "importing"}\n'
+            head = b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nContent-Length: 999\r\n\r\n"
+            connection.sendall(head + line)
+            assert making.stderr.readline() == "importing\n"
+            listener.close()
+            making.send_signal(signal.SIGINT)
+            _, errors = making.communicate()
+    assert making.returncode == 130
+    goes_on = "Interrupted; etl job lost-etl goes on at the store; `ais etl rm lost-etl` removes it"
+    assert errors.splitlines()[-1] == goes_on
+
+
 def test_questions_are_asked_on_a_terminal(cli_store, tmp_path):
     with Client(cli_store.endpoint) as client:
         client.bucket("question").create()
@@ -129,8 +188,10 @@ def test_progress_of_a_transform_is_live_on_a_terminal(cli_store, tmp_path):
         client.etl("live-etl").delete()
 
 
-def _on_terminal(arguments: list[str], typed: bytes, env: dict[str, str], *, code: int) -> str:
-    """Run `ais` on a terminal of its own and return what is seen there."""
+def _on_terminal(
+    arguments: list[str], typed: bytes, env: dict[str, str], *, code: int, interrupt_at: bytes = b""
+) -> str:
+    """Run `ais` on a terminal of its own and return what is seen there; interrupt it when ``interrupt_at`` is."""
     main, terminal = pty.openpty()
     try:
         process = subprocess.Popen([*AIS, *arguments], env=env, stdin=terminal, stdout=terminal, stderr=terminal)
@@ -142,6 +203,9 @@ def _on_terminal(arguments: list[str], typed: bytes, env: dict[str, str], *, cod
                 seen += os.read(main, 65536)
             except OSError:  # how Linux says that the other side is closed
                 break
+            if interrupt_at and interrupt_at in seen:
+                process.send_signal(signal.SIGINT)
+                interrupt_at = b""
         assert process.wait() == code, seen
         return seen.decode()
     finally:
@@ -179,10 +243,20 @@ def test_completion_knows_what_the_store_has(cli_store, tmp_path):
     assert complete("ais etl rm nothing") == []
 
 
-def test_misspelt_commands_get_a_suggestion(tmp_path):
-    done = run(["creat"], environment(tmp_path))
+@pytest.mark.parametrize(
+    ("words", "suggestion"),
+    [
+        ("creat", "Did you mean 'create'?"),
+        ("cat", "Did you mean 'object cat'?"),
+        ("etl lst", "Did you mean 'list' or 'ls'?"),
+        ("frobnicate", "`ais --help` lists all there are."),
+        ("etl frobnicate", "`ais etl --help` lists all there are."),
+    ],
+)
+def test_unknown_commands_get_a_suggestion(tmp_path, words, suggestion):
+    done = run(words.split(), environment(tmp_path))
     assert done.returncode == 2
-    assert done.stderr.splitlines()[-1] == "Error: No such command 'creat'. Did you mean 'create'?"
+    assert done.stderr.splitlines()[-1] == f"Error: No such command {words.split()[-1]!r}. {suggestion}"
 
 
 def test_help_imports_neither_the_client_nor_rich(tmp_path):
@@ -210,6 +284,15 @@ def commands(group: click.Group, path: tuple[str, ...]) -> list[tuple[str, click
 
 
 TREE = commands(cli, ("ais",))
+
+
+def test_every_command_that_talks_to_a_store_takes_its_address():
+    without = {
+        path
+        for path, command, _ in TREE
+        if not isinstance(command, click.Group) and "endpoint" not in [param.name for param in command.params]
+    }
+    assert without == {"ais serve", "ais version", "ais completion"}
 
 
 @pytest.mark.parametrize(("path", "command", "summary"), TREE, ids=[path for path, _, _ in TREE])

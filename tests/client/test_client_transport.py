@@ -68,6 +68,13 @@ def test_reset_is_not_tried_again_for_post():
         assert len(stub.received) == 1
 
 
+def test_a_broken_connection_is_told_in_words():
+    stub = Stub([lambda handler: hang_up(handler, reset=True)])
+    with stub, client_of(stub) as client, pytest.raises(StoreUnreachableError) as caught:
+        client.bucket("b").create()
+    assert caught.value.message.endswith(" broke: Connection reset by peer")
+
+
 def test_attempts_are_bounded():
     with Stub([hang_up] * 9) as stub, client_of(stub) as client:
         with pytest.raises(StoreUnreachableError):

@@ -15,6 +15,7 @@ from aistore.etl import cache
 from aistore.etl.cache import remove_unused
 from aistore.etl.commands import run_command
 from aistore.etl.environment import prepare
+from aistore.etl.installer import PipOutput
 from aistore.etl.lock import Lock
 from aistore.etl.runtimes import find_runtimes, resolve_runtime
 
@@ -455,3 +456,17 @@ def test_passwords_of_the_index_stay_here(envs, monkeypatch):
     assert f"http://****@{address}/more" in caught.value.hint
     for secret in ("operator", "hunter2", "author", "swordfish"):
         assert secret not in text
+
+
+def test_long_lines_of_pip_are_cut():
+    seen: list[str] = []
+    output = PipOutput(seen.append)
+    names = [f"package-{number}" for number in range(150)]
+    output.line(f"Installing collected packages: {', '.join(names)}")
+    versions = ", ".join(f"0.{number}" for number in range(1000))
+    output.line(f"ERROR: Could not find a version that satisfies the requirement x==2 (from versions: {versions})")
+    assert len(seen[0]) < 210
+    assert seen[0].endswith(" …")
+    assert output.reason().endswith(
+        "x==2 (from 1000 versions, the last: 0.990, 0.991, 0.992, 0.993, 0.994, 0.995, 0.996, 0.997, 0.998, 0.999)"
+    )

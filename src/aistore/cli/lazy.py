@@ -9,12 +9,18 @@ from typing import NamedTuple
 
 import click
 
+from .options import add_endpoint_option
+
 
 class Lazy(NamedTuple):
-    """Where a command is (``module:attribute``) and its line in the list of commands."""
+    """Where a command is (``module:attribute``) and its line in the list of commands.
+
+    ``local`` commands talk to no store.
+    """
 
     place: str
     summary: str
+    local: bool = False
 
 
 class LazyGroup(click.Group):
@@ -32,10 +38,13 @@ class LazyGroup(click.Group):
         """Return a command, importing its module now."""
         entry = self.lazy.get(cmd_name)
         if entry is None:
-            return super().get_command(ctx, cmd_name)
-        module, _, attribute = entry.place.partition(":")
-        command = getattr(importlib.import_module(module), attribute)
-        assert isinstance(command, click.Command)
+            command = super().get_command(ctx, cmd_name)
+        else:
+            module, _, attribute = entry.place.partition(":")
+            command = getattr(importlib.import_module(module), attribute)
+            assert isinstance(command, click.Command)
+        if command is not None and not isinstance(command, click.Group) and not (entry and entry.local):
+            add_endpoint_option(command)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -50,11 +59,25 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command, suggesting a near one for a misspelt name."""
-        return super().resolve_command(ctx, args) if args[0] in self.list_commands(ctx) else self._unknown(ctx, args)
-
-    def _unknown(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
-        near = difflib.get_close_matches(args[0], self.list_commands(ctx), n=1)
-        if near and not args[0].startswith("-"):
-            ctx.fail(f"No such command {args[0]!r}. Did you mean {near[0]!r}?")
+        """Find the command; for a name that is none, tell those that may be meant."""
+        name = args[0]
+        if name not in self.list_commands(ctx) and not name.startswith("-"):
+            meant = self._near(ctx, name)
+            said = (
+                f"Did you mean {' or '.join(map(repr, meant))}?"
+                if meant
+                else f"`{ctx.command_path} --help` lists all there are."
+            )
+            ctx.fail(f"No such command {name!r}. {said}")
         return super().resolve_command(ctx, args)
+
+    def _near(self, ctx: click.Context, name: str) -> list[str]:
+        """Return commands of this group with a name like ``name``, and those of its groups that are called so."""
+        names = self.list_commands(ctx)
+        groups = ((outer, self.get_command(ctx, outer)) for outer in names)
+        inner = [
+            f"{outer} {name}"
+            for outer, group in groups
+            if isinstance(group, click.Group) and name in group.list_commands(ctx)
+        ]
+        return [*inner, *difflib.get_close_matches(name, names, n=2, cutoff=0.8 if inner else 0.6)]

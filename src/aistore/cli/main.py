@@ -21,7 +21,7 @@ from .session import Session
 _COMMANDS = "aistore.cli.commands"
 
 COMMANDS = {
-    "serve": Lazy(f"{_COMMANDS}.serve:serve", "Start a store on this machine."),
+    "serve": Lazy(f"{_COMMANDS}.serve:serve", "Start a store on this machine.", local=True),
     "ls": Lazy(f"{_COMMANDS}.bucket:ls", "List buckets, or the objects of a bucket."),
     "create": Lazy(f"{_COMMANDS}.bucket:create", "Create buckets."),
     "put": Lazy(f"{_COMMANDS}.put:put", "Put files, directories or standard input into a bucket."),
@@ -32,8 +32,10 @@ COMMANDS = {
     "bucket": Lazy(f"{_COMMANDS}.bucket:bucket", "Buckets: ls, create, rm, show."),
     "object": Lazy(f"{_COMMANDS}.object:object_", "Objects: put, get, cat, show, rm, set-custom."),
     "show": Lazy(f"{_COMMANDS}.show:show", "Show the cluster, its transforms, a bucket, an object."),
-    "version": Lazy(f"{_COMMANDS}.about:version", "Print the version."),
-    "completion": Lazy(f"{_COMMANDS}.about:completion", "Print what makes a shell complete `ais` commands."),
+    "version": Lazy(f"{_COMMANDS}.about:version", "Print the version.", local=True),
+    "completion": Lazy(
+        f"{_COMMANDS}.about:completion", "Print what makes a shell complete `ais` commands.", local=True
+    ),
 }
 
 
@@ -90,8 +92,8 @@ def _invoke(arguments: Sequence[str]) -> int:
     except click.ClickException as error:
         error.show()
         return error.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("\nInterrupted.", err=True)
+    except (click.Abort, KeyboardInterrupt) as error:
+        click.echo(f"\nInterrupted; {error}" if str(error) else "\nInterrupted.", err=True)
         return 130
     except BrokenPipeError:
         raise

@@ -8,7 +8,26 @@ from typing import Any, TypeVar
 
 import click
 
+from .session import Session
+
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def add_endpoint_option(command: click.Command) -> None:
+    """Let ``command`` take ``--endpoint`` as ``ais`` itself does, for whoever writes it last."""
+    if not any(param.name == "endpoint" for param in command.params):
+        command.params.append(
+            click.Option(
+                ["--endpoint"], metavar="URL", expose_value=False, callback=_use_endpoint,
+                help="Address of the store; AIS_ENDPOINT otherwise.",
+            )
+        )  # fmt: skip
+
+
+def _use_endpoint(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
+    session = ctx.find_object(Session)
+    if value and session is not None:  # there is none while a shell completes a command
+        session.use_endpoint(value)
 
 
 def json_option(command: Command) -> Command:
@@ -52,3 +71,10 @@ def confirm(question: str, *, yes: bool) -> None:
     if not click.confirm(question, err=True):
         click.echo("Nothing was done.", err=True)
         raise click.exceptions.Exit(1)
+
+
+def confirm_removal(what: str, *, yes: bool) -> None:
+    """Ask before ``what`` is destroyed; where nobody can answer, only ``yes`` will do."""
+    if not yes and not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise click.UsageError(f"this removes {what}: pass -y to confirm")
+    confirm(f"Remove {what}?", yes=yes)

@@ -95,7 +95,7 @@ class Stages:
         if self._status is not None:
             self._status.stop()
         if self._stage and self._live:
-            outcome = "" if error is None else " (failed)"
+            outcome = "" if error is None else " (interrupted)" if kind is KeyboardInterrupt else " (failed)"
             self._print(f"{self._stage}{outcome} {time.monotonic() - self._started:.1f}s")
 
     def update(self, stage: str, message: str) -> None:

@@ -21,6 +21,10 @@ class Session:
         self._endpoint = endpoint
         self._client: Client | None = None
 
+    def use_endpoint(self, text: str) -> None:
+        """Talk to the store at ``text``: what ``--endpoint`` says, before the command or after it."""
+        self._endpoint = text
+
     @property
     def client(self) -> Client:
         """The client of this run. It gives up sooner than a training job would: somebody is waiting."""

@@ -12,7 +12,7 @@ from typing import BinaryIO, TypeVar
 import click
 
 from ..errors import AisError
-from .output import plain, plain_lines
+from .output import format_size, plain, plain_lines
 
 Item = TypeVar("Item")
 
@@ -35,13 +35,15 @@ def move_all(
     move: Callable[[Item, threading.Event], int],
     *,
     label: Callable[[Item], str],
+    verb: str,
     workers: int,
     go_on: bool,
 ) -> Account:
     """Call ``move(item, stop)`` for every item in ``workers`` threads; it returns the bytes moved.
 
     An error is reported at once; then the rest is stopped, or with ``go_on`` not. The threads end with the process:
-    an interrupt does not wait for a large file. At most a few items are taken ahead, so ``items`` may be endless.
+    an interrupt does not wait for a large file, and says how many were done (``verb``: put, got). At most a few items
+    are taken ahead, so ``items`` may be endless.
     """
     waiting: queue.Queue[Item | None] = queue.Queue(maxsize=workers * 2)
     account, lock, stop = Account(), threading.Lock(), threading.Event()
@@ -78,10 +80,12 @@ def move_all(
             waiting.put(None)
         for thread in threads:
             thread.join()
-    except BaseException:
+    except BaseException as error:
         stop.set()
         for thread in threads:  # a moment for files that are half written to be removed
             thread.join(0.2)
+        if isinstance(error, KeyboardInterrupt):
+            raise KeyboardInterrupt(f"{account.done:,} {verb} ({format_size(account.size)})") from None
         raise
     return account
 

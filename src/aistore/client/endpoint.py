@@ -11,6 +11,7 @@ from ..errors import BadRequestError
 
 DEFAULT_URL = "http://127.0.0.1:8080"
 VARIABLE = "AIS_ENDPOINT"
+BY_PROGRAM = "given by the program"
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +19,17 @@ class Endpoint:
     """An address such as ``http://127.0.0.1:8080``, and in words where it came from (for error messages)."""
 
     url: str
-    origin: str = "given by the program"
+    origin: str = BY_PROGRAM
+
+    @property
+    def correction(self) -> str:
+        """Return what a person does to have another store asked, as a clause."""
+        source = self.origin.removeprefix("from ")
+        if self.origin == BY_PROGRAM:
+            return "pass the address of one that runs"
+        if source in (self.origin, VARIABLE):  # nothing said where, or the variable did
+            return f"set {VARIABLE} to the address of one that runs"
+        return f"put the address of one that runs into {source}"
 
     @property
     def host(self) -> str:
@@ -42,7 +53,7 @@ class Endpoint:
         return urlsplit(self.url).path
 
 
-def parse_endpoint(text: str, origin: str = "given by the program") -> Endpoint:
+def parse_endpoint(text: str, origin: str = BY_PROGRAM) -> Endpoint:
     """Read an address as people write it: with or without a scheme, a trailing slash or ``/v1``.
 
     Raises BadRequestError for what is no address.

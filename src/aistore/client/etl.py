@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from ..errors import BadRequestError, EtlInitError, InternalError
+from ..errors import BadRequestError, EtlInitError, EtlNotFoundError, InternalError
 from ..model.etl import Isolation, Sandbox, parse_duration
 from ..wire.messages import EtlInitCode, EtlSummary, Progress, encode_base64
 from .transport import Reply, Request, Transport, quote_name
@@ -20,6 +20,8 @@ _JSON = {"Content-Type": "application/json"}
 
 #: How much longer than the store the client waits for an ETL to become ready, in seconds.
 INIT_MARGIN_SECONDS = 30.0
+#: How long the client waits for the store to start, stop or remove one, in seconds.
+CALL_TIMEOUT_SECONDS = 300.0
 
 
 class ObjectError(msgspec.Struct, frozen=True, rename={"name": "obj_name", "message": "msg", "status": "ecode"}):
@@ -31,10 +33,26 @@ class ObjectError(msgspec.Struct, frozen=True, rename={"name": "obj_name", "mess
 
 
 class EtlDetails(msgspec.Struct, frozen=True, rename={"errors": "obj_errors"}):
-    """What the store knows of one ETL: the message it was made with, and objects that failed."""
+    """What the store knows of one ETL: the message it was made with, objects that failed, and what it runs on.
+
+    ``digest`` changes with anything that can change a result, ``python`` is the interpreter, ``dependencies`` the list
+    that was asked for and ``lock`` what it came to. ``sandbox_layers`` hold, ``sandbox_missing`` this machine lacks.
+    """
 
     init_msg: dict[str, Any]
     errors: list[ObjectError] | None = None
+    digest: str = ""
+    python: str = ""
+    dependencies: str = ""
+    lock: dict[str, Any] | None = None
+    sandbox_layers: list[str] = []
+    sandbox_missing: list[str] = []
+
+    @property
+    def packages(self) -> list[str]:
+        """The packages of the lock, as ``name==version``."""
+        found = (self.lock or {}).get("packages", ())
+        return [f"{package['name']}=={package['version']}" for package in found]
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,9 +153,13 @@ class Etl:
         """Stop the ETL; it stays listed and can be started again."""
         self._call("POST", "/stop")
 
-    def delete(self) -> None:
-        """Stop and remove the ETL."""
-        self._call("DELETE", "")
+    def delete(self, *, missing_ok: bool = False, timeout_seconds: float = CALL_TIMEOUT_SECONDS) -> None:
+        """Stop and remove the ETL; raises EtlNotFoundError unless ``missing_ok``."""
+        try:
+            self._call("DELETE", "", timeout_seconds)
+        except EtlNotFoundError:
+            if not missing_ok:
+                raise
 
     def logs(self, node: str = "") -> list[EtlLog]:
         """Return what the transforms logged, per node."""
@@ -147,11 +169,11 @@ class Etl:
             for entry in msgspec.json.decode(body, type=list[_NodeLog])
         ]
 
-    def _call(self, method: str, action: str) -> bytes:
+    def _call(self, method: str, action: str, timeout_seconds: float = CALL_TIMEOUT_SECONDS) -> bytes:
         if not self.name:
             raise BadRequestError("the transform has no name yet", hint="make it with init_code, or name one")
         path = f"/v1/etl/{quote_name(self.name)}{action}"
-        return self._transport.call(Request(method, path, read_timeout_seconds=300.0))
+        return self._transport.call(Request(method, path, read_timeout_seconds=timeout_seconds))
 
 
 def list_etls(transport: Transport) -> list[EtlSummary]:

@@ -20,6 +20,7 @@ from urllib3.exceptions import (
     HTTPError,
     NameResolutionError,
     NewConnectionError,
+    ProtocolError,
     ReadTimeoutError,
 )
 
@@ -266,9 +267,9 @@ def _translated(endpoint: Endpoint) -> Iterator[None]:
 
 def _unreachable(error: BaseException, endpoint: Endpoint) -> StoreUnreachableError:
     where = f"{endpoint.url} ({endpoint.origin})"
-    start = "start a store with `ais serve`, or set AIS_ENDPOINT to the address of one that runs"
+    start = f"start a store with `ais serve`, or {endpoint.correction}"
     if isinstance(error, NameResolutionError):
-        return StoreUnreachableError(f"the host of {where} is not known", hint="check the address in AIS_ENDPOINT")
+        return StoreUnreachableError(f"the host of {where} is not known", hint=endpoint.correction)
     if isinstance(error, NewConnectionError):
         reason = str(error).rsplit("] ", 1)[-1].lower() if "] " in str(error) else "no connection"
         return StoreUnreachableError(f"no store answers at {where}: {reason}", hint=start)
@@ -276,4 +277,11 @@ def _unreachable(error: BaseException, endpoint: Endpoint) -> StoreUnreachableEr
         return StoreUnreachableError(f"no store answers at {where}: the connection timed out", hint=start)
     if isinstance(error, ReadTimeoutError | TimeoutError):
         return StoreUnreachableError(f"the store at {where} did not answer in time")
-    return StoreUnreachableError(f"the connection to {where} broke: {error}")
+    return StoreUnreachableError(f"the connection to {where} broke: {_reason_of(error)}")
+
+
+def _reason_of(error: BaseException) -> str:
+    """Return why a connection broke; the library puts the reason into a tuple, beside a sentence of its own."""
+    inner = error.args[-1] if isinstance(error, ProtocolError) and error.args else None
+    reason = inner if isinstance(inner, BaseException) else error
+    return (isinstance(reason, OSError) and reason.strerror) or str(reason)

@@ -36,6 +36,7 @@ PIP_VERSION_MIN = (22, 2)
 
 _QUERY_TIMEOUT_SECONDS = 60.0
 LINE_LENGTH_MAX = 2000
+PROGRESS_LENGTH_MAX = 200  # of a line that a person watches: a list of all packages is no news
 _LAST_LINES = 20  # of pip's output in an error, when it has no line that says ERROR
 
 # Settings of the operator that say where packages come from. What would change where they go (target, user, prefix)
@@ -61,6 +62,8 @@ _PROGRESS = re.compile(
 )
 # Pip says where a requirement stands: in a file of ours, whose lines are not the user's.
 _PLACE = re.compile(r"-r \S+ \(line (\d+)\)")
+_VERSIONS = re.compile(r"\(from versions: ([^()]+)\)")  # all there are, oldest first: hundreds
+_VERSIONS_SHOWN = 10
 _FROM_PLACE = re.compile(r" \(from -r \S+ \(line \d+\)\)|->-r \S+ \(line \d+\)")
 
 
@@ -200,12 +203,14 @@ class PipOutput:
 
     def line(self, text: str) -> None:
         """Take one line of pip's output."""
-        text = _PLACE.sub(self._place, _FROM_PLACE.sub("", mask_credentials(text[:LINE_LENGTH_MAX])))
+        text = _VERSIONS.sub(_newest, text)[:LINE_LENGTH_MAX]
+        text = _PLACE.sub(self._place, _FROM_PLACE.sub("", mask_credentials(text)))
         self._last = [*self._last, text][-_LAST_LINES:]
         if text.lstrip().startswith(("ERROR:", "error:")) and text not in self._errors:
             self._errors = [*self._errors, text][-_LAST_LINES:]
         if _PROGRESS.match(text.lstrip()):
-            self._progress(text.strip())
+            text = text.strip()
+            self._progress(text if len(text) <= PROGRESS_LENGTH_MAX else f"{text[:PROGRESS_LENGTH_MAX]} …")
 
     def reason(self) -> str:
         """Return what pip said about its failure."""
@@ -232,6 +237,13 @@ class PipOutput:
             target = f"Python {runtime.version} on {runtime.platform}"
             return f"check the name and version, and that there is a wheel for {target}; "
         return ""
+
+
+def _newest(match: re.Match[str]) -> str:
+    versions = match[1].split(", ")
+    if len(versions) <= _VERSIONS_SHOWN:
+        return match[0]
+    return f"(from {len(versions)} versions, the last: {', '.join(versions[-_VERSIONS_SHOWN:])})"
 
 
 def _config_lines(environ: Mapping[str, str], runtime: Runtime) -> list[str]:

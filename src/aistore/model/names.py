@@ -91,6 +91,9 @@ def parse_uri(text: str) -> Uri:
     scheme, separator, rest = text.partition("://")
     if not separator:
         scheme, rest = "ais", text
+        provider, colon, name = text.partition(":")
+        if colon and provider.lower() in PROVIDERS:
+            raise BadRequestError(f"{text!r} is no bucket", hint=f"did you mean {provider}://{name.lstrip('/')}?")
     check_provider(scheme)
     if rest.startswith("@"):
         raise NotSupportedError(f"{text!r} names a remote cluster or a namespace, which this store does not have")

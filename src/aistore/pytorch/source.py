@@ -49,8 +49,8 @@ class StoreSource:
         etl.details()
         summary = etl.summary()
         if summary is not None and summary.stage == Stage.ABORTED.value:
-            reason = f": {summary.message}" if summary.message else ""
-            raise EtlNotRunningError(f"etl job {name} is stopped{reason}", hint=f"`ais etl start {name}` starts it")
+            state = "stopped" if summary.message == "stopped" else f"Aborted: {summary.message}"
+            raise EtlNotRunningError(f"etl job {name} is {state}", hint=f"`ais etl start {name}` starts it")
 
     def fetch(self, entries: Sequence[tuple[str, str]]) -> Iterator[bytes | AisError]:
         """Yield the bytes, or the error, of each ``(object, transform or "")``, in order, as they arrive.

@@ -57,7 +57,8 @@ def error_reply(error: AisError, method: str, path: str, client: str, node: str,
         headers.append(("allow", error.allow))
     if method == "HEAD":
         return Empty([*headers, (names.ERROR, _header_json(body))], status=error.status)
-    return Bytes(msgspec.json.encode(body), headers, status=error.status, media_type="application/json")
+    # The newline is for curl, whose next prompt would follow the last brace.
+    return Bytes(msgspec.json.encode(body) + b"\n", headers, status=error.status, media_type="application/json")
 
 
 def _header_json(body: ErrorBody) -> str:

@@ -151,7 +151,7 @@ def encode_base64(text: str) -> str:
 
 
 class EtlSummary(msgspec.Struct, frozen=True):
-    """One line of ``GET /v1/etl`` (and ``/v1/etl/list``); ``sandbox`` and ``message`` are ours."""
+    """One line of ``GET /v1/etl`` (and ``/v1/etl/list``); what follows ``out_bytes`` is ours."""
 
     id: str
     stage: str
@@ -164,6 +164,7 @@ class EtlSummary(msgspec.Struct, frozen=True):
     sandbox: str = "on"
     isolation: str = "warm"
     message: str = ""
+    errors: int = 0
 
 
 class Progress(msgspec.Struct, frozen=True, omit_defaults=True):

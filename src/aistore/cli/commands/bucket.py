@@ -12,7 +12,7 @@ from ...errors import BadRequestError
 from ...model.names import Uri, parse_uri
 from ..complete import complete_uri
 from ..lazy import LazyGroup
-from ..options import confirm, json_option, no_headers_option, yes_option
+from ..options import confirm_removal, json_option, no_headers_option, yes_option
 from ..output import Column, Record, counted, format_size, write_json_list, write_properties, write_records, write_table
 from ..session import client
 
@@ -148,13 +148,15 @@ def create(uris: tuple[str, ...], ignore_error: bool) -> None:
 def rm(uris: tuple[str, ...], ignore_error: bool, yes: bool) -> None:
     """Remove buckets with all that is in them.
 
+    Asks first; without a terminal to ask on, -y is needed.
+
     \b
     Examples:
       ais rmb ais://imagenet
       ais rmb ais://a ais://b -y
     """
     names = [_bucket_of(uri) for uri in uris]
-    confirm(f"Remove {', '.join(f'ais://{name}' for name in names)} with all objects?", yes=yes)
+    confirm_removal(f"{', '.join(f'ais://{name}' for name in names)} with all objects", yes=yes)
     for name in names:
         bucket = client().bucket(name)
         bucket.delete(missing_ok=ignore_error)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import secrets
 import sys
 from collections.abc import Callable
 from typing import TextIO
@@ -9,7 +11,7 @@ from typing import TextIO
 import click
 
 from ...client import Etl
-from ...errors import EtlNotFoundError, NotSupportedError
+from ...errors import AisError, EtlInitError, EtlNotFoundError, NotSupportedError
 from ...wire.messages import EtlSummary, Progress
 from ..complete import complete_etl, complete_uri
 from ..lazy import LazyGroup
@@ -20,11 +22,20 @@ from ..session import client
 from .get import copy_to_file, copy_to_stdout
 from .object import object_uri
 
+INTERRUPT_TIMEOUT_SECONDS = 10.0  # for the removal of what an interrupt left; whoever interrupts does not wait long
+
+#: Packages whose modules are called otherwise, those that transforms import most.
+_PACKAGES = {
+    "PIL": "pillow", "cv2": "opencv-python-headless", "skimage": "scikit-image", "sklearn": "scikit-learn",
+    "yaml": "PyYAML",
+}  # fmt: skip
+
 _COLUMNS = (
     Column("NAME", "name"),
     Column("STAGE", "stage"),
     Column("XACTION", "xaction"),
     Column("OBJECTS", "objects"),
+    Column("ERRORS", "errors"),
     Column("SANDBOX", "sandbox", str.upper),
 )
 
@@ -88,6 +99,7 @@ def _no_specifications() -> NotSupportedError:
     show_default=True,
     help="off lets the code do all that the store may.",
 )
+@click.option("--replace", is_flag=True, help="Remove the transform of that name first, if there is one.")
 @click.option(
     "--init-timeout",
     "--wait-timeout",
@@ -106,6 +118,7 @@ def init_code(
     comm_type: str,
     isolation: str,
     sandbox: str,
+    replace: bool,
     init_timeout: str,
     object_timeout: str,
     workers: int,
@@ -119,29 +132,67 @@ def init_code(
     Examples:
       ais etl init code --name resize --from-file resize.py --comm-type io://
       ais etl init code --name resize --from-file resize.py --deps-file deps.txt --runtime python3
+      ais etl init code --name resize --from-file resize.py --comm-type io:// --replace
       ais etl init code --name=trusted --from-file=t.py --sandbox off
     """
-    label = f"ETL {name}" if name else "ETL"
-    with Stages(label) as stages:
+    if replace and not name:
+        raise click.UsageError("--replace needs --name")
+    etl = client().etl(name or f"etl-{secrets.token_hex(4)}")  # named here, so that an interrupt knows what to remove
+    code, dependencies = source.read(), deps_file.read() if deps_file else ""
+    if replace:
+        etl.delete(missing_ok=True)
+    begun = False
 
-        def on_progress(progress: Progress) -> None:
-            stages.update(progress.stage, progress.message)
+    def on_progress(progress: Progress) -> None:
+        nonlocal begun
+        begun = True
+        stages.update(progress.stage, progress.message)
 
-        made = client().etl(name).init_code(
-            source.read(),
-            dependencies=deps_file.read() if deps_file else "",
-            runtime=runtime,
-            comm_type=comm_type,
-            isolation=isolation,
-            sandbox=sandbox,
-            init_timeout=init_timeout,
-            object_timeout=object_timeout,
-            workers=workers,
-            on_progress=on_progress,
-        )  # fmt: skip
+    try:
+        with Stages(f"ETL {etl}") as stages:
+            made = etl.init_code(
+                code,
+                dependencies=dependencies,
+                runtime=runtime,
+                comm_type=comm_type,
+                isolation=isolation,
+                sandbox=sandbox,
+                init_timeout=init_timeout,
+                object_timeout=object_timeout,
+                workers=workers,
+                on_progress=on_progress,
+            )  # fmt: skip
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(_remove_begun(etl, begun)) from None
+    except EtlInitError as error:
+        raise EtlInitError(error.message, hint=error.hint or _hint_of(error), status=error.status) from error
     if sandbox == "off":
         click.echo(f"Warning: {made} runs without the sandbox: its code may do all that the store may", err=True)
     click.echo(made)
+
+
+def _remove_begun(etl: Etl, begun: bool) -> str:
+    """Remove a transform whose making was interrupted; return what became of it.
+
+    Until the store has reported something, there may be another of that name: that one is left alone.
+    """
+    if not begun:
+        return f"if etl job {etl} has begun, it goes on at the store; `ais etl rm {etl}` removes it"
+    try:
+        etl.delete(missing_ok=True, timeout_seconds=INTERRUPT_TIMEOUT_SECONDS)
+    except (AisError, KeyboardInterrupt):
+        return f"etl job {etl} goes on at the store; `ais etl rm {etl}` removes it"
+    return f"etl job {etl} was removed"
+
+
+def _hint_of(error: EtlInitError) -> str:
+    """Return what to do about a failure that the store has no hint for."""
+    module = re.search(r"^ModuleNotFoundError: No module named '(\w+)", error.message, re.MULTILINE)
+    if module is None:
+        return ""
+    package = _PACKAGES.get(module[1])
+    wanted = repr(package) if package else f"the package that has {module[1]!r}"
+    return f"put {wanted} into the file of --deps-file"
 
 
 @etl.command()
@@ -175,6 +226,7 @@ def _record_of(summary: EtlSummary) -> Record:
         "stage": summary.stage,
         "xaction": summary.xaction_id,
         "objects": summary.obj_count,
+        "errors": summary.errors,
         "sandbox": summary.sandbox,
     }
 
@@ -183,16 +235,22 @@ def _detail_of(summary: EtlSummary, *, as_json: bool) -> Record:
     details = client().etl(summary.id).details()
     record = {
         **_record_of(summary),
-        "bytes in": summary.in_bytes if as_json else format_size(summary.in_bytes),
-        "bytes out": summary.out_bytes if as_json else format_size(summary.out_bytes),
+        "bytes_in": summary.in_bytes if as_json else format_size(summary.in_bytes),
+        "bytes_out": summary.out_bytes if as_json else format_size(summary.out_bytes),
         "isolation": summary.isolation,
+        "communication": summary.communication,
+        "runtime": summary.runtime,
+        "init_timeout": details.init_msg.get("init_timeout", ""),
+        "obj_timeout": details.init_msg.get("obj_timeout", ""),
+        "digest": details.digest,
+        "python": details.python,
+        "dependencies": details.dependencies if as_json else ", ".join(details.dependencies.split("\n")).strip(", "),
+        "lock": details.packages if as_json else ", ".join(details.packages),
+        "sandbox_layers": details.sandbox_layers if as_json else "; ".join(details.sandbox_layers),
+        "sandbox_missing": details.sandbox_missing if as_json else "; ".join(details.sandbox_missing),
     }
     if summary.message:
         record["message"] = summary.message
-    for key in ("communication", "runtime", "init_timeout", "obj_timeout", "dependencies", "workers"):
-        value = getattr(summary, key, "") or details.init_msg.get(key)
-        if value not in ("", None):
-            record[key] = value
     return record
 
 

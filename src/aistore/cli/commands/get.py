@@ -156,7 +156,7 @@ def _get_many(
             return size
 
         account = move_all(
-            listed, move, label=lambda item: str(Uri(bucket.name, item.name)), workers=workers, go_on=go_on
+            listed, move, label=lambda item: str(Uri(bucket.name, item.name)), verb="got", workers=workers, go_on=go_on
         )
     if not account.done and not account.failed:
         click.echo(f"No objects in {bucket}" + (f" that start with {prefix!r}" if prefix else ""), err=True)

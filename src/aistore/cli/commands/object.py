@@ -13,7 +13,7 @@ from ...errors import BadRequestError
 from ...model.names import Uri, parse_uri
 from ..complete import complete_uri
 from ..lazy import Lazy, LazyGroup
-from ..options import confirm, continue_option, json_option, no_headers_option, workers_option, yes_option
+from ..options import confirm_removal, continue_option, json_option, no_headers_option, workers_option, yes_option
 from ..output import Record, counted, format_size, format_time, plain, write_properties
 from ..session import client
 from ..transfer import conclude, move_all
@@ -101,17 +101,19 @@ def rm(
 ) -> None:
     """Remove objects.
 
+    Asks before it removes more than those named; without a terminal to ask on, -y is needed.
+
     \b
     Examples:
       ais rmo ais://imagenet/train/1.jpg
       ais rmo ais://imagenet --prefix train/ -y
-      ais rmo ais://imagenet --list a.jpg,b.jpg
+      ais rmo ais://imagenet --list a.jpg,b.jpg -y
       ais rmo ais://imagenet --template 'shard-{000..099}.tar'
     """
     places = [parse_uri(uri) for uri in uris]
     selections = sum((prefix is not None, names is not None, template is not None, everything))
     if not selections:
-        for place in map(object_uri, uris):
+        for place in [_one_object(uri, place) for uri, place in zip(uris, places, strict=True)]:
             client().bucket(place.bucket).object(place.name).delete()
             click.echo(f'deleted "{plain(place.name)}" from {Uri(place.bucket)}')
         return
@@ -121,8 +123,29 @@ def rm(
         raise click.UsageError("with --prefix, --list, --template or --all name one bucket, without an object")
     bucket = client().bucket(places[0].bucket)
     chosen = _chosen(bucket, prefix, names, template)
-    confirm(f"Remove the chosen objects from {bucket}?", yes=yes)
+    confirm_removal(_spell_choice(bucket, prefix, names, template), yes=yes)
     _remove(bucket, chosen, workers=workers, go_on=go_on)
+
+
+def _one_object(uri: str, place: Uri) -> Uri:
+    """Return ``place`` if it is one object's; for what may stand for many, tell how many are removed."""
+    bucket = Uri(place.bucket)
+    if not place.name:
+        raise BadRequestError(f"{uri!r} names no object", hint=f"all objects of a bucket: ais rmo {bucket} --all")
+    if place.name.endswith("/"):
+        raise BadRequestError(
+            f"{uri!r} names no object", hint=f"all that start with it: ais rmo {bucket} --prefix {place.name}"
+        )
+    return place
+
+
+def _spell_choice(bucket: Bucket, prefix: str | None, names: str | None, template: str | None) -> str:
+    """Return in words what `_chosen` returns."""
+    if prefix:
+        return f"all objects of {bucket} that start with {prefix!r}"
+    if names is not None or template is not None:
+        return f"the objects {(template if names is None else names)!r} of {bucket}"
+    return f"all objects of {bucket}"
 
 
 def _chosen(bucket: Bucket, prefix: str | None, names: str | None, template: str | None) -> Iterable[str]:
@@ -148,7 +171,9 @@ def _remove(bucket: Bucket, names: Iterable[str], *, workers: int, go_on: bool) 
         bucket.object(name).delete()
         return 0
 
-    account = move_all(names, move, label=lambda name: str(Uri(bucket.name, name)), workers=workers, go_on=go_on)
+    account = move_all(
+        names, move, label=lambda name: str(Uri(bucket.name, name)), verb="deleted", workers=workers, go_on=go_on
+    )
     click.echo(f"deleted {counted(account.done, 'object')} from {bucket}")
     conclude(account, "deleted")
 

@@ -32,7 +32,7 @@ class Upload(NamedTuple):
 
 
 @click.command()
-@click.argument("sources", metavar="FILE|DIRECTORY|-...", nargs=-1, required=True)
+@click.argument("sources", metavar="FILE|DIRECTORY|-...", nargs=-1)
 @click.argument("destination", metavar="BUCKET[/NAME|/DIRECTORY/]", shell_complete=complete_uri)
 @click.option("-r", "--recursive", is_flag=True, help="With the directories in a directory.")
 @click.option("--include-src-dir", is_flag=True, help="Begin the names of a directory's files with its own name.")
@@ -65,6 +65,8 @@ def put(
       ais put '*.jpg' ais://imagenet/train/ -y
       tar c . | ais put - ais://backups/today.tar
     """
+    if not sources:
+        raise click.UsageError(_what_is_missing(destination))
     place = parse_uri(destination)
     metadata = _pairs(custom)
     if "-" in sources:
@@ -74,6 +76,10 @@ def put(
     uploads = _plan(paths, place, recursive=recursive, include_src_dir=include_src_dir)
     bucket = client().bucket(place.bucket)
     many = len(uploads) > 1 or os.path.isdir(paths[0])
+    skipped = 0 if recursive else sum(map(_count_directories, paths))
+    if skipped:
+        what = "1 directory" if skipped == 1 else f"{skipped:,} directories"
+        click.echo(f"{what} skipped: use -r to put what is in {'it' if skipped == 1 else 'them'}", err=True)
     if dry_run:
         for upload in uploads:
             click.echo(f'PUT "{plain(upload.path)}" => {bucket}/{plain(upload.name)} (dry run)')
@@ -82,6 +88,13 @@ def put(
         _summarize(uploads)
         confirm(f"Put {counted(len(uploads), 'file')} to {bucket}?", yes=yes)
     _put_files(bucket, uploads, metadata, workers=workers, go_on=go_on, many=many)
+
+
+def _what_is_missing(given: str) -> str:
+    """Return what to say when ``put`` has one argument only."""
+    if "://" in given and not os.path.lexists(given):
+        return f"what to put is missing: ais put FILE {given}"
+    return f"the bucket is missing: ais put {given} ais://BUCKET"
 
 
 def _put_files(
@@ -98,7 +111,9 @@ def _put_files(
 
         if many:
             bucket.head()  # before a thousand files fail for the same reason
-            account = move_all(uploads, move, label=lambda upload: upload.path, workers=workers, go_on=go_on)
+            account = move_all(
+                uploads, move, label=lambda upload: upload.path, verb="put", workers=workers, go_on=go_on
+            )
         else:
             move(uploads[0], threading.Event())
     if many:
@@ -165,6 +180,14 @@ def _files_of(path: str, *, recursive: bool, include_src_dir: bool) -> Iterator[
             yield os.path.join(directory, file), base + middle + file
         if not recursive:
             return
+
+
+def _count_directories(path: str) -> int:
+    """Return how many directories there are in a directory; a file has none."""
+    if not os.path.isdir(path):
+        return 0
+    with os.scandir(path) as entries:
+        return sum(entry.is_dir() for entry in entries)
 
 
 def _summarize(uploads: list[Upload]) -> None:

@@ -66,7 +66,7 @@ def serve(data: str | None, port: int, host: str, workers: int, allow_host: tupl
     try:
         sys.exit(Supervisor(settings, click.echo).run())
     except AisError as error:
-        click.echo(f"Error: {error}", err=True)
+        click.echo(f"Error: {error.message}" + (f"\nHint: {error.hint}" if error.hint else ""), err=True)
         sys.exit(1)
 
 
