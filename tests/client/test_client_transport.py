@@ -145,7 +145,7 @@ def test_redirect_is_followed_with_its_body():
 def test_redirect_without_a_port_goes_to_the_port_of_its_scheme(monkeypatch, location, port):
     asked = []
 
-    def exchange(self, request, scheme, host, port, target):
+    def exchange(self, request, content, scheme, host, port, target):
         asked.append((scheme, host, port))
         return urllib3.HTTPResponse(
             b"", {"location": location} if len(asked) == 1 else {}, 307 if len(asked) == 1 else 200
@@ -154,6 +154,30 @@ def test_redirect_without_a_port_goes_to_the_port_of_its_scheme(monkeypatch, loc
     monkeypatch.setattr(Transport, "_exchange", exchange)
     Transport(Endpoint("http://127.0.0.1:8080")).send(Request("GET", "/v1/etl")).close()
     assert asked[1] == (location.partition(":")[0], "other.example", port)
+
+
+def test_a_delete_whose_reply_was_lost_is_done():
+    gone = reply(404, error_body("ErrObjNotFound", "ais://b/x does not exist", 404))
+    with Stub([hang_up, gone]) as stub, client_of(stub) as client:
+        client.bucket("b").object("x").delete()
+        assert len(stub.received) == 2
+    with Stub([gone]) as stub, client_of(stub) as client, pytest.raises(ObjectNotFoundError):
+        client.bucket("b").object("x").delete()
+
+
+def test_a_redirect_elsewhere_does_not_carry_the_token():
+    with Stub([reply(200, b"[]")]) as elsewhere:
+        away = reply(307, b"", {"Location": f"{elsewhere.url}/v1/etl"})
+        with Stub([away]) as stub, Client(stub.url, retry=QUICK, token="secret") as client:
+            client.etls()
+            assert stub.received[0].headers["authorization"] == "Bearer secret"
+            assert "authorization" not in elsewhere.received[0].headers
+
+
+def test_a_file_that_is_gone_is_no_failure_of_the_connection(tmp_path):
+    with Stub([]) as stub, client_of(stub) as client, pytest.raises(FileNotFoundError):
+        client.bucket("b").object("x").put(tmp_path / "missing")
+    assert stub.received == []
 
 
 def test_endless_redirects_end():

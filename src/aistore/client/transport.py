@@ -156,7 +156,8 @@ class Transport:
                 if pause is None or not _may_repeat(request, error):
                     raise
             else:
-                if response.status < 400:
+                gone = response.status == 404 and request.method == "DELETE" and failures > 0
+                if response.status < 400 or gone:  # gone: an earlier try did it and its reply was lost
                     return Reply(response, self.endpoint)
                 refusal = _error_of(request, response, self.endpoint)
                 told = parse_retry_after(response.headers.get("retry-after")) if response.status == 503 else None
@@ -170,8 +171,10 @@ class Transport:
         scheme, host, port = self.endpoint.scheme, self.endpoint.host, self.endpoint.port
         target = self.endpoint.path + request.target
         for hop in range(REDIRECTS_MAX + 1):
+            # Opened outside of what follows: a file that is not there is no failure of the connection.
+            content = request.body.open() if isinstance(request.body, Upload) else request.body
             with _translated(self.endpoint):
-                response = self._exchange(request, scheme, host, port, target)
+                response = self._exchange(request, content, scheme, host, port, target)
             location = response.headers.get("location")
             redirected = response.status in (301, 302, 307, 308) and location and _replayable(request)
             if not redirected or hop == REDIRECTS_MAX:
@@ -183,17 +186,17 @@ class Transport:
             target = f"{parts.path}?{parts.query}" if parts.query else parts.path
         return response
 
-    def _exchange(self, request: Request, scheme: str, host: str, port: int, target: str) -> urllib3.BaseHTTPResponse:
+    def _exchange(
+        self, request: Request, content: Any, scheme: str, host: str, port: int, target: str
+    ) -> urllib3.BaseHTTPResponse:
         settings = self.settings
         headers = {"User-Agent": "pyaistore", **request.headers}
-        if settings.token:
+        ours = (scheme, host, port) == (self.endpoint.scheme, self.endpoint.host, self.endpoint.port)
+        if settings.token and ours:  # wherever else a redirect leads, the token is none of its business
             headers["Authorization"] = f"Bearer {settings.token}"
         body = request.body
-        content: Any = body
-        if isinstance(body, Upload):
-            content = body.open()
-            if body.length is not None:
-                headers["Content-Length"] = str(body.length)
+        if isinstance(body, Upload) and body.length is not None:
+            headers["Content-Length"] = str(body.length)
         pool = self._pool_manager().connection_from_host(host, port, scheme)
         return pool.urlopen(
             request.method,
