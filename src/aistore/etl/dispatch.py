@@ -44,6 +44,9 @@ _STDERR_SHOWN_BYTES = 8 << 10
 # measured, sealing was a fifth of an HTTP worker's time and most of the slowest replies.
 _COPIED_RESULT_BYTES_MAX = 1 << 20
 _REPORT_SECONDS = 1.0
+# Asking the server whether a client is still there costs two rounds between its threads; one that left is found out
+# this much later.
+_WATCH_AFTER_SECONDS = 0.05
 # An ETL that crashes is started again, and an object that no worker had taken by then is sent again: so often in all.
 _ATTEMPTS = 4
 _CREDENTIALS = struct.Struct("3i")
@@ -107,6 +110,8 @@ class _Call:
         self.pid = 0
         self._process = -1
         self._started = False
+        self._watch: asyncio.Future[None] | None = None
+        self._watch_timer: asyncio.TimerHandle | None = None
         self._over = False  # the worker has answered, or was killed: its pid may be another process's by now
         self._timer = self._loop.call_later(queue_wait_seconds, self._queued_too_long, queue_wait_seconds)
         self._loop.add_reader(connection.fileno(), self._readable)
@@ -138,8 +143,16 @@ class _Call:
         limit = self._running.object_timeout_seconds
         self._fail(TransformTimeoutError(f"timeout: the transform took longer than {limit:g} s and was ended"))
 
-    def client_gone(self, watch: asyncio.Future[None]) -> None:
-        """Give up, because nobody reads the result."""
+    def watch_client(self, gone: Callable[[], Awaitable[None]]) -> None:
+        """Give up when ``gone`` completes. Begins to watch only after a while: most transforms are done before."""
+
+        def begin() -> None:
+            self._watch = asyncio.ensure_future(gone())
+            self._watch.add_done_callback(self._client_gone)
+
+        self._watch_timer = self._loop.call_later(_WATCH_AFTER_SECONDS, begin)
+
+    def _client_gone(self, watch: asyncio.Future[None]) -> None:
         if not watch.cancelled():
             self._fail(ClientGoneError())
 
@@ -174,6 +187,10 @@ class _Call:
         self._timer.cancel()
         self._loop.remove_reader(self.connection.fileno())
         self.connection.close()
+        if self._watch_timer is not None:
+            self._watch_timer.cancel()
+        if self._watch is not None:
+            self._watch.cancel()
         if self._process >= 0:
             os.close(self._process)
             self._process = -1
@@ -321,9 +338,8 @@ class Dispatcher:
     ) -> tuple[bytes, int]:
         """Send one object; return the worker's answer (empty if it died) and its process id (0 if none took it)."""
         call = _Call(await self._connect(running), running, self._limits.etl_queue_wait_seconds)
-        watch = asyncio.ensure_future(gone()) if gone is not None else None
-        if watch is not None:
-            watch.add_done_callback(call.client_gone)
+        if gone is not None:
+            call.watch_client(gone)
         try:
             try:
                 socket.send_fds(call.connection, [header], descriptors)
@@ -335,8 +351,6 @@ class Dispatcher:
                 raise OverloadedError(f"etl job {running.name} has too many objects waiting") from error
             return await call.answer, call.pid
         finally:
-            if watch is not None:
-                watch.cancel()
             call.close()
 
     async def _connect(self, running: Running) -> socket.socket:

@@ -76,6 +76,11 @@ class Request:
             raise BadRequestError(f"content-length {text[:64]!r} is not a length")
         return int(text)
 
+    @property
+    def has_body(self) -> bool:
+        """Whether the request announces a body (RFC 9112, section 6.3)."""
+        return "transfer-encoding" in self.headers or self.headers.get("content-length", "0") != "0"
+
     async def chunks(self) -> AsyncIterator[bytes]:
         """Yield the body piece by piece; raises ClientGoneError when it ends before it is whole."""
         more = True

@@ -119,8 +119,9 @@ async def _send_part(store: Store, reading: Reading, part: ByteRange, headers: H
 async def _get_transformed(store: Store, request: Request, etl: str, bucket: str, name: str) -> Reply:
     if request.headers.get("range"):
         raise BadRequestError("a range of a transformed object cannot be read", hint="leave the Range header out")
+    if request.has_body:
+        await request.body(store.limits.control_body_bytes_max)
     reading = open_object(store, bucket, name)
-    await request.body(store.limits.control_body_bytes_max)  # so that what comes next can only be a disconnect
     result = await store.dispatcher.transform(
         etl, reading, request.query.get("etl_args", ""), gone=request.disconnected
     )
