@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import secrets
 import sys
@@ -160,6 +161,7 @@ def init_code(
                 init_timeout=init_timeout,
                 object_timeout=object_timeout,
                 workers=workers,
+                filename="" if source is sys.stdin else os.path.basename(source.name),
                 on_progress=on_progress,
             )  # fmt: skip
     except KeyboardInterrupt:
