@@ -124,7 +124,7 @@ def test_transforms_that_cannot_be_made(transcript):
         Error: --replace needs --name
         $ echo 'def transform(data): return data.no_such' > function.py
         $ ais etl init code --name broken --from-file function.py --comm-type io:// 2>&1 | tail -1 | cut -d : -f 3,5-
-         this is a function, transform(), and nothing in it reads standard input or writes standard output://
+         function.py: use --comm-type hpush://
         $ ais etl init code --name x --from-file t.py
         ! Error: etl name 'x' is not valid
         ! Hint: expected 6 to 32 letters, digits, '-' or '_', starting and ending with a letter or digit
