@@ -113,8 +113,13 @@ def main() -> None:
         print(f"ready at {store.endpoint}", flush=True)
         demo.env["AIS_ENDPOINT"] = store.endpoint
         demo.everything(options.epochs)
-        demo.say(f"Done: see {output / 'before_after.png'}")
+    demo.say(f"Done: see {output / 'before_after.png'}. The demo's store is stopped and its data removed")
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit("\nInterrupted. The demo's store is stopped and its data removed.")
+    except subprocess.CalledProcessError as error:
+        sys.exit(f"\nA step failed with exit status {error.returncode}; its words are above.")

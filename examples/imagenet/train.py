@@ -53,7 +53,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     running = parser.add_argument_group("running")
     running.add_argument("--evaluate", action="store_true", help="validate once and stop")
     running.add_argument("--resume", type=Path, help="go on from a checkpoint")
-    running.add_argument("--output", type=Path, default=Path("."), help="folder for checkpoints (default: .)")
+    running.add_argument(
+        "--output", type=Path, default=Path("checkpoints"), help="folder for them (default: %(default)s)"
+    )
     running.add_argument("--log", type=Path, help="append a line of JSON per epoch to this file")
     running.add_argument("--print-every", type=int, default=10, help="batches between lines of progress")
     args = parser.parse_args(argv)
@@ -322,4 +324,11 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        raise SystemExit("\ninterrupted; --resume goes on from the last checkpoint") from None
+    except Exception as error:
+        if type(error).__module__ != "aistore.errors":  # what a store or its data is to blame for, in a line
+            raise
+        raise SystemExit(f"train.py: {error}") from None

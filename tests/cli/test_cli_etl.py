@@ -114,14 +114,17 @@ def test_a_transform_does_not_steer_the_terminal(transcript):
 
 def test_transforms_that_cannot_be_made(transcript):
     transcript("""
-        $ echo 'import no_such_module' > broken.py; echo 'import skimage.io' > known.py; echo x > t.py
+        $ echo 'import no_such_module' > broken.py; echo "raise ModuleNotFoundError(\\"No module named 'cv2'\\")" > known.py; echo x > t.py
         $ ais etl init code --name broken --from-file broken.py --comm-type io:// 2>&1 | tail -2
         ModuleNotFoundError: No module named 'no_such_module'
         Hint: put the package that has 'no_such_module' into the file of --deps-file
         $ ais etl init code --name broken --from-file known.py 2>&1 | tail -1
-        Hint: put 'scikit-image' into the file of --deps-file
+        Hint: put 'opencv-python-headless' into the file of --deps-file
         $ ais etl init code --from-file t.py --replace 2>&1 | tail -1
         Error: --replace needs --name
+        $ echo 'def transform(data): return data.no_such' > function.py
+        $ ais etl init code --name broken --from-file function.py --comm-type io:// 2>&1 | tail -1 | cut -d : -f 3,5-
+         function.py: use --comm-type hpush://
         $ ais etl init code --name x --from-file t.py
         ! Error: etl name 'x' is not valid
         ! Hint: expected 6 to 32 letters, digits, '-' or '_', starting and ending with a letter or digit
@@ -194,8 +197,12 @@ def test_code_is_changed_with_replace(transcript):
         new-code
         $ ais etl object new-code ais://etl-new/o - 2> /dev/null
         [1]
-        $ timeout 60 bash -c 'until ais etl ls --json | grep -o "\"errors\": 1"; do :; done'
-        "errors": 1
+        $ ais etl object new-code ais://etl-new/o - 2>&1 | grep -v '~' | tail -3
+          File "code.py", line 2, in transform
+            return 1 / 0
+        ZeroDivisionError: division by zero
+        $ timeout 60 bash -c 'until ais etl ls --json | grep -o "\"errors\": 2"; do :; done'
+        "errors": 2
         $ ais etl rm new-code
         ETL[new-code] successfully deleted
     """)

@@ -108,9 +108,10 @@ def test_wrong_bytes_are_refused():
         read(stub)
 
 
-def test_transformed_bytes_have_no_stored_checksum():
+@pytest.mark.parametrize("name", ["etl_args", "args"])
+def test_transformed_bytes_have_no_stored_checksum(name):
     with Stub([reply(200, b"small", described())]) as stub:
-        assert read(stub, etl="my-etl", args={"size": 3}) == b"small"
+        assert read(stub, etl="my-etl", **{name: {"size": 3}}) == b"small"
         assert stub.received[0].path.endswith("?provider=ais&etl_name=my-etl&etl_args=%7B%22size%22%3A3%7D")
 
 

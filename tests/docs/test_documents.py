@@ -115,6 +115,15 @@ def test_the_table_of_attacks_is_what_is_tried() -> None:
     assert documented == tried
 
 
+def test_every_environment_variable_is_documented() -> None:
+    source = ROOT / "src" / "aistore"
+    text = "".join(path.read_text(encoding="utf-8") for path in source.rglob("*.py"))
+    read = set(re.findall(r"""["']((?:AIS|XDG)_[A-Z_]+)["']""", text))
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(read) >= 5
+    assert set(re.findall(r"^\| `([A-Z_]+)` \|", readme, re.MULTILINE)) == read
+
+
 def test_every_route_is_documented() -> None:
     from aistore.server.routes import _ROUTES
 

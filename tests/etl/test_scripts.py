@@ -185,8 +185,19 @@ def test_function_results(expression: str, output: bytes) -> None:
 def test_function_that_returns_something_else() -> None:
     with RunningEtl("def transform(data):\n    return 'text'\n", kind="function") as etl:
         reply = etl.run().failed()
-        assert "returned str" in reply["message"]
-        assert "bytes" in reply["message"]
+    said = "transform() returned str; expected bytes, bytearray or memoryview"
+    assert reply["message"] == said
+    lines = reply["traceback"].splitlines()
+    assert (lines[0], lines[2]) == (said, "    def transform(data):")
+    assert lines[1].endswith('test-etl.py", line 1, in transform')
+    assert len(lines) == 3
+
+
+@pytest.mark.parametrize("code", ["def transform():\n    return b''\n", "from zlib import decompress as transform\n"])
+def test_failures_outside_the_users_code_show_nothing_of_ours(code: str) -> None:
+    with RunningEtl(code, kind="function") as etl:
+        text = etl.run(b"no zlib").failed()["traceback"]
+    assert text.splitlines()[0].startswith(("TypeError: transform() takes 0 positional", "zlib.error: Error -3"))
 
 
 def test_function_with_path_and_arguments() -> None:

@@ -366,6 +366,43 @@ def test_function_that_cannot_be_made_ready(code: str, reason: str, text: str) -
         assert text in etl.events[-1]["message"]
 
 
+def test_a_function_that_is_sent_as_a_script_is_refused() -> None:
+    with RunningEtl("def transform(data):\n    return data\n", filename="code.py") as etl:
+        event = etl.events[-1]
+        assert (event["event"], event["reason"]) == ("failed", "contract")
+        assert event["message"].startswith("code.py: this is a function, transform()")
+        assert event["message"].endswith("use --comm-type hpush://")
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import os\ndef transform(data):\n    return data[::-1]\nos.write(1, transform(os.read(0, 9)))",
+        "def transform(data):\n    return data[::-1]\nprint(transform(open(0).read()), end='')",
+        "import subprocess\ndef transform():\n    subprocess.run(['rev'])\ntransform()",
+    ],
+)
+def test_a_script_may_have_a_function_of_that_name(code: str) -> None:
+    with RunningEtl(code) as etl:
+        assert etl.run(b"abc").output == b"cba"
+
+
+@pytest.mark.parametrize("kind", ["script", "function"])
+def test_tracebacks_call_the_code_as_its_author_does(kind: str) -> None:
+    code = "import sys\ndef transform(data):\n    raise ValueError(__file__)\n"
+    code += "if __name__ == '__main__':\n    transform(sys.stdin)\n"
+    with RunningEtl(code, kind=kind, filename="code.py") as etl:
+        lines = etl.run().failed()["traceback"].splitlines()
+        assert '  File "code.py", line 3, in transform' in lines
+        assert "    raise ValueError(__file__)" in lines
+        assert lines[-1] == f"ValueError: {etl.scratch}/test-etl.py"
+
+
+def test_a_syntax_error_is_in_the_authors_file() -> None:
+    with RunningEtl("def f(:", filename="code.py") as etl:
+        assert etl.events[-1]["message"].startswith("code.py, line 1")
+
+
 def test_code_longer_than_a_message() -> None:
     with RunningEtl(f"{'# padding' * 50_000}\nprint('long')") as etl:
         assert etl.run().output == b"long\n"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import io
 import json
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -139,3 +140,21 @@ def test_sample_pictures_are_the_same_for_the_same_seed(tmp_path):
     assert len(names) == 2 * (9 + 2) + 1
     assert all((tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes() for name in names)
     assert (tmp_path / "a/train/0000009.cls").read_text() == "0"
+
+
+def test_what_a_store_is_to_blame_for_is_told_without_a_stack():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{probe.getsockname()[1]}"
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLES / "imagenet/train.py"), "--endpoint", address, "--bucket", "imagenet"],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"train.py: no store answers at {address}")
+    assert "Traceback" not in done.stderr
+
+
+def test_checkpoints_go_where_git_does_not_look():
+    args = load(EXAMPLES / "imagenet/train.py").parse_args(["--bucket", "imagenet"])
+    assert f"{args.output}/" in (EXAMPLES.parent / ".gitignore").read_text().splitlines()

@@ -62,8 +62,14 @@ def test_dropping_refuses_what_is_no_incomplete_sample(names):
 def test_parts_choose_and_order():
     names = ["1.jpg", "1.cls", "1.json", "2.jpg", "2.cls", "README.md"]
     assert grouped(names, parts=(".cls", ".JPG")) == [["1.cls", "1.jpg"], ["2.cls", "2.jpg"]]
-    with pytest.raises(SamplesError, match=r"1 of 2 samples do not have the parts .jpg, .json: 2 has .jpg"):
+    with pytest.raises(SamplesError, match=r"1 of 2 samples do not have the parts .jpg, .json: 2 has .jpg, .cls"):
         group(names, parts=(".jpg", ".json"))
+
+
+def test_a_stray_file_is_named_with_what_helps():
+    with pytest.raises(SamplesError, match=r"1 of 3 samples .*: classes has \.txt") as caught:
+        group(["classes.txt", "train/1.jpg", "train/1.cls", "train/2.jpg", "train/2.cls"])
+    assert "prefix=" in caught.value.hint
 
 
 def test_two_names_that_differ_in_case_of_the_extension_are_two_parts():

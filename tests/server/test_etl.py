@@ -138,6 +138,7 @@ def test_a_removed_name_can_be_used_again_at_once(pool: urllib3.PoolManager, obj
         ({"wait_timeout": "soon"}, 400, ["'soon' is not a duration"]),
         ({"isolation": "total"}, 400, ["isolation"]),
         ({"workers": -1}, 400, ["workers"]),
+        ({"filename": "../x.py"}, 400, ["'../x.py' is no name of a file"]),
         (
             {"code": "import time\ntime.sleep(60)\n", "communication": "hpush://", "wait_timeout": "1s"},
             400,

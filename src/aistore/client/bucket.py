@@ -92,16 +92,22 @@ class Bucket:
         )  # fmt: skip
 
     def batch(
-        self, entries: Iterable[BatchEntry], *, etl: str | Etl | None = None, args: EtlArgs | None = None
+        self,
+        entries: Iterable[BatchEntry],
+        *,
+        etl: str | Etl | None = None,
+        etl_args: EtlArgs | None = None,
+        args: EtlArgs | None = None,
     ) -> Iterator[bytes | AisError]:
         """Read many objects at once and yield a result per entry, in order: its bytes, or its error (not raised).
 
-        An entry is a name, or ``(name, etl)`` to read it through a transform; ``etl`` is for entries that name none.
+        An entry is a name, or ``(name, etl)`` to read it through a transform; ``etl`` is for entries that name none,
+        ``etl_args`` (``args`` is the same) are handed to every transform.
 
         >>> images = bucket.batch([("train/1.jpg", "resize"), ("train/1.cls", "")])  # doctest: +SKIP
         """
         return read_batch(
-            self._transport, self.name, entries, etl=str(etl or ""), args="" if args is None else spell_args(args)
+            self._transport, self.name, entries, etl=str(etl or ""), args=spell_args(etl_args, args) or ""
         )
 
     def _act(self, method: str, action: str) -> None:

@@ -96,6 +96,7 @@ class Etl:
         init_timeout: str = "",
         object_timeout: str = "",
         workers: int = 0,
+        filename: str = "",
         on_progress: Callable[[Progress], None] | None = None,
     ) -> str:
         """Make a transform from code, wait until it is ready and return its name.
@@ -103,12 +104,13 @@ class Etl:
         ``code`` is the program itself, or (a path object) the file that has it: with ``comm_type`` ``io://`` a script
         from standard input to standard output, with ``hpush://`` a module with ``transform(data: bytes) -> bytes``.
         ``dependencies`` is the text of a requirements file, or a list of requirements. Timeouts are spelled ``45s``
-        or ``5m``, empty for the store's default. ``on_progress`` is called with each stage: resolving, installing,
-        importing, ready.
+        or ``5m``, empty for the store's default. ``filename`` is what tracebacks call the code, for a path its base
+        name. ``on_progress`` is called with each stage: resolving, installing, importing, ready.
 
         Raises EtlExistsError, and EtlInitError with the reason why it could not be made ready.
         """
         if isinstance(code, os.PathLike):
+            filename = filename or os.path.basename(code)
             with open(code, encoding="utf-8") as file:
                 code = file.read()
         message = EtlInitCode(
@@ -123,6 +125,7 @@ class Etl:
             isolation=str(getattr(isolation, "value", isolation)),
             sandbox=str(getattr(sandbox, "value", sandbox)),
             workers=workers,
+            filename=filename,
         )
         patience = parse_duration(init_timeout) + INIT_MARGIN_SECONDS if init_timeout else 3600.0
         reply = self._transport.send(

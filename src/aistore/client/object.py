@@ -65,23 +65,26 @@ class Object:
         self,
         *,
         etl: str | Etl | None = None,
+        etl_args: EtlArgs | None = None,
         args: EtlArgs | None = None,
         range: tuple[int, int | None] | None = None,
     ) -> ObjectReader:
         """Open the object for reading, or what the ETL named ``etl`` makes of it.
 
-        ``args`` are handed to the transform. ``range`` is ``(start, length)`` in bytes, length None up to the end, a
-        negative start counts from the end; a range of a transformed object is not possible.
+        ``etl_args`` (``args`` is the same) are handed to the transform. ``range`` is ``(start, length)`` in bytes,
+        length None up to the end, a negative start counts from the end; a range of a transformed object is not
+        possible.
         """
         if etl is not None and range is not None:
             raise BadRequestError("a range of a transformed object cannot be read", hint="read it whole and slice it")
         query = {"provider": "ais"}
         if etl is not None:
             query["etl_name"] = str(etl)
-        if args is not None:
+        spelled = spell_args(etl_args, args)
+        if spelled is not None:
             if etl is None:
-                raise BadRequestError("args are for a transform", hint="name it with etl=")
-            query["etl_args"] = spell_args(args)
+                raise BadRequestError("etl_args are for a transform", hint="name it with etl=")
+            query["etl_args"] = spelled
         headers = {} if range is None else {"Range": spell_range(*range)}
         patience = self._transport.settings.transform_timeout_seconds if etl is not None else None
         request = Request("GET", self._path, query=query, headers=headers, read_timeout_seconds=patience)
@@ -109,9 +112,12 @@ class Object:
         )  # fmt: skip
 
 
-def spell_args(args: EtlArgs) -> str:
-    """Return the arguments of a transform as they travel."""
-    return args if isinstance(args, str) else json.dumps(args, separators=(",", ":"))
+def spell_args(etl_args: EtlArgs | None, args: EtlArgs | None) -> str | None:
+    """Return the arguments of a transform as they travel, by whichever of their two names they were given."""
+    if etl_args is not None and args is not None:
+        raise BadRequestError("etl_args and args are two names of one thing", hint="pass etl_args")
+    given = args if etl_args is None else etl_args
+    return given if given is None or isinstance(given, str) else json.dumps(given, separators=(",", ":"))
 
 
 def spell_range(start: int, length: int | None) -> str:

@@ -49,8 +49,8 @@ class LaunchOptions:
     itself, which is then run outside once). ``environment`` is the directory of ``python`` where its content is not
     trusted. ``scratch`` is an existing directory of this ETL alone, emptied at the end. ``hidden`` are directories
     that the transform must never see, first of all the store's data. ``namespaces`` False does without them even
-    where the system has them. Root gives the ETL a user of its own: ``uid``,
-    or one that nobody has.
+    where the system has them. ``filename`` is what tracebacks call the code (default: where it lies). Root gives the
+    ETL a user of its own: ``uid``, or one that nobody has.
     """
 
     name: str
@@ -71,6 +71,7 @@ class LaunchOptions:
     env: Mapping[str, str] = field(default_factory=dict)
     hidden: Sequence[str] = ()
     uid: int | None = None
+    filename: str = ""
 
 
 class Launched:
@@ -229,6 +230,7 @@ def _start(
 def _send_configuration(control: socket.socket, options: LaunchOptions) -> None:
     config: dict[str, Any] = {
         "name": options.name, "kind": options.kind, "filename": os.path.join(options.scratch, f"{options.name}.py"),
+        "title": options.filename,
         "workers": options.workers, "objects_per_worker": options.objects_per_worker,
         "output_bytes_max": options.output_bytes_max, "memory_growth_bytes_max": options.memory_growth_bytes_max,
         "thread_seconds_max": options.thread_seconds_max,

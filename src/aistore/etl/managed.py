@@ -225,6 +225,7 @@ class ManagedEtl:
             sandbox=spec.sandbox is Sandbox.ON,
             env=spec.env,
             hidden=(self._places.data,),
+            filename=spec.filename,
         )
 
     async def _watch_parent(

@@ -59,7 +59,8 @@ class EtlSpec:
 
     ``code`` is a Python program: for ``io://`` a script from standard input to standard output, for ``hpush://`` a
     module with ``transform(data: bytes) -> bytes``. ``dependencies`` is the text of a requirements file. Times are in
-    seconds; ``workers`` 0 means as many as cores; ``output_bytes_max`` bounds one result.
+    seconds; ``workers`` 0 means as many as cores; ``output_bytes_max`` bounds one result. ``filename`` is
+    what tracebacks call the code, a base name.
     """
 
     name: str
@@ -74,11 +75,12 @@ class EtlSpec:
     workers: int = 0
     output_bytes_max: int = OUTPUT_BYTES_MAX
     env: dict[str, str] = field(default_factory=dict)
+    filename: str = ""
 
     def digest(self) -> str:
         """Return 16 hex digits that change with anything that can change a result, but not with the name."""
         content = asdict(self)
-        for key in ("name", "init_timeout_seconds", "object_timeout_seconds", "workers"):
+        for key in ("name", "filename", "init_timeout_seconds", "object_timeout_seconds", "workers"):
             del content[key]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -101,6 +103,8 @@ def check_spec(spec: EtlSpec) -> EtlSpec:
         )
     if not spec.code.strip():
         raise BadRequestError("the code of the transform is empty", hint="pass a Python file with --from-file")
+    if len(spec.filename) > 255 or "/" in spec.filename or not (spec.filename or "x").isprintable():
+        raise BadRequestError(f"{spec.filename!r} is no name of a file", hint="expected for example code.py")
     if not 0 <= spec.workers <= 1024:
         raise BadRequestError(f"workers={spec.workers} is out of range", hint="expected 0 (as many as cores) to 1024")
     for label, seconds in (("init", spec.init_timeout_seconds), ("object", spec.object_timeout_seconds)):

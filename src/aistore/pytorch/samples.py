@@ -117,8 +117,14 @@ def group(names: Iterable[str], *, parts: Sequence[str] | None = None, drop_inco
     suffixes_of: dict[str, list[str]] = {}
     for name in names:
         base, suffix = os.path.splitext(name)
-        if kinds is None or suffix.lower() in kinds:
-            suffixes_of.setdefault(base, []).append(suffix)
+        suffixes_of.setdefault(base, []).append(suffix)
+    if kinds is not None:  # what has none of the parts is no sample; what has some keeps all, for the error to tell
+        wanted = frozenset(kinds)
+        suffixes_of = {
+            base: found
+            for base, found in suffixes_of.items()
+            if not wanted.isdisjoint(suffix.lower() for suffix in found)
+        }
     # Millions of samples have a handful of shapes, so what is said of a sample is worked out once per shape.
     counts = Counter(map(tuple, suffixes_of.values()))
     shapes = {suffixes: _shape(suffixes, kinds) for suffixes in counts}
@@ -127,7 +133,7 @@ def group(names: Iterable[str], *, parts: Sequence[str] | None = None, drop_inco
     dropped = sum(count for suffixes, count in counts.items() if shapes[suffixes].layout != complete)
     only_lacking = all(not Counter(layout) - Counter(complete) for layout in layouts)
     if dropped and not (drop_incomplete and only_lacking and 2 * dropped <= len(suffixes_of)):
-        raise _inconsistent(suffixes_of, shapes, complete, drop_incomplete)
+        raise _inconsistent(suffixes_of, shapes, complete, kinds, drop_incomplete)
     samples = (
         tuple([base + suffix for suffix in shapes[tuple(found)].suffixes])
         for base, found in suffixes_of.items()
@@ -140,27 +146,36 @@ def _shape(suffixes: tuple[str, ...], kinds: tuple[str, ...] | None) -> _Shape:
     if kinds is None:
         ordered = tuple(sorted(suffixes, key=_part_order))
         return _Shape(ordered, tuple(map(_slot, ordered)))
-    ordered = tuple(sorted(suffixes, key=lambda suffix: (kinds.index(suffix.lower()), suffix)))
+    chosen = [suffix for suffix in suffixes if suffix.lower() in kinds]
+    ordered = tuple(sorted(chosen, key=lambda suffix: (kinds.index(suffix.lower()), suffix)))
     return _Shape(ordered, tuple(suffix.lower() for suffix in ordered))
+
+
+def _spell_parts(suffixes: list[str], kinds: tuple[str, ...] | None) -> list[str]:
+    """Return what there is of a sample: what parts stand for, or where extensions were asked for, all of them."""
+    ordered = sorted(suffixes, key=_part_order)
+    return [(_slot(suffix) if kinds is None else suffix) or "no extension" for suffix in ordered]
 
 
 def _inconsistent(
     suffixes_of: dict[str, list[str]],
     shapes: dict[tuple[str, ...], _Shape],
     complete: tuple[str, ...],
+    kinds: tuple[str, ...] | None,
     dropping: bool,
 ) -> SamplesError:
     """Return the error that names a few samples that are not like the fullest ones."""
     layouts = {base: shapes[tuple(suffixes)].layout for base, suffixes in suffixes_of.items()}
     odd = [base for base, layout in layouts.items() if layout != complete]
     examples = "; ".join(
-        f"{base} has {', '.join(slot or 'no extension' for slot in layouts[base])}" for base in odd[:_EXAMPLES_MAX]
+        f"{base} has {', '.join(_spell_parts(suffixes_of[base], kinds))}" for base in odd[:_EXAMPLES_MAX]
     )
     some = "for example " if len(odd) > _EXAMPLES_MAX else ""
     hint = (
         'too many to drop: say what a sample is, e.g. parts=(".jpg", ".cls")'
         if dropping
-        else 'pass incomplete="drop" to leave them out, or say what a sample is, e.g. parts=(".jpg", ".cls")'
+        else 'pass prefix= for a part of the bucket, incomplete="drop" to leave them out, or say what a sample is, '
+        'e.g. parts=(".jpg", ".cls")'
     )
     return SamplesError(
         f"{len(odd):,} of {len(layouts):,} samples do not have the parts "

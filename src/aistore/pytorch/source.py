@@ -49,7 +49,7 @@ class StoreSource:
         etl.details()
         summary = etl.summary()
         if summary is not None and summary.stage == Stage.ABORTED.value:
-            state = "stopped" if summary.message == "stopped" else f"Aborted: {summary.message}"
+            state = "stopped" if summary.message in ("", "stopped") else f"Aborted: {summary.message}"
             raise EtlNotRunningError(f"etl job {name} is {state}", hint=f"`ais etl start {name}` starts it")
 
     def fetch(self, entries: Sequence[tuple[str, str]]) -> Iterator[bytes | AisError]:

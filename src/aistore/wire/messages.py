@@ -129,7 +129,7 @@ class EtlInitCode(msgspec.Struct, frozen=True, omit_defaults=True):
     """``POST /v1/etl/init_code`` of 2021; ``code`` and ``dependencies`` are base64.
 
     The fields after ``wait_timeout`` are ours: how objects are isolated from one another (``warm``, ``fork``),
-    whether the sandbox is used (``on``, ``off``), limits.
+    whether the sandbox is used (``on``, ``off``), limits, and what tracebacks call the code (a base name).
     """
 
     code: str = ""
@@ -143,6 +143,7 @@ class EtlInitCode(msgspec.Struct, frozen=True, omit_defaults=True):
     isolation: str = "warm"
     sandbox: str = "on"
     workers: int = 0
+    filename: str = ""
 
 
 def encode_base64(text: str) -> str:

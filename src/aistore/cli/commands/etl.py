@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import secrets
 import sys
@@ -160,6 +161,7 @@ def init_code(
                 init_timeout=init_timeout,
                 object_timeout=object_timeout,
                 workers=workers,
+                filename="" if source is sys.stdin else os.path.basename(source.name),
                 on_progress=on_progress,
             )  # fmt: skip
     except KeyboardInterrupt:
@@ -275,7 +277,7 @@ def object_(name: str, uri: str, destination: str, arguments: str | None) -> Non
     if ">>" in name or name == "cp" or uri == "cp":
         raise NotSupportedError("pipelines and copies through a transform are not supported by this store")
     place = object_uri(uri)
-    with client().bucket(place.bucket).object(place.name).get(etl=name, args=arguments) as reader:
+    with client().bucket(place.bucket).object(place.name).get(etl=name, etl_args=arguments) as reader:
         if destination == "-":
             copy_to_stdout(reader)
         else:

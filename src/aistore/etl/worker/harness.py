@@ -209,6 +209,9 @@ class _Run:
                 self._script()
             else:
                 self._function(output)
+        except failure.ResultError as error:
+            _print_error(error.text)
+            return {"ok": False, "kind": "exception", "message": str(error), "traceback": error.text, "exit_code": 1}
         except SystemExit as error:
             return self._exited(error)
         except BaseException as error:
@@ -217,11 +220,11 @@ class _Run:
 
     def _script(self) -> None:
         module = types.ModuleType("__main__")
-        module.__dict__.update(__file__=self._program.filename, __builtins__=builtins, __cached__=None)
+        module.__dict__.update(__file__=self._program.path, __builtins__=builtins, __cached__=None)
         self._module = module
         sys.modules["__main__"] = module
         arguments = self._request.get("args") or ""
-        sys.argv = [self._program.filename] + ([arguments] if arguments else [])
+        sys.argv = [self._program.path] + ([arguments] if arguments else [])
         exec(self._program.code, module.__dict__)
 
     def _function(self, output: int) -> None:
@@ -233,9 +236,8 @@ class _Run:
         assert self._program.transform is not None
         result = self._program.transform(_read_all(0), **keywords)
         if not isinstance(result, (bytes, bytearray, memoryview)):
-            raise TypeError(
-                "transform() returned {}; expected bytes, bytearray or memoryview".format(type(result).__name__)
-            )
+            message = "transform() returned {}; expected bytes, bytearray or memoryview".format(type(result).__name__)
+            raise failure.ResultError(message, failure.place_of(self._program.transform))
         view = memoryview(result)
         _write_all(output, view.cast("B") if view.c_contiguous and view.nbytes else memoryview(bytes(view)))
 

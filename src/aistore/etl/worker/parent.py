@@ -16,7 +16,7 @@ from typing import Any, Dict, NoReturn, Optional
 
 from . import harness, process
 from .failure import encode
-from .program import LoadError, Program, compile_program, load_function, run_imports
+from .program import LoadError, Program, check_script, compile_program, load_function, run_imports
 
 _MESSAGE_BYTES_MAX = 256 << 10
 _SLOT_BYTES = 64  # one cache line per worker: objects taken, whether it retired
@@ -82,15 +82,17 @@ def run(control_fd: int, listen_fd: int) -> NoReturn:
 
 
 def _load(config: Dict[str, Any], control: Control) -> Program:
-    filename = config["filename"]
-    program, tree = compile_program(config["code"], filename)
-    _save(config["code"], filename)
+    path, source = config["filename"], config["code"]
+    program, tree = compile_program(source, config.get("title") or path, path)
+    if config["kind"] == "script":
+        check_script(tree, source, program.filename)
+    _save(source, path)
     control.send("importing")
-    sys.argv = [filename]
+    sys.argv = [path]
     if config["kind"] == "function":
         load_function(program)
     else:
-        run_imports(tree, filename)
+        run_imports(tree, program)
     torch = sys.modules.get("torch")
     if torch is not None and hasattr(torch, "set_num_threads"):
         torch.set_num_threads(1)  # workers are the parallelism; threads of a forked pool would hang
@@ -101,10 +103,10 @@ def _load(config: Dict[str, Any], control: Control) -> Program:
     return program
 
 
-def _save(code: str, filename: str) -> None:
+def _save(code: str, path: str) -> None:
     """Put the program where its ``__file__`` says it is, if nothing is there and the place can be written."""
     try:
-        with open(filename, "x", encoding="utf-8") as file:
+        with open(path, "x", encoding="utf-8") as file:
             file.write(code)
     except OSError:
         pass

@@ -11,6 +11,8 @@ from typing import Any, Callable, Dict, List, Optional, Tuple
 from . import failure
 
 MODULE_NAME = "aistore_transform"  # of a program of kind "function"; a script is __main__, as it would be alone
+# What a script that reads or writes standard streams has in it, one of them at least.
+_SCRIPT_WORDS = ("stdin", "stdout", "open(", "input(", "print(", "os.read", "os.write", "subprocess", "os.system")
 _KEYWORDS = ("path", "etl_args")  # parameters of transform() that are filled in when it has them
 
 
@@ -27,25 +29,28 @@ class LoadError(Exception):
 class Program:
     """A program that is ready to run.
 
-    ``code`` is the compiled script (kind ``script``), ``transform`` the function to call (kind ``function``) and
-    ``keywords`` which of its optional parameters it takes. ``uses_logging`` says whether a run can change the levels
-    of loggers, which are then put back after each object.
+    ``filename`` is what tracebacks call it, ``path`` its ``__file__``. ``code`` is the compiled script (kind
+    ``script``), ``transform`` the function to call (kind ``function``) and ``keywords`` which of its optional
+    parameters it takes. ``uses_logging`` says whether a run can change the levels of loggers, which are then put back
+    after each object.
     """
 
-    def __init__(self, filename: str, code: types.CodeType, source: str) -> None:
+    def __init__(self, filename: str, path: str, code: types.CodeType, source: str) -> None:
         self.filename = filename
+        self.path = path
         self.code = code
         self.uses_logging = "logging" in source or "getLogger" in source
         self.transform: Optional[Callable[..., Any]] = None
         self.keywords: Tuple[str, ...] = ()
 
 
-def compile_program(source: str, filename: str) -> Tuple[Program, ast.Module]:
+def compile_program(source: str, filename: str, path: str) -> Tuple[Program, ast.Module]:
     """Compile ``source``; raises LoadError with file, line and caret if it is not valid Python.
 
     The source is put where ``inspect`` and tracebacks look for it, whether or not the file exists.
     """
-    linecache.cache[filename] = (len(source), None, source.splitlines(True), filename)
+    for name in (filename, path):
+        linecache.cache[name] = (len(source), None, source.splitlines(True), name)
     try:
         tree = ast.parse(source, filename)
         code = compile(source, filename, "exec", dont_inherit=True)
@@ -54,10 +59,21 @@ def compile_program(source: str, filename: str) -> Tuple[Program, ast.Module]:
         raise LoadError("syntax", message, "".join(traceback.format_exception_only(type(error), error))) from None
     except (ValueError, RecursionError, MemoryError) as error:  # a null byte; an expression nested too deep
         raise LoadError("syntax", "{}: {}".format(filename, failure.summary(error))) from None
-    return Program(filename, code, source), tree
+    return Program(filename, path, code, source), tree
 
 
-def run_imports(tree: ast.Module, filename: str) -> None:
+def check_script(tree: ast.Module, source: str, filename: str) -> None:
+    """Raise LoadError for a function that was sent as a script: it would turn every object into nothing."""
+    has_function = any(isinstance(node, ast.FunctionDef) and node.name == "transform" for node in tree.body)
+    if has_function and not any(word in source for word in _SCRIPT_WORDS):
+        raise LoadError(
+            "contract",
+            "{}: this is a function, transform(), and nothing in it reads standard input or writes standard output: "
+            "use --comm-type hpush://".format(filename),
+        )
+
+
+def run_imports(tree: ast.Module, program: Program) -> None:
     """Import what the script imports at module level; raises LoadError when one that it cannot do without fails.
 
     An import inside ``try``, ``with`` or a condition may fail: the script itself decides what that means. Settings
@@ -66,14 +82,14 @@ def run_imports(tree: ast.Module, filename: str) -> None:
     # A script that extends sys.path first finds modules that we cannot find yet.
     tolerant = any(isinstance(node, ast.Attribute) and node.attr == "path" and _is_name(node.value, "sys")
                    for node in ast.walk(tree))  # fmt: skip
-    importer = _Importer(filename, tolerant)
+    importer = _Importer(program, tolerant)
     importer.run(tree.body, guarded=False)
 
 
 def load_function(program: Program) -> None:
     """Run the module of kind ``function`` once and find its ``transform``; raises LoadError."""
     module = types.ModuleType(MODULE_NAME)
-    module.__file__ = program.filename
+    module.__file__ = program.path
     sys.modules[MODULE_NAME] = module
     try:
         exec(program.code, module.__dict__)
@@ -99,10 +115,10 @@ def load_function(program: Program) -> None:
 class _Importer:
     """Walks module-level statements and runs the imports among them, in order."""
 
-    def __init__(self, filename: str, tolerant: bool) -> None:
-        self._filename = filename
+    def __init__(self, program: Program, tolerant: bool) -> None:
+        self._filename = program.filename
         self._tolerant = tolerant
-        self._namespace: Dict[str, Any] = {"__name__": "__main__", "__file__": filename}
+        self._namespace: Dict[str, Any] = {"__name__": "__main__", "__file__": program.path}
 
     def run(self, statements: List[ast.stmt], guarded: bool) -> bool:
         """Run the imports of ``statements``; return whether all of them succeeded."""

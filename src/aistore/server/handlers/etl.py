@@ -138,6 +138,7 @@ def spec_from_message(body: bytes) -> EtlSpec:
         isolation=isolation,
         sandbox=sandbox,
         workers=message.workers,
+        filename=message.filename,
         **times,
     )
 
