@@ -114,7 +114,9 @@ def test_a_transform_does_not_steer_the_terminal(transcript):
 
 def test_transforms_that_cannot_be_made(transcript):
     transcript("""
-        $ echo 'import no_such_module' > broken.py; echo "raise ModuleNotFoundError(\\"No module named 'cv2'\\")" > known.py; echo x > t.py
+        $ echo 'import no_such_module' > broken.py
+        $ echo "raise ModuleNotFoundError(\\"No module named 'cv2'\\")" > known.py
+        $ echo x > t.py
         $ ais etl init code --name broken --from-file broken.py --comm-type io:// 2>&1 | tail -2
         ModuleNotFoundError: No module named 'no_such_module'
         Hint: put the package that has 'no_such_module' into the file of --deps-file
