@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import contextlib
 import secrets
 from collections.abc import AsyncIterator
 from typing import Any
@@ -27,7 +26,7 @@ async def get(store: Store, request: Request, rest: str) -> Reply:
     """List the ETLs, or return the details, logs, health or metrics of one."""
     parts = rest.strip("/").split("/")
     if parts in ([""], ["list"]):
-        return json_reply(await _summaries(store))
+        return json_reply(await store.controller.call("etl_list"))
     if parts[0] in ("logs", "health") and len(parts) > 1:  # the order of 2021
         parts = [parts[1], parts[0], *parts[2:]]
     name, what = parts[0], parts[1] if len(parts) > 1 else ""
@@ -44,15 +43,6 @@ async def get(store: Store, request: Request, rest: str) -> Reply:
         metrics = await store.controller.call("etl_metrics", name=name)
         return json_reply([{"target_id": store.settings.node_id, **metrics}])
     raise NotFoundError(f"no such ETL query: {what!r}", hint="expected logs, health or metrics")
-
-
-async def _summaries(store: Store) -> list[dict[str, Any]]:
-    """Return the line of every ETL, with the number of objects that failed."""
-    lines: list[dict[str, Any]] = await store.controller.call("etl_list")
-    for line in lines:
-        with contextlib.suppress(NotFoundError):  # removed meanwhile
-            line["errors"] = (await store.controller.call("etl_metrics", name=line["id"]))["errors"]
-    return lines
 
 
 async def post(store: Store, request: Request, rest: str) -> Reply:
