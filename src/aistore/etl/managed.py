@@ -373,7 +373,8 @@ class ManagedEtl:
         """Return the ETL's line in listings."""
         return {
             "id": self.spec.name, "stage": self.life.stage.value, "xaction_id": f"etl-{self._number}",
-            "obj_count": self.counts[0], "errors": self.counts[1], "in_bytes": self.counts[2], "out_bytes": self.counts[3],
+            "obj_count": self.counts[0], "errors": self.counts[1],
+            "in_bytes": self.counts[2], "out_bytes": self.counts[3],
             "communication": self.spec.communication, "runtime": self.spec.runtime,
             "sandbox": self.spec.sandbox.value, "isolation": self.spec.isolation.value, "message": self.life.message,
         }  # fmt: skip
