@@ -80,7 +80,7 @@ class Settings:
         chosen = [option.partition(" ")[2] for option in options if option.startswith("--index-url ")]
         extra = [option.partition(" ")[2] for option in options if option.startswith(("--extra-index", "--find-links"))]
         offline = "--no-index" in options or self.env.get("PIP_NO_INDEX", "").lower() in ("1", "true", "yes", "on")
-        index = [] if offline else [chosen[-1] if chosen else self.env.get("PIP_INDEX_URL", "https://pypi.org/simple")]
+        index = [] if offline else [chosen[-1] if chosen else self.env.get("PIP_INDEX_URL", "pip's default index")]
         more = f"{self.env.get('PIP_EXTRA_INDEX_URL', '') if not offline else ''} {self.env.get('PIP_FIND_LINKS', '')}"
         return mask_credentials(", ".join([*index, *more.split(), *extra])) or "none (no-index is set)"
 
