@@ -215,7 +215,9 @@ class _Builder:
             if os.path.realpath(cache_directory(env)) == cache_directory(os.path.realpath(env)):
                 os.rename(cache_directory(env), downloads)
             shutil.rmtree(env)
-        argv = (self._runtime.python, "-I", "-m", "venv", "--without-pip", env)
+        # The interpreter itself and not the link to it in the store's own environment: Python 3.10 would make the new
+        # environment depend on that one, which the sandbox does not show.
+        argv = (os.path.realpath(self._runtime.python), "-I", "-m", "venv", "--without-pip", env)
         output = PipOutput(lambda line: None)
         spec = CommandSpec(argv, {"PATH": os.defpath}, (), env, network=False)
         if run_command(spec, output.line, self._deadline, self._cancel) != 0:
