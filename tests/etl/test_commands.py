@@ -7,7 +7,8 @@ import time
 
 import pytest
 
-from aistore.etl.commands import (
+from aistore.etl.confinement import confine_command
+from aistore.etl.environments.commands import (
     LINE_BYTES_MAX,
     CommandCancelled,
     CommandSpec,
@@ -15,7 +16,6 @@ from aistore.etl.commands import (
     run_command,
     run_guarded,
 )
-from aistore.etl.confinement import confine_command
 
 FOREVER = 120.0
 
@@ -99,7 +99,7 @@ def test_a_guard_passes_the_status_on(tmp_path):
 
 KILLED = """
 import sys, time
-from aistore.etl.commands import CommandSpec, run_guarded
+from aistore.etl.environments.commands import CommandSpec, run_guarded
 from aistore.etl.confinement import confine_command
 script, directory = sys.argv[1:]
 run_guarded(

@@ -11,13 +11,13 @@ import pytest
 from packages import install_by_hand, make_source, make_wheel
 
 from aistore.errors import BadRequestError, EtlInitError
-from aistore.etl import cache
-from aistore.etl.cache import remove_unused
-from aistore.etl.commands import run_command
-from aistore.etl.environment import prepare
-from aistore.etl.installer import PipOutput
-from aistore.etl.lock import Lock
-from aistore.etl.runtimes import find_runtimes, resolve_runtime
+from aistore.etl.environments import cache
+from aistore.etl.environments.cache import remove_unused
+from aistore.etl.environments.commands import run_command
+from aistore.etl.environments.environment import prepare
+from aistore.etl.environments.installer import PipOutput
+from aistore.etl.environments.lock import Lock
+from aistore.etl.environments.runtimes import find_runtimes, resolve_runtime
 
 FOREVER = 120.0  # seconds; a deadline that no test means to reach
 
@@ -261,8 +261,8 @@ def test_one_builds_and_the_others_wait(index, envs):
 
 BUILDER = """
 import os, sys, time
-from aistore.etl.environment import prepare
-from aistore.etl.runtimes import resolve_runtime
+from aistore.etl.environments.environment import prepare
+from aistore.etl.environments.runtimes import resolve_runtime
 prepare("aa", resolve_runtime("python3"), sys.argv[1], progress=print, deadline=time.monotonic() + 120)
 """
 

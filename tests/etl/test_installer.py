@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from aistore.etl.installer import netrc_of_hosts, pip_install, read_settings
-from aistore.etl.runtimes import resolve_runtime
+from aistore.etl.environments.installer import netrc_of_hosts, pip_install, read_settings
+from aistore.etl.environments.runtimes import resolve_runtime
 
 NETRC = """
 machine packages.example login reader password index-secret

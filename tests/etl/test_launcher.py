@@ -20,7 +20,7 @@ from test_attacks import reachable_python
 
 from aistore.errors import EtlInitError
 from aistore.etl import confinement
-from aistore.etl.commands import CommandSpec
+from aistore.etl.environments.commands import CommandSpec
 from aistore.etl.launcher import Launched
 
 linux_only = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the sandbox is for Linux")
@@ -225,7 +225,7 @@ def test_installer_exit_status(directory: str) -> None:
 
 @linux_only
 def test_cancelled_installer_leaves_no_process(directory: str) -> None:
-    from aistore.etl.commands import CommandCancelled
+    from aistore.etl.environments.commands import CommandCancelled
 
     python = reachable_python() or sys.executable
     spec = CommandSpec(

@@ -1,7 +1,7 @@
 import pytest
 
 from aistore.errors import BadRequestError
-from aistore.etl.requirements import mask_credentials, parse_requirements
+from aistore.etl.environments.requirements import mask_credentials, parse_requirements
 
 
 def test_a_list_is_read_as_pip_reads_it():

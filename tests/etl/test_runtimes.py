@@ -5,8 +5,8 @@ import sys
 import pytest
 
 from aistore.errors import BadRequestError, EtlInitError
-from aistore.etl import runtimes
-from aistore.etl.runtimes import find_runtimes, resolve_runtime
+from aistore.etl.environments import runtimes
+from aistore.etl.environments.runtimes import find_runtimes, resolve_runtime
 
 SERVING = f"python3.{sys.version_info[1]}"
 

@@ -4,8 +4,8 @@ import packaging
 import pytest
 from packages import install_by_hand
 
-from aistore.etl.requirements import parse_requirements
-from aistore.etl.satisfied import satisfied_by_serving
+from aistore.etl.environments.requirements import parse_requirements
+from aistore.etl.environments.satisfied import satisfied_by_serving
 
 
 @pytest.fixture

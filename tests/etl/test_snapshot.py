@@ -7,10 +7,10 @@ import pytest
 from packages import make_wheel
 
 from aistore.errors import EtlInitError
-from aistore.etl.environment import prepare
-from aistore.etl.lock import LockedPackage, make_lock
-from aistore.etl.runtimes import resolve_runtime
-from aistore.etl.snapshot import is_snapshot, left_out, parse_snapshot
+from aistore.etl.environments.environment import prepare
+from aistore.etl.environments.lock import LockedPackage, make_lock
+from aistore.etl.environments.runtimes import resolve_runtime
+from aistore.etl.environments.snapshot import is_snapshot, left_out, parse_snapshot
 
 #: What the client of 2021 writes around a pickled function, hpush:// and io://.
 PICKLED = """

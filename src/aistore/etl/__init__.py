@@ -1,5 +1,5 @@
 """Transforms, from code to results.
 
 ``manager.py`` owns their life (in the controller), ``dispatch.py`` sends objects through them (in HTTP workers),
-``environment.py`` makes the interpreter they need, ``worker/`` is what runs inside it.
+``environments/`` makes the interpreter they need, ``worker/`` is what runs inside it.
 """

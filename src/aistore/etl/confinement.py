@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import EtlInitError
-from .commands import CommandSpec, Run, run_guarded
+from .environments.commands import CommandSpec, Run, run_guarded
 
 WORKER_DIRECTORY = os.path.join(os.path.dirname(os.path.abspath(__file__)), "worker")
 
@@ -173,7 +173,7 @@ def confine_command(config: dict[str, Any] | str) -> list[str]:
 
 
 def confined_run(*, namespaces: bool = True) -> Run:
-    """Return a ``Run`` (commands.py) that runs installers confined: they write to their own directory only."""
+    """Return a ``Run`` (environments/) that runs installers confined: they write to their own directory only."""
 
     def run(spec: CommandSpec, *arguments: Any) -> int:
         with _own_user() as uid:

@@ -20,14 +20,14 @@ import msgspec
 from ..errors import AisError, ConflictError, EtlInitError, EtlNotFoundError, EtlNotRunningError
 from ..model.etl import EtlSpec, Isolation, Sandbox, Stage
 from . import launcher
-from .commands import run_command
 from .confinement import confined_run
-from .environment import Environment, prepare
-from .lock import Lock
+from .environments.commands import run_command
+from .environments.environment import Environment, prepare
+from .environments.lock import Lock
+from .environments.runtimes import resolve_runtime
+from .environments.snapshot import is_snapshot, left_out
 from .log import TransformLog
 from .machine import RESTART_PAUSE_SECONDS, Life, Todo
-from .runtimes import resolve_runtime
-from .snapshot import is_snapshot, left_out
 
 ReportProgress = Callable[[str, str], Awaitable[None]]
 

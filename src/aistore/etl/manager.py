@@ -14,8 +14,8 @@ import msgspec
 from ..errors import AisError, ConflictError, EtlExistsError, EtlNotFoundError
 from ..model.etl import EtlSpec, Stage, check_spec
 from ..model.names import check_etl_name
-from .cache import remove_unused
-from .lock import Lock
+from .environments.cache import remove_unused
+from .environments.lock import Lock
 from .managed import ManagedEtl, Places, ReportProgress
 
 _log = logging.getLogger("aistore.etl")

@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
-from ..errors import EtlInitError
+from ...errors import EtlInitError
 from . import cache
 from .commands import CommandCancelled, CommandSpec, CommandTimeout, Run, check_in_time, run_command
 from .installer import PipOutput, Settings, cache_directory, pip_install, pip_runner, read_settings, work_directory

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 
 from packaging.requirements import InvalidRequirement, Requirement
 
-from ..errors import BadRequestError
+from ...errors import BadRequestError
 
 TEXT_LENGTH_MAX = 1 << 20  # guessed: a pinned list of a thousand packages with their hashes is 200 KB
 

@@ -16,7 +16,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from ..errors import BadRequestError, EtlInitError
+from ...errors import BadRequestError, EtlInitError
 
 #: The transform's harness and pip's resolution report both need this much.
 VERSION_MIN = (3, 8)

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from packaging.utils import canonicalize_name
 
-from ..errors import EtlInitError
+from ...errors import EtlInitError
 from .runtimes import Runtime
 
 #: First key of every lock on disk, and the version that this code writes.

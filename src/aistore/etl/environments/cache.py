@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 
-from ..errors import EtlInitError
+from ...errors import EtlInitError
 from .commands import CommandTimeout, check_in_time, pause
 from .lock import Lock
 

@@ -26,7 +26,7 @@ from urllib.parse import unquote, urlsplit
 
 from packaging.specifiers import SpecifierSet
 
-from ..errors import EtlInitError
+from ...errors import EtlInitError
 from .commands import CommandSpec
 from .requirements import mask_credentials
 from .runtimes import Runtime
