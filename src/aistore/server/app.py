@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from ..errors import AisError, BadRequestError, ClientGoneError
 from .access import Access
+from .at_once import AtOnce
 from .error_replies import as_ais_error, error_of_request, error_reply
-from .handlers import objects
-from .replies import Bytes, Empty, Message, Send
+from .replies import Message, Send
 from .request import Receive, Request
-from .routes import Handler, route
+from .routes import route
 from .store import Store
 
 
@@ -21,6 +21,7 @@ class App:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._access = Access(store.settings.serve)
+        self._at_once = AtOnce(store, self._access)
 
     async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -57,27 +58,5 @@ class App:
             await error_of_request(error, request, node).send(send, head=request.method == "HEAD")
 
     def at_once(self, scope: Mapping[str, Any]) -> tuple[Message, Message] | None:
-        """Return the messages of the reply if nothing has to be waited for, else None: the event loop will do it.
-
-        Whatever is wrong with a request is found there again, and becomes its error reply.
-        """
-        try:
-            request = Request(scope, _no_body)
-            self._access.check(request)
-            handler, rest = route(request)
-            quick = _AT_ONCE.get(handler)
-            reply = quick(self._store, request, rest) if quick is not None else None
-            return None if reply is None else reply.messages(head=False)
-        except Exception:
-            return None
-
-
-#: The handlers of reads, and what answers the same request when that needs no waiting.
-_AT_ONCE: dict[Handler, Callable[[Store, Request, str], Bytes | Empty | None]] = {
-    objects.get: objects.get_at_once,
-    objects.head: objects.head_at_once,
-}
-
-
-async def _no_body() -> Mapping[str, Any]:
-    raise AssertionError("a read that is answered at once has no use for its body")
+        """Return the messages of the reply if nothing has to be waited for, else None: the event loop will do it."""
+        return self._at_once.reply(scope)

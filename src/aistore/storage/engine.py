@@ -1,4 +1,4 @@
-"""The contract of a storage engine: ten verbs and what each promises.
+"""The contract of a storage engine: its verbs and what each promises.
 
 An engine is used by several processes at once, each with its own instance over the same place. Its verbs block;
 whoever calls them from an event loop knows which ones are quick (``head``, ``get``: an index look-up and an open) and
@@ -50,6 +50,15 @@ class Reading(Protocol):
     ) -> None: ...
 
 
+class KeptReading(Reading, Protocol):
+    """A Reading of an object that the engine holds in memory; the same one for everybody, never closed.
+
+    ``replies`` is for the caller: what it made of the object and wants to find again as long as that is unchanged.
+    """
+
+    replies: dict[str, Any]
+
+
 class Staging(Protocol):
     """A write in progress. Nothing of it can be seen until ``commit``'s future is done."""
 
@@ -80,6 +89,9 @@ class Engine(Protocol):
 
     def get(self, bucket: str, name: str) -> Reading:
         """Open an object for reading; raises BucketNotFoundError, ObjectNotFoundError."""
+
+    def kept(self, bucket: str, name: str) -> KeptReading | None:
+        """Return an object that is in memory and unchanged, None for any other; never waits, raises nothing."""
 
     def head(self, bucket: str, name: str) -> ObjectInfo:
         """Return what is known of an object; raises as ``get``."""

@@ -138,6 +138,9 @@ class MemoryEngine:
             info, data = self._object(bucket, name)
             return BytesReading(info, data)
 
+    def kept(self, bucket: str, name: str) -> None:
+        """Return None: there is nothing faster than ``get``."""
+
     def head(self, bucket: str, name: str) -> ObjectInfo:
         """Return what is known of an object; raises as ``get``."""
         with self._lock:

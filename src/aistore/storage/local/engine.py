@@ -20,7 +20,7 @@ from ..memory import BytesReading
 from . import index
 from .commit import Committer, CreateBucket, Delete, DeleteBucket, SetCustom, Write
 from .generations import Generations
-from .hot import HotObjects
+from .hot import HotObject, HotObjects
 from .layout import open_directory
 from .reading import FileReading
 from .settings import LocalSettings
@@ -83,7 +83,7 @@ class LocalEngine:
         """Open an object for reading; raises BucketNotFoundError, ObjectNotFoundError."""
         hot = self._hot.find(bucket, name)
         if hot is not None:
-            return BytesReading(hot.info, hot.data)
+            return hot
         missing = ""
         for _ in range(_LOOKUPS_MAX):
             key = _encode(bucket, name)
@@ -111,6 +111,10 @@ class LocalEngine:
             f"ais://{bucket}/{name}: its file {missing} is gone",
             hint="the disk lost it: restore the object from its source",
         )
+
+    def kept(self, bucket: str, name: str) -> HotObject | None:
+        """Return an object if it is in this process's memory and unchanged: no system call, raises nothing."""
+        return self._hot.find(bucket, name)
 
     def head(self, bucket: str, name: str) -> ObjectInfo:
         """Return what is known of an object; raises as ``get``."""
