@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 from ...errors import ConflictError
 from . import index, stamps
+from .block_groups import spread_subdirectories
 
 FORMAT = 1
 _KIND = "pyaistore data directory"
@@ -74,6 +75,7 @@ def open_directory(directory: str) -> Mountpath:
         mountpath = Mountpath(f"{directory}/mp0")
         for part in (mountpath.directory, mountpath.markers, mountpath.data):
             os.makedirs(part, mode=0o700, exist_ok=True)
+        spread_subdirectories(mountpath.data)
         index.create(mountpath.database)
         stamps.create(mountpath.stamps)
         _mark(directory)
