@@ -12,15 +12,15 @@ from __future__ import annotations
 import argparse
 import functools
 import os
-import re
 import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 
+import exchange
+import wrk
 from harness import cpu_seconds, interleave, print_table
 
 from aistore import Client
@@ -43,26 +43,12 @@ http {{
 }}
 """
 
-_LUA = """
-local paths, i = {{}}, 0
-for line in io.lines("{listing}") do paths[#paths + 1] = wrk.format("GET", line, {{["Host"] = "127.0.0.1:{port}"}}) end
-function request() i = i % #paths + 1; return paths[i] end
-"""
-
-
-def free_port() -> int:
-    """Return a port that nobody listens on at this moment: nginx cannot take port 0."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
 
 class Nginx:
     """nginx in the foreground on a directory of its own."""
 
     def __init__(self, root: str, workers: int) -> None:
-        self.port = free_port()
+        self.port = wrk.free_port()
         configuration = os.path.join(root, "nginx.conf")
         with open(configuration, "w", encoding="utf-8") as file:
             file.write(_NGINX.format(workers=workers, root=root, port=self.port))
@@ -83,25 +69,6 @@ class Nginx:
         self.process.wait(10)
 
 
-def wrk(port: int, paths: list[str], seconds: int, connections: int, root: str) -> dict[str, float]:
-    """Return requests per second and the latency's median and 99th percentile in milliseconds."""
-    listing, script = os.path.join(root, f"{port}.txt"), os.path.join(root, f"{port}.lua")
-    with open(listing, "w", encoding="utf-8") as file:
-        file.write("\n".join(paths) + "\n")
-    with open(script, "w", encoding="utf-8") as file:
-        file.write(_LUA.format(listing=listing, port=port))
-    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "-s", script, f"http://127.0.0.1:{port}"]
-    text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    if "Non-2xx" in text or "Socket errors" in text:
-        raise RuntimeError(f"{text}\n{paths[0]}")
-    units = {"us": 0.001, "ms": 1.0, "s": 1000.0}
-    figures = {"req/s": float(re.search(r"Requests/sec:\s+([\d.]+)", text)[1])}  # type: ignore[index]
-    for percent in ("50", "99"):
-        number, unit = re.search(rf"{percent}%\s+([\d.]+)(us|ms|s)", text).groups()  # type: ignore[union-attr]
-        figures[f"p{percent} ms"] = float(number) * units[unit]
-    return figures
-
-
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -112,9 +79,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--connections", type=int, nargs="+", default=[1, 16, 64])
     options = parser.parse_args()
-    for tool in ("nginx", "wrk", "curl"):
-        if shutil.which(tool) is None:
-            sys.exit(f"{tool} is not installed (Debian: apt install {tool})")
+    wrk.need("nginx", "wrk", "curl")
     root = tempfile.mkdtemp(prefix="ais-bench-")
     os.chmod(root, 0o755)
     www = os.path.join(root, "www", "v1", "objects", "bench")
@@ -148,7 +113,7 @@ def measure(options: argparse.Namespace, store: StoreProcess, nginx: Nginx, path
 
     def small(side: str, count: int, connections: int) -> dict[str, float]:
         before = cpu_seconds([pids[side]])
-        figures = wrk(ports[side], paths[:count], options.seconds, connections, root)
+        figures = wrk.get(ports[side], paths[:count], options.seconds, connections, root)
         used = cpu_seconds([pids[side]]) - before
         return {**figures, "CPU us/req": 1e6 * used / (figures["req/s"] * options.seconds)}
 

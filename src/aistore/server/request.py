@@ -83,13 +83,16 @@ class Request:
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """Yield the body piece by piece; raises ClientGoneError when it ends before it is whole."""
-        more = True
+        length, more = self.content_length, True
         while more:
             message = await self._receive()
             if message["type"] != "http.request":
                 raise ClientGoneError
             more = message.get("more_body", False)
             if message["body"]:
+                if length is not None:  # the message that says "no more" would cost two changes of threads
+                    length -= len(message["body"])
+                    more = more and length > 0
                 yield message["body"]
 
     async def body(self, limit: int) -> bytes:

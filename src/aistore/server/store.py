@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
@@ -32,7 +33,20 @@ class Store:
 
     async def done(self, future: Future[T]) -> T:
         """Wait for an engine's future; a client that goes away meanwhile does not undo the write."""
-        return await asyncio.shield(asyncio.wrap_future(future))
+        loop = asyncio.get_running_loop()
+        waiter = loop.create_future()
+
+        def wake() -> None:
+            if not waiter.done():  # the request may have been cancelled
+                waiter.set_result(None)
+
+        def wake_loop(_: Future[T]) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                loop.call_soon_threadsafe(wake)
+
+        future.add_done_callback(wake_loop)
+        await waiter
+        return future.result()
 
     def close(self) -> None:
         """Finish accepted writes and give everything back."""
