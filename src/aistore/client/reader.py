@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Protocol
 
 import xxhash
+from msgspec import structs
 
 from ..errors import (
     ChecksumMismatchError,
@@ -59,7 +60,7 @@ class ObjectReader:
         self._start, total = _placed(self._reply)
         info = wire_headers.info_from_headers(bucket, name, self._reply.headers)
         self._length = info.size if "content-length" in self._reply.headers else None
-        self._info = info if total is None else replace(info, size=total)
+        self._info = info if total is None else structs.replace(info, size=total)
         whole = stored and self._start == 0 and self._length == self._info.size
         self._digest = _digest_for(info.checksum) if whole else None
         self._position = 0

@@ -7,18 +7,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import msgspec
+
 from ..errors import BadRequestError, RangeNotSatisfiableError
 
+# What a listing makes 10,000 of for each page are structs: three times as quick to make as a dataclass.
 
-class Checksum(NamedTuple):
+
+class Checksum(msgspec.Struct, frozen=True, gc=False):
     """A checksum as the wire names it: ``type`` (``xxhash2`` is XXH64 with seed 0) and lower-case hex ``value``."""
 
     type: str
     value: str
 
 
-@dataclass(frozen=True, slots=True)
-class ObjectInfo:
+class ObjectInfo(msgspec.Struct, frozen=True, gc=False):
     """What the store knows about one object; ``size`` in bytes, ``created_ns`` in Unix nanoseconds."""
 
     bucket: str
@@ -27,7 +30,7 @@ class ObjectInfo:
     version: int
     checksum: Checksum
     created_ns: int
-    custom: Mapping[str, str] = field(default_factory=dict)
+    custom: Mapping[str, str] = msgspec.field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

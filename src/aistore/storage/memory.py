@@ -6,9 +6,10 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from dataclasses import replace
 from types import TracebackType
 from typing import Any
+
+from msgspec import structs
 
 from ..errors import BucketExistsError, BucketNotFoundError, InternalError, ObjectNotFoundError
 from ..model.buckets import BucketInfo
@@ -231,4 +232,4 @@ class MemoryEngine:
 
 
 def _with_custom(info: ObjectInfo, custom: Mapping[str, str]) -> ObjectInfo:
-    return replace(info, custom=custom)
+    return structs.replace(info, custom=custom)

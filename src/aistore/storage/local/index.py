@@ -111,28 +111,15 @@ def object_info(
     return ObjectInfo(bucket, name, size, version, Checksum(STORED_TYPE, checksum), created_ns, decode_custom(custom))
 
 
-# The descriptors of ObjectInfo's slots write what its frozen constructor writes, in half the time (measured: 1.6
-# against 2.9 us for each entry of a listing, checksum included), and a listing makes 10,000 of them at once.
-_set_bucket, _set_name, _set_size, _set_version, _set_checksum, _set_created, _set_custom = (
-    vars(ObjectInfo)[field].__set__
-    for field in ("bucket", "name", "size", "version", "checksum", "created_ns", "custom")
-)
-
-
 def object_infos(bucket: str, rows: list[tuple[bytes, int, int, str, int, bytes | None]]) -> list[ObjectInfo]:
     """Return the rows of a listing as the nouns they are."""
-    infos = []
-    for name, size, version, checksum, created_ns, custom in rows:
-        info: ObjectInfo = object.__new__(ObjectInfo)
-        _set_bucket(info, bucket)
-        _set_name(info, name.decode())
-        _set_size(info, size)
-        _set_version(info, version)
-        _set_checksum(info, tuple.__new__(Checksum, (STORED_TYPE, checksum)))
-        _set_created(info, created_ns)
-        _set_custom(info, {} if custom is None else _decode_custom(custom))
-        infos.append(info)
-    return infos
+    return [
+        ObjectInfo(
+            bucket, name.decode(), size, version, Checksum(STORED_TYPE, checksum), created_ns,
+            {} if custom is None else _decode_custom(custom),
+        )
+        for name, size, version, checksum, created_ns, custom in rows
+    ]  # fmt: skip
 
 
 def row_of(record: Record) -> tuple[int, bytes, int, int, str, int, bytes | None, str]:
