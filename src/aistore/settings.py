@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass, field
 
 import msgspec
 
+from .fallbacks import usable_cores
+
 DEFAULT_PORT = 8080
 _RUNTIME_PREFIX = "ais-run-"
 
@@ -72,7 +74,7 @@ class ServeSettings:
     @property
     def worker_count(self) -> int:
         """HTTP worker processes: as asked, or one per core this process may use, at least two."""
-        return self.workers or max(2, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2)
+        return self.workers or max(2, usable_cores())
 
 
 @dataclass(frozen=True, slots=True)

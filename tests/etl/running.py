@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import array
 import contextlib
-import fcntl
 import json
 import os
 import select
 import shutil
 import signal
 import socket
-import struct
 import sys
 import tempfile
 from dataclasses import dataclass
 from typing import Any
 
-from aistore.etl import launcher
+from aistore.etl import exchange, launcher, peers
+from aistore.etl.worker.messages import Messages
+from aistore.fallbacks import lacks
 
 DEADLINE_SECONDS = 60.0
-_SEALS = 2 | 4 | 8  # shrink, grow, write
-_ADD_SEALS = 1033
 
 
 @dataclass
@@ -52,7 +49,7 @@ class RunningEtl:
         self.scratch = os.path.join(self.directory, "scratch")
         os.mkdir(self.scratch)
         self.address = os.path.join(self.directory, "objects.sock")
-        self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.listener = socket.socket(socket.AF_UNIX, peers.MESSAGES_KIND)
         self.listener.bind(self.address)
         self.listener.listen(64)
         self._log_path = os.path.join(self.directory, "log")
@@ -122,28 +119,27 @@ class Pending:
     """One object on its way."""
 
     def __init__(self, address: str, data: bytes, args: str, name: str, *, source: int | None = None) -> None:
-        self.connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.connection = socket.socket(socket.AF_UNIX, peers.MESSAGES_KIND)
         self.connection.settimeout(DEADLINE_SECONDS)
-        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        self.messages = Messages(self.connection)
+        peers.ask_for_credentials(self.connection)
         self.connection.connect(address)
         if source is None:
-            source = os.memfd_create("input", os.MFD_ALLOW_SEALING)
-            os.write(source, data)
-            os.lseek(source, 0, os.SEEK_SET)
-            fcntl.fcntl(source, _ADD_SEALS, _SEALS)
-        self.output, self.errors = (os.memfd_create(n, os.MFD_ALLOW_SEALING) for n in ("output", "errors"))
+            source = exchange.input_from_bytes(data, os.path.dirname(address))
+        self.output, self.errors = (exchange.exchange_file(n, os.path.dirname(address)) for n in ("output", "errors"))
         header = json.dumps({"bucket": "bucket", "object": name, "args": args}).encode()
-        rights = array.array("i", [source, self.output, self.errors])
-        self.connection.sendmsg([header], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
+        self.messages.send(header, [source, self.output, self.errors])
         os.close(source)
         self.pid = 0
 
     def started(self) -> int:
         """Wait until a worker has it; return the worker's pid, from the kernel."""
         if not self.pid:
-            message, ancillary, _, _ = self.connection.recvmsg(16, socket.CMSG_SPACE(12))
-            assert message == b"S"
-            self.pid = struct.unpack("3i", ancillary[0][2])[0]
+            message, ancillary = self.messages.receive(64, peers.CREDENTIALS_ROOM)
+            assert message == b"S" or lacks("credentials")
+            peer = peers.Peer(peers.sender_of(ancillary), message)
+            self.pid = peer.pid
+            peer.close()
         return self.pid
 
     def kill(self) -> None:
@@ -153,12 +149,13 @@ class Pending:
         """Wait for the reply or the worker's death, seal and read the result."""
         self.started()
         try:
-            message = self.connection.recv(40_000)
+            message, _ = self.messages.receive(40_000)
         except ConnectionResetError:
             message = b""
         assert len(message) <= 32 << 10
         self.connection.close()
-        fcntl.fcntl(self.output, _ADD_SEALS, _SEALS)
+        if not lacks("memfd"):
+            exchange.seal_result(self.output)
         output = os.pread(self.output, 1 << 30, 0)
         errors = os.pread(self.errors, 1 << 20, 0).decode(errors="replace")
         os.close(self.output)

@@ -19,9 +19,10 @@ from running import RunningEtl
 from test_attacks import reachable_python
 
 from aistore.errors import EtlInitError
-from aistore.etl import confinement
+from aistore.etl import confinement, peers
 from aistore.etl.environments.commands import CommandSpec
 from aistore.etl.launcher import Launched
+from aistore.etl.worker.messages import Messages
 
 linux_only = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the sandbox is for Linux")
 
@@ -257,13 +258,13 @@ def test_hang_in_the_sandbox_is_killed_by_the_pid_that_the_kernel_told() -> None
 @pytest.mark.parametrize("message", [b"no JSON", b"[" * 60_000, b'"text"', b'{"event": "worker"}'])
 @linux_only
 def test_descriptors_that_come_with_nonsense_are_closed(directory: str, message: bytes) -> None:
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, peers.MESSAGES_KIND)
+    peers.ask_for_credentials(ours)
     process = subprocess.Popen(["true"])
     life_read, life = os.pipe()
     launched = Launched(process, ours, life, None, directory)
     with theirs, open(os.path.join(directory, "sent"), "wb") as sent:
-        socket.send_fds(theirs, [message], [sent.fileno()] * 3)
+        Messages(theirs).send(message, [sent.fileno()] * 3)
         assert launched.receive(10) is None
     links = [f"/proc/self/fd/{number}" for number in os.listdir("/proc/self/fd")]
     assert [link for link in links if os.path.islink(link) and os.readlink(link) == sent.name] == []

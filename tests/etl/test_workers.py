@@ -17,6 +17,7 @@ import pytest
 from running import Pending, RunningEtl, wait_for_exit
 
 from aistore.errors import EtlInitError
+from aistore.etl import peers
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 
@@ -298,7 +299,8 @@ def test_full_queue_refuses() -> None:
 
 def _fill(etl: RunningEtl, waiting: list[Pending]) -> None:
     while True:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK) as probe:
+        with socket.socket(socket.AF_UNIX, peers.MESSAGES_KIND) as probe:
+            probe.setblocking(False)
             probe.connect(etl.address)
         waiting.append(etl.begin())
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import EtlInitError
+from ..fallbacks import lacking, lacks
 from .environments.commands import CommandSpec, Run, run_guarded
 
 WORKER_DIRECTORY = os.path.join(os.path.dirname(os.path.abspath(__file__)), "worker")
@@ -155,8 +156,8 @@ def release_uid(uid: int | None) -> None:
 
 
 def _uids_of_processes() -> set[int]:
-    uids = set()
-    for name in os.listdir("/proc"):
+    uids: set[int] = set()
+    for name in [] if lacks("proc") else os.listdir("/proc"):
         if name.isdigit():
             with contextlib.suppress(OSError):
                 uids.add(os.stat(f"/proc/{name}").st_uid)
@@ -180,7 +181,7 @@ def confined_run(*, namespaces: bool = True) -> Run:
             config = {
                 "mode": "on", "uid": uid, "gid": uid, "read": _minimal([*_SYSTEM_PATHS, *_NETWORK_PATHS, *spec.read]),
                 "write": [spec.write], "scratch": spec.env.get("TMPDIR", spec.write), "network": spec.network,
-                "namespaces": namespaces, "must_reach": [spec.argv[0]],
+                "namespaces": namespaces, "must_reach": [spec.argv[0]], "lacking": lacking(),
             }  # fmt: skip
             return run_guarded(lambda life: confine_command({**config, "life_fd": life}), spec, *arguments)
 

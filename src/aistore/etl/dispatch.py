@@ -13,7 +13,6 @@ import operator
 import os
 import signal
 import socket
-import struct
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -32,9 +31,12 @@ from ..errors import (
     TransformError,
     TransformTimeoutError,
 )
+from ..fallbacks import lacks
 from ..settings import Limits
 from ..storage.engine import Reading
 from . import exchange
+from .peers import CREDENTIALS_ROOM, MESSAGES_KIND, Peer, ask_for_credentials, sender_of
+from .worker.messages import Messages
 
 _REPLY_BYTES_MAX = 64 << 10
 _REQUEST_BYTES_MAX = 64 << 10  # what a worker reads of one request, JSON around it included
@@ -49,7 +51,6 @@ _REPORT_SECONDS = 1.0
 _WATCH_AFTER_SECONDS = 0.05
 # An ETL that crashes is started again, and an object that no worker had taken by then is sent again: so often in all.
 _ATTEMPTS = 4
-_CREDENTIALS = struct.Struct("3i")
 
 
 class Controller(Protocol):
@@ -102,13 +103,17 @@ class Result:
 class _Call:
     """One request on one connection to a transform worker."""
 
-    def __init__(self, connection: socket.socket, running: Running, queue_wait_seconds: float) -> None:
+    def __init__(
+        self, connection: socket.socket, running: Running, queue_wait_seconds: float, controller: Controller
+    ) -> None:
         self.connection = connection
+        self.messages = Messages(connection)
         self._running = running
+        self._controller = controller
         self._loop = asyncio.get_running_loop()
         self.answer: asyncio.Future[bytes] = self._loop.create_future()
         self.pid = 0
-        self._process = -1
+        self._peer: Peer | None = None
         self._started = False
         self._watch: asyncio.Future[None] | None = None
         self._watch_timer: asyncio.TimerHandle | None = None
@@ -118,14 +123,14 @@ class _Call:
 
     def _readable(self) -> None:
         try:
-            message, ancillary, _, _ = self.connection.recvmsg(_REPLY_BYTES_MAX, socket.CMSG_SPACE(_CREDENTIALS.size))
+            message, ancillary = self.messages.receive(_REPLY_BYTES_MAX, CREDENTIALS_ROOM)
         except (BlockingIOError, InterruptedError):
             return
         except OSError:
             message, ancillary = b"", []
-        if message == b"S" and not self._started:
-            self._started, self.pid = True, _pid_of(ancillary)
-            self._process = _hold_process(self.pid)
+        if message[:1] == b"S" and not self._started:
+            self._started, self._peer = True, Peer(sender_of(ancillary), message)
+            self.pid = self._peer.pid
             self._timer.cancel()
             self._timer = self._loop.call_later(self._running.object_timeout_seconds, self._worked_too_long)
             return
@@ -164,18 +169,26 @@ class _Call:
             self.answer.set_exception(error)
 
     def kill(self) -> None:
-        """End the worker, and with its process group what it started.
-
-        By descriptor: a transform could let a child of its own answer for it and end, and its number be another
-        process's by now. Only while the signal reaches the process that answered does the number still mean it.
-        """
+        """End the worker, and with its process group what it started."""
         over, self._over = self._over, True
-        if self._process >= 0 and not over:
-            try:
-                signal.pidfd_send_signal(self._process, signal.SIGKILL)
-                os.killpg(self.pid, signal.SIGKILL)
-            except (ProcessLookupError, PermissionError):
-                pass
+        if self._peer is None or over:
+            return
+        if self._peer.verified:
+            self._peer.kill()
+        else:
+            asked = asyncio.ensure_future(self._have_killed(self._peer))
+            _asking.add(asked)
+            asked.add_done_callback(_asking.discard)
+
+    async def _have_killed(self, peer: Peer) -> None:
+        """Have the ETL's parent end its worker, whose number is only the worker's word."""
+        running = self._running
+        try:
+            await self._controller.call(
+                "etl_kill", name=running.name, pid=peer.pid, turn=peer.turn, socket_path=running.socket_path
+            )
+        except AisError:
+            pass  # it was stopped or removed, and its workers with it
 
     def close(self) -> None:
         """Leave the connection. A worker that is still busy with it is killed, also when our own task was cancelled."""
@@ -191,25 +204,12 @@ class _Call:
             self._watch_timer.cancel()
         if self._watch is not None:
             self._watch.cancel()
-        if self._process >= 0:
-            os.close(self._process)
-            self._process = -1
+        if self._peer is not None:
+            self._peer.close()
 
 
-def _hold_process(pid: int) -> int:
-    """Return a descriptor of a process, -1 if it has ended (Linux 5.3)."""
-    try:
-        return os.pidfd_open(pid) if pid > 1 else -1
-    except ProcessLookupError:
-        return -1
-
-
-def _pid_of(ancillary: list[tuple[int, int, bytes]]) -> int:
-    for level, kind, data in ancillary:
-        if level == socket.SOL_SOCKET and kind == socket.SCM_CREDENTIALS:
-            pid: int = _CREDENTIALS.unpack(data[: _CREDENTIALS.size])[0]
-            return pid
-    return 0
+#: Requests to the controller to end a worker; the loop itself holds tasks only weakly.
+_asking: set[asyncio.Task[None]] = set()
 
 
 class Dispatcher:
@@ -291,10 +291,14 @@ class Dispatcher:
             data = reading.read_cached(0, size)
             if data is not None:
                 exchange.verify(reading, xxhash.xxh64_hexdigest(data))
-                return exchange.input_from_bytes(data)
-        copying = asyncio.get_running_loop().run_in_executor(
-            self._threads, exchange.input_from_reading, reading, self._limits.memfd_input_bytes_max, self._spool
+                return exchange.input_from_bytes(data, self._spool)
+        return await self._in_thread(
+            exchange.input_from_reading, reading, self._limits.memfd_input_bytes_max, self._spool
         )
+
+    async def _in_thread(self, copy: Callable[..., int], *arguments: Any) -> int:
+        """Run what makes a descriptor in a thread; if nobody waits for it any more, close that."""
+        copying = asyncio.get_running_loop().run_in_executor(self._threads, copy, *arguments)
         try:
             return await asyncio.shield(copying)
         except asyncio.CancelledError:
@@ -306,8 +310,8 @@ class Dispatcher:
     ) -> Result:
         output = errors = -1
         try:
-            output = exchange.memory_file("output")
-            errors = exchange.memory_file("errors")
+            output = exchange.exchange_file("output", self._spool)
+            errors = exchange.exchange_file("errors", self._spool)
             for _ in range(_ATTEMPTS):
                 answer, pid = await self._exchange(running, header, [source, output, errors], gone)
                 if answer or pid:
@@ -324,6 +328,9 @@ class Dispatcher:
             size = os.fstat(output).st_size
             if size <= _COPIED_RESULT_BYTES_MAX:
                 return Result(size, exchange.read_exactly(output, 0, size))
+            if lacks("memfd"):
+                copy = await self._in_thread(exchange.copy_result, os.dup(output), self._spool)
+                return Result(os.fstat(copy).st_size, None, copy)
             size = exchange.seal_result(output)
             result = Result(size, None, output)
             output = -1
@@ -337,12 +344,12 @@ class Dispatcher:
         self, running: Running, header: bytes, descriptors: list[int], gone: Callable[[], Awaitable[None]] | None
     ) -> tuple[bytes, int]:
         """Send one object; return the worker's answer (empty if it died) and its process id (0 if none took it)."""
-        call = _Call(await self._connect(running), running, self._limits.etl_queue_wait_seconds)
+        call = _Call(await self._connect(running), running, self._limits.etl_queue_wait_seconds, self._controller)
         if gone is not None:
             call.watch_client(gone)
         try:
             try:
-                socket.send_fds(call.connection, [header], descriptors)
+                call.messages.send(header, descriptors)
             except ConnectionError:
                 return b"", 0
             except OSError as error:
@@ -355,10 +362,10 @@ class Dispatcher:
 
     async def _connect(self, running: Running) -> socket.socket:
         for attempt in (1, 2):
-            connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
+            connection = socket.socket(socket.AF_UNIX, MESSAGES_KIND)
             try:
-                # Set before connecting: the kernel then adds the worker's credentials to its first message.
-                connection.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+                connection.setblocking(False)
+                ask_for_credentials(connection)  # before connecting: the worker's first message then has them
                 connection.connect(running.socket_path)
                 return connection
             except OSError as error:

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import fcntl
 import os
+import tempfile
 
 import xxhash
 
-from ..errors import InternalError, NotSupportedError, TransformError
+from ..errors import InternalError, TransformError
+from ..fallbacks import lacks
 from ..storage.engine import Reading
 
 _COPY_BYTES = 1 << 20
@@ -22,18 +24,31 @@ F_SEAL_SEAL, F_SEAL_SHRINK, F_SEAL_GROW, F_SEAL_WRITE = 1, 2, 4, 8
 _SEALED = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE
 
 
-def memory_file(name: str) -> int:
-    """Return the descriptor of an empty, sealable file in memory."""
-    if not hasattr(os, "memfd_create"):
-        raise NotSupportedError(
-            "transforms need memfd_create, which this system does not have", hint="run the store on Linux"
-        )
+def exchange_file(name: str, directory: str) -> int:
+    """Return the descriptor of an empty file: sealable memory, or where there is none unlinked in ``directory``."""
+    if lacks("memfd"):
+        writing, reading = _unlinked_file(directory)
+        os.close(reading)
+        return writing
     return os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
 
 
-def input_from_bytes(data: bytes) -> int:
-    """Return a sealed memory file that holds ``data``, positioned at its start."""
-    descriptor = memory_file("input")
+def input_from_bytes(data: bytes, directory: str) -> int:
+    """Return a file that holds ``data`` and cannot be written to, positioned at its start.
+
+    It is sealed memory, or where there is none an unlinked file in ``directory``.
+    """
+    if lacks("memfd"):
+        descriptor, reading = _unlinked_file(directory)
+        try:
+            _write_all(descriptor, data)
+        except BaseException:
+            os.close(reading)
+            raise
+        finally:
+            os.close(descriptor)
+        return reading
+    descriptor = exchange_file("input", directory)
     try:
         _write_all(descriptor, data)
         fcntl.fcntl(descriptor, F_ADD_SEALS, _SEALED | F_SEAL_SEAL)
@@ -51,8 +66,12 @@ def input_from_reading(reading: Reading, memory_bytes_max: int, directory: str) 
     Raises InternalError when the bytes are not those that were stored.
     """
     info = reading.info
-    in_memory = info.size <= memory_bytes_max
-    descriptor = memory_file("input") if in_memory else _unlinked_file(directory)
+    in_memory = info.size <= memory_bytes_max and not lacks("memfd")
+    read_only = -1
+    if in_memory:
+        descriptor = exchange_file("input", directory)
+    else:
+        descriptor, read_only = _unlinked_file(directory)
     try:
         checksum = xxhash.xxh64()
         for start in range(0, info.size, _COPY_BYTES):
@@ -64,12 +83,13 @@ def input_from_reading(reading: Reading, memory_bytes_max: int, directory: str) 
             fcntl.fcntl(descriptor, F_ADD_SEALS, _SEALED | F_SEAL_SEAL)
             os.lseek(descriptor, 0, os.SEEK_SET)
             return descriptor
-        read_only = os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY | os.O_CLOEXEC)
-        os.close(descriptor)
-        return read_only
     except BaseException:
-        os.close(descriptor)
+        for opened in (descriptor, read_only):
+            if opened >= 0:
+                os.close(opened)
         raise
+    os.close(descriptor)
+    return read_only
 
 
 def verify(reading: Reading, hexdigest: str) -> None:
@@ -83,22 +103,58 @@ def verify(reading: Reading, hexdigest: str) -> None:
         )
 
 
-def _unlinked_file(directory: str) -> int:
+def _unlinked_file(directory: str) -> tuple[int, int]:
+    """Return two descriptors of one new file without a name: for reading and writing, and for reading alone."""
+    if not (lacks("tmpfile") or lacks("proc")):
+        try:
+            writing = os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o400)
+        except OSError:  # a file system without it
+            pass
+        else:
+            try:
+                return writing, os.open(f"/proc/self/fd/{writing}", os.O_RDONLY | os.O_CLOEXEC)
+            except BaseException:
+                os.close(writing)
+                raise
+    writing, path = tempfile.mkstemp(prefix=".exchange-", dir=directory)
     try:
-        return os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o400)
-    except OSError:  # a file system without O_TMPFILE
-        import tempfile
-
-        descriptor, path = tempfile.mkstemp(dir=directory)
+        reading = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        os.fchmod(writing, 0o400)
+    except BaseException:
+        os.close(writing)
+        raise
+    finally:
         os.unlink(path)
-        os.fchmod(descriptor, 0o400)
-        return descriptor
+    return writing, reading
 
 
 def _write_all(descriptor: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(descriptor, view) :]
+
+
+def copy_result(descriptor: int, directory: str) -> int:
+    """Copy a result that cannot be sealed to a file of our own, close it, return the copy's descriptor. Blocks.
+
+    What the transform still writes to its own file changes nothing of the copy.
+    """
+    copy = exchange_file("result", directory)
+    try:
+        size = 0
+        end = os.fstat(descriptor).st_size
+        while size < end:
+            piece = os.pread(descriptor, min(_COPY_BYTES, end - size), size)
+            if not piece:
+                break
+            _write_all(copy, piece)
+            size += len(piece)
+    except BaseException:
+        os.close(copy)
+        raise
+    finally:
+        os.close(descriptor)
+    return copy
 
 
 def seal_result(descriptor: int) -> int:

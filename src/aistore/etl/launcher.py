@@ -7,13 +7,11 @@ store's own interpreter (``confine.py``), enters the sandbox, and only then beco
 
 from __future__ import annotations
 
-import array
 import contextlib
 import json
 import os
 import shutil
 import socket
-import struct
 import subprocess
 import tempfile
 import threading
@@ -22,8 +20,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..errors import EtlInitError
+from ..fallbacks import lacking, lacks
 from ..model.etl import OUTPUT_BYTES_MAX
 from . import confinement
+from .peers import CREDENTIALS_ROOM, MESSAGES_KIND, ask_for_credentials, sender_of
+from .worker.messages import Ancillary, Messages, descriptors_of
 
 OBJECTS_PER_WORKER = 10_000  # measured: 10,000 objects with torch leave a worker as it was; a bound for slow leaks
 MEMORY_GROWTH_BYTES_MAX = 1 << 30  # guessed: a worker that keeps a GiB more than it started with leaks
@@ -34,7 +35,6 @@ _MESSAGE_BYTES_MAX = 64 << 10
 _INLINE_CODE_BYTES_MAX = 32 << 10
 _PIDS_MAX = 4096  # four times as many as there can be workers
 _CLOSE_SECONDS = 15.0  # kernel work only: memory of killed processes is given back
-_CREDENTIALS = struct.Struct("3i")
 
 # Threads of libraries fight each other in several workers, and those of a forked pool hang: one each.
 _ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
@@ -91,6 +91,7 @@ class Launched:
         self._lock = threading.Lock()
         self._pids: dict[int, int] = {}  # of workers: as they see it in their pid namespace, as we do
         self.control = control
+        self._messages = Messages(control)
 
     @property
     def guard_pid(self) -> int:
@@ -103,12 +104,12 @@ class Launched:
         A message that is not as the protocol says counts as the end. Process ids in events are ours.
         """
         self.control.settimeout(timeout_seconds)
-        room = socket.CMSG_SPACE(_CREDENTIALS.size) + socket.CMSG_SPACE(64)
+        room = CREDENTIALS_ROOM + socket.CMSG_SPACE(64)
         try:
             try:
-                data, ancillary, _, _ = self.control.recvmsg(_MESSAGE_BYTES_MAX, room)
+                data, ancillary = self._messages.receive(_MESSAGE_BYTES_MAX, room)
             except ConnectionResetError:  # it ended without reading all we sent; what it sent comes after this
-                data, ancillary, _, _ = self.control.recvmsg(_MESSAGE_BYTES_MAX, room)
+                data, ancillary = self._messages.receive(_MESSAGE_BYTES_MAX, room)
         except (BlockingIOError, TimeoutError):
             raise
         except OSError:
@@ -136,6 +137,8 @@ class Launched:
             if type(event.get("status")) is not int or not 0 <= event["status"] <= 0xFFFF:
                 return None
             return {**event, "pid": self._pids.pop(pid, pid)}
+        if lacks("credentials"):  # everybody then uses the numbers that the ETL itself does
+            return event
         if kind == "worker":
             self._pids[pid] = sender  # the kernel's word for who sent this, beside what it calls itself
             if len(self._pids) > _PIDS_MAX:  # nobody has so many workers: the code sends these
@@ -144,8 +147,15 @@ class Launched:
 
     def set_workers(self, count: int) -> None:
         """Ask for ``count`` workers."""
+        self._command(command="workers", count=count)
+
+    def end_worker(self, pid: int, turn: int) -> None:
+        """Have the parent kill its worker ``pid`` if that is still at its ``turn``-th object."""
+        self._command(command="kill", pid=pid, turn=turn)
+
+    def _command(self, **command: Any) -> None:
         with contextlib.suppress(OSError):  # it has just ended; whoever reads its events will see
-            self.control.send(json.dumps({"command": "workers", "count": count}).encode())
+            self._messages.send(json.dumps(command).encode())
 
     def running(self) -> bool:
         """Return whether the tree still exists."""
@@ -171,8 +181,8 @@ class Launched:
 def launch(options: LaunchOptions, listener: socket.socket, log_fd: int) -> Launched:
     """Start the process tree of an ETL and send it its configuration; its events tell how that goes. Blocks shortly.
 
-    ``listener`` is the listening ``SOCK_SEQPACKET`` socket that its workers accept from. Standard output and error
-    go to ``log_fd``. Raises EtlInitError when it cannot be started at all.
+    ``listener`` is the listening socket of ``peers.MESSAGES_KIND`` that its workers accept from. Standard output and
+    error go to ``log_fd``. Raises EtlInitError when it cannot be started at all.
     """
     # Without "..": in the new root there may be no directory to go up from.
     options = replace(options, python=os.path.abspath(options.python), scratch=os.path.abspath(options.scratch))
@@ -180,7 +190,8 @@ def launch(options: LaunchOptions, listener: socket.socket, log_fd: int) -> Laun
     read = confinement.readable_paths(interpreter, *([options.environment] if options.environment else []))
     if options.sandbox:
         confinement.check_hidden(read, options.hidden)
-    os.set_blocking(listener.fileno(), True)  # workers wait in accept()
+    # Workers wait in accept(), unless they have to watch a pipe at the same time.
+    os.set_blocking(listener.fileno(), not lacks("parent-death-signal"))
     uid = options.uid
     if uid is None and options.sandbox and os.geteuid() == 0:
         uid = confinement.reserve_uid()
@@ -189,9 +200,10 @@ def launch(options: LaunchOptions, listener: socket.socket, log_fd: int) -> Laun
         "write": [options.scratch], "scratch": options.scratch, "scratch_bytes_max": options.scratch_bytes_max,
         "output_bytes_max": options.output_bytes_max, "network": False, "env": environment_variables(options),
         "namespaces": options.namespaces, "must_reach": [options.python, confinement.WORKER_DIRECTORY],
+        "lacking": lacking(),
     }  # fmt: skip
-    control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    control.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)  # the kernel tells us which process sends
+    control, theirs = socket.socketpair(socket.AF_UNIX, MESSAGES_KIND)
+    ask_for_credentials(control)
     life_read, life_write = os.pipe()
     try:
         with theirs:
@@ -208,7 +220,7 @@ def launch(options: LaunchOptions, listener: socket.socket, log_fd: int) -> Laun
         os.close(life_read)
     launched = Launched(process, control, life_write, uid, options.scratch)
     with contextlib.suppress(OSError):  # it ended before it read this; its events and its log tell why
-        _send_configuration(control, options)
+        _send_configuration(Messages(control), options)
     return launched
 
 
@@ -227,21 +239,20 @@ def _start(
         )  # fmt: skip
 
 
-def _send_configuration(control: socket.socket, options: LaunchOptions) -> None:
+def _send_configuration(control: Messages, options: LaunchOptions) -> None:
     config: dict[str, Any] = {
         "name": options.name, "kind": options.kind, "filename": os.path.join(options.scratch, f"{options.name}.py"),
         "title": options.filename,
         "workers": options.workers, "objects_per_worker": options.objects_per_worker,
         "output_bytes_max": options.output_bytes_max, "memory_growth_bytes_max": options.memory_growth_bytes_max,
-        "thread_seconds_max": options.thread_seconds_max,
+        "thread_seconds_max": options.thread_seconds_max, "lacking": lacking(),
     }  # fmt: skip
     code = options.code.encode()
     if len(code) <= _INLINE_CODE_BYTES_MAX:
         control.send(json.dumps({**config, "code": options.code}).encode())
         return
     with _anonymous_file(code) as file:
-        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [file.fileno()]))]
-        control.sendmsg([json.dumps({**config, "code_fd": True}).encode()], rights)
+        control.send(json.dumps({**config, "code_fd": True}).encode(), [file.fileno()])
 
 
 def environment_variables(options: LaunchOptions) -> dict[str, str]:
@@ -266,8 +277,7 @@ def _empty(directory: str) -> None:
 
 def _anonymous_file(content: bytes) -> Any:
     """Return a temporary file without a name that holds ``content``, at its start."""
-    descriptor = os.memfd_create("aistore") if hasattr(os, "memfd_create") else -1
-    file: Any = tempfile.TemporaryFile() if descriptor < 0 else open(descriptor, "w+b")  # noqa: SIM115
+    file: Any = tempfile.TemporaryFile() if lacks("memfd") else open(os.memfd_create("aistore"), "w+b")  # noqa: SIM115
     file.write(content)
     file.seek(0)
     return file
@@ -278,13 +288,8 @@ def _list_of(value: object) -> list[object]:
     return value if isinstance(value, list) else [None]
 
 
-def _take_ancillary(ancillary: list[tuple[int, int, bytes]]) -> int:
+def _take_ancillary(ancillary: Ancillary) -> int:
     """Return the pid in the credentials of a message; descriptors that came with it are closed."""
-    sender = 0
-    for level, kind, content in ancillary:
-        if level == socket.SOL_SOCKET and kind == socket.SCM_CREDENTIALS:
-            sender = _CREDENTIALS.unpack(content[: _CREDENTIALS.size])[0]
-        elif level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-            for fd in array.array("i", content[: len(content) - len(content) % 4]):
-                os.close(fd)
-    return sender
+    for fd in descriptors_of(ancillary):
+        os.close(fd)
+    return sender_of(ancillary)

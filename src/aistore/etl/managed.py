@@ -18,6 +18,7 @@ from typing import Any
 import msgspec
 
 from ..errors import AisError, ConflictError, EtlInitError, EtlNotFoundError, EtlNotRunningError
+from ..fallbacks import usable_cores
 from ..model.etl import EtlSpec, Isolation, Sandbox, Stage
 from . import launcher
 from .confinement import confined_run
@@ -28,6 +29,7 @@ from .environments.runtimes import resolve_runtime
 from .environments.snapshot import is_snapshot, left_out
 from .log import TransformLog
 from .machine import RESTART_PAUSE_SECONDS, Life, Todo
+from .peers import MESSAGES_KIND
 
 ReportProgress = Callable[[str, str], Awaitable[None]]
 
@@ -174,7 +176,7 @@ class ManagedEtl:
         assert self.environment is not None
         await self._end_processes()
         self._incarnation += 1
-        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._listener = socket.socket(socket.AF_UNIX, MESSAGES_KIND)
         _unlink(self.socket_path)  # a controller that was killed left it
         self._listener.bind(self.socket_path)
         self._listener.listen(self._places.queue)
@@ -219,7 +221,7 @@ class ManagedEtl:
             base_python=self._base_python,
             environment=environment.directory,
             scratch=self.scratch,
-            workers=spec.workers or len(os.sched_getaffinity(0)),
+            workers=spec.workers or usable_cores(),
             objects_per_worker=1 if fork else launcher.OBJECTS_PER_WORKER,
             output_bytes_max=spec.output_bytes_max,
             sandbox=spec.sandbox is Sandbox.ON,
@@ -283,6 +285,11 @@ class ManagedEtl:
         if pid not in self._statuses and gone():  # which is not the object's fault
             raise EtlNotRunningError(f"etl job {self.spec.name} ended during the object", hint="try again")
         return self._statuses.get(pid)
+
+    def end_worker(self, pid: int, turn: int, socket_path: str) -> None:
+        """Have a worker ended that is at its ``turn``-th object, if it is of the processes at ``socket_path``."""
+        if self._launched is not None and self.socket_path == socket_path:
+            self._launched.end_worker(pid, turn)
 
     async def _crashed(self, launched: launcher.Launched, reason: str) -> None:
         """Start the transform again whose parent ended, unless it was stopped or made anew meanwhile."""
@@ -440,7 +447,10 @@ async def _events(launched: launcher.Launched) -> AsyncIterator[dict[str, Any]]:
             await readable
         finally:
             loop.remove_reader(descriptor)
-        event = launched.receive(timeout_seconds=0)
+        try:
+            event = launched.receive(timeout_seconds=0)
+        except BlockingIOError:  # a part of a message
+            continue
         if event is None:
             return
         yield event

@@ -54,6 +54,7 @@ class Manager:
             "etl_logs": self._logs,
             "etl_metrics": self._metrics,
             "etl_exit_status": self._exit_status,
+            "etl_kill": self._kill,
             "etl_report": self._report,
         }
 
@@ -169,6 +170,10 @@ class Manager:
 
     async def _exit_status(self, arguments: dict[str, Any], report: ReportProgress) -> int | None:
         return await self._get(arguments["name"]).exit_status(int(arguments["pid"]), str(arguments["socket_path"]))
+
+    async def _kill(self, arguments: dict[str, Any], report: ReportProgress) -> None:
+        pid, turn = int(arguments["pid"]), int(arguments["turn"])
+        self._get(arguments["name"]).end_worker(pid, turn, str(arguments["socket_path"]))
 
     async def _report(self, arguments: dict[str, Any], report: ReportProgress) -> None:
         for name, counts in arguments["counts"].items():

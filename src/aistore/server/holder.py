@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 
+from ..fallbacks import lacks
+
 
 def describe_port_holder(port: int) -> str:
     """Return ``<command> (pid N)`` of the process that listens on ``port``, or ``another process``."""
+    if lacks("proc"):
+        return f"another process (`lsof -i :{port}` names it)"
     inodes = _listening_inodes(port)
     if inodes:
         for entry in os.listdir("/proc"):

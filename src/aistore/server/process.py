@@ -12,6 +12,7 @@ import signal
 import sys
 import threading
 
+from ..fallbacks import lacks
 from ..settings import ProcessSettings
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -45,7 +46,7 @@ def end_with_parent(lifeline: int) -> None:
     ``lifeline`` is the read end of a pipe whose write end only the supervisor holds: end of file means that it is
     gone. On Linux the kernel's parent-death signal does the same sooner.
     """
-    if sys.platform == "linux":
+    if not lacks("parent-death-signal"):
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
     def wait() -> None:

@@ -15,6 +15,7 @@ The configuration is JSON, or ``@<fd>`` to read the JSON from a descriptor (whic
 ``env``           environment of the command
 ``report_fd``     a socket for the ``sandbox`` event, given on to the command
 ``life_fd``       a pipe; at its end of file everything that runs here is killed
+``lacking``       what this host lacks, in the words of aistore/fallbacks.py
 
 This process stays outside as the guard: it waits for the command, kills what it leaves behind, and exits as it did.
 """
@@ -57,7 +58,9 @@ def main(arguments: List[str]) -> NoReturn:
     modules = _package()
     guard = modules.import_module("_aistore_worker.guard")
     sandbox = modules.import_module("_aistore_worker.sandbox")
+    messages = modules.import_module("_aistore_worker.messages")
     config = _configuration(arguments[0])
+    modules.import_module("_aistore_worker.lacking").declare(config.get("lacking", ()))
     plan = sandbox.plan(config)
     child = os.fork()
     if child:
@@ -72,14 +75,14 @@ def main(arguments: List[str]) -> NoReturn:
     except sandbox.SandboxError as error:
         message = {"event": "failed", "reason": "sandbox", "message": str(error), "traceback": ""}
         if report_fd >= 0:
-            socket.socket(fileno=report_fd).send(json.dumps(message).encode())
+            messages.Messages(socket.socket(fileno=report_fd)).send(json.dumps(message).encode())
             os._exit(1)
         sys.stderr.write("{}\n".format(error))
         sys.stderr.flush()
         os._exit(125)  # as timeout(1) and docker-run(1): the wrapper failed, not the command
     if report_fd >= 0:
         connection = socket.socket(fileno=report_fd)
-        connection.send(json.dumps(dict(report, event="sandbox")).encode())
+        messages.Messages(connection).send(json.dumps(dict(report, event="sandbox")).encode())
         connection.detach()
         os.set_inheritable(report_fd, True)
     command = arguments[2:]

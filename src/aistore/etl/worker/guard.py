@@ -7,7 +7,9 @@ import time
 from typing import Any, Dict, NoReturn, Set
 
 from . import process
+from .lacking import lacks
 
+_GRACE_SECONDS = 2.0  # for a parent that has to end its workers itself
 _SWEEP_SECONDS = 2.0  # how long a process that left its worker may live, where no pid namespace holds it
 
 
@@ -41,12 +43,25 @@ def watch(child: int, config: Dict[str, Any], plan: Any) -> NoReturn:
             os.read(wake_read, 4096)
         status = _reap(child)
         if status is None and (life in ready or ended):
-            os.kill(child, signal.SIGKILL)
-            _, status = os.waitpid(child, 0)
+            status = _end(child)
         if status is None:
             process.kill_orphans({child})
     _end_all(None if plan.namespaces else plan.uid)  # with its first process a pid namespace has ended
     os._exit(os.WEXITSTATUS(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status))
+
+
+def _end(child: int) -> int:
+    """Kill ``child`` and return its status. Where nothing else would, it first may end what it has started."""
+    if lacks("parent-death-signal"):
+        os.kill(child, signal.SIGTERM)
+        deadline = time.monotonic() + _GRACE_SECONDS
+        while time.monotonic() < deadline:
+            pid, status = os.waitpid(child, os.WNOHANG)
+            if pid:
+                return status
+            time.sleep(0.005)
+    os.kill(child, signal.SIGKILL)
+    return os.waitpid(child, 0)[1]
 
 
 def _reap(child: int) -> Any:

@@ -1,6 +1,5 @@
 """A warm worker: accepts one object at a time and runs the program on it (PROTOCOL.md, "One object")."""
 
-import array
 import builtins
 import errno
 import faulthandler
@@ -19,6 +18,8 @@ import types
 from typing import Any, Dict, List, NoReturn, Optional
 
 from . import failure, randomness, state, streams
+from .lacking import lacks
+from .messages import Messages, descriptors_of
 from .program import Program
 from .threads import ThreadWatch
 
@@ -38,15 +39,23 @@ class Settings:
         self.thread_seconds_max = float(config.get("thread_seconds_max", 30.0))
 
 
-class Worker:
-    """One worker process; ``slot`` is shared memory in which it counts its objects and says that it retires."""
+class _ParentGoneError(Exception):
+    """The pipe to the parent has ended, so nobody wants this worker any more."""
 
-    def __init__(self, program: Program, settings: Settings, listener: int, slot: memoryview) -> None:
+
+class Worker:
+    """One worker process; ``slot`` is shared memory in which it counts its objects and says that it retires.
+
+    ``life`` is a pipe that ends with the parent, where the kernel does not tell of its end; else -1.
+    """
+
+    def __init__(self, program: Program, settings: Settings, listener: int, slot: memoryview, life: int = -1) -> None:
         self._program = program
         self._settings = settings
         self._slot = slot
         self._high = _high_descriptor()
         self._listener = socket.socket(fileno=self._keep(listener))
+        self._life = self._keep(life) if life >= 0 else -1
         self._null = self._keep(os.open(os.devnull, os.O_RDWR))
         self._log = self._keep(os.dup(2))
         self._memory = _MemoryWatch(self._keep)
@@ -67,7 +76,9 @@ class Worker:
         """Take objects until the worker has to be replaced; never returns."""
         while not self._tainted:
             try:
-                connection, _ = self._listener.accept()
+                connection = self._accept()
+            except _ParentGoneError:
+                break
             except OSError as error:
                 if error.errno in (errno.ECONNABORTED, errno.EINTR):
                     continue
@@ -77,6 +88,22 @@ class Worker:
         self._slot[1] = 1  # retired, not crashed
         os._exit(0)
 
+    def _accept(self) -> socket.socket:
+        if self._life < 0:
+            return self._listener.accept()[0]
+        poll = select.poll()
+        poll.register(self._listener, select.POLLIN)
+        poll.register(self._life, select.POLLIN)
+        while True:
+            if any(fd == self._life for fd, _ in poll.poll()):
+                raise _ParentGoneError
+            try:
+                connection, _ = self._listener.accept()
+            except BlockingIOError:  # another worker was sooner
+                continue
+            connection.setblocking(True)
+            return connection
+
     def _keep(self, fd: int) -> int:
         """Move ``fd`` out of the way of programs that close every descriptor they can think of."""
         moved = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, self._high)
@@ -85,20 +112,26 @@ class Worker:
 
     def _connection(self, accepted: socket.socket) -> None:
         connection = socket.socket(fileno=self._keep(accepted.detach()))
+        messages = Messages(connection)
         try:
-            request, descriptors = _receive(connection)
-            if request is None or len(descriptors) != 3 or not _send(connection, b"S"):
+            request, descriptors = _receive(messages)
+            begun = b"S"
+            if lacks("credentials"):  # nobody else says who we are
+                begun += b"%d %d" % (self._pid, self._slot[0] + 1)
+            if request is None or len(descriptors) != 3 or not _send(messages, begun):
                 for fd in descriptors:
                     os.close(fd)
                 return
             self._slot[0] += 1
-            self._object(connection, request, descriptors)
+            self._object(messages, connection, request, descriptors)
         finally:
             connection.close()
         if self._slot[0] >= self._settings.objects_max:
             self._tainted = "enough objects"
 
-    def _object(self, connection: socket.socket, request: Dict[str, Any], descriptors: List[int]) -> None:
+    def _object(
+        self, messages: Messages, connection: socket.socket, request: Dict[str, Any], descriptors: List[int]
+    ) -> None:
         """Run the program on one object, reply, and put everything back."""
         kept = self._keep(descriptors[1]), self._keep(descriptors[2])
         is_script = self._program.transform is None
@@ -116,7 +149,7 @@ class Worker:
         if os.getpid() != self._pid:  # a child that the program forked and that fell off its end
             os._exit(reply.get("exit_code", 0))
         self._flush_parent_streams()
-        _send(connection, failure.encode(self._check_output(reply, kept[0])))
+        _send(messages, failure.encode(self._check_output(reply, kept[0])))
         connection.close()
         self._after(request, current, kept)
 
@@ -306,6 +339,8 @@ class _MemoryWatch:
 
     def __init__(self, keep: Any) -> None:
         try:
+            if lacks("proc"):
+                raise FileNotFoundError
             self._statm = keep(os.open("/proc/self/statm", os.O_RDONLY))
         except OSError:
             self._statm = -1
@@ -323,15 +358,11 @@ class _MemoryWatch:
         return self._now() - self._start
 
 
-def _receive(connection: socket.socket) -> Any:
+def _receive(messages: Messages) -> Any:
     """Return the request and its descriptors, none of them below 3."""
-    data, ancillary, _, _ = connection.recvmsg(_REQUEST_BYTES_MAX, socket.CMSG_SPACE(3 * 4))
-    descriptors = array.array("i")
-    for level, kind, content in ancillary:
-        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-            descriptors.frombytes(content[: len(content) - len(content) % descriptors.itemsize])
+    data, ancillary = messages.receive(_REQUEST_BYTES_MAX, socket.CMSG_SPACE(3 * 4))
     safe = []
-    for fd in descriptors:
+    for fd in descriptors_of(ancillary):
         if fd < 3:
             moved = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
             os.close(fd)
@@ -340,10 +371,10 @@ def _receive(connection: socket.socket) -> Any:
     return (json.loads(data.decode("utf-8")) if data else None), safe
 
 
-def _send(connection: socket.socket, data: bytes) -> bool:
+def _send(messages: Messages, data: bytes) -> bool:
     """Send one message; False if the HTTP worker has gone (nobody waits for this any more)."""
     try:
-        connection.send(data, getattr(socket, "MSG_NOSIGNAL", 0))
+        messages.send(data, flags=getattr(socket, "MSG_NOSIGNAL", 0))
     except OSError:
         return False
     return True
@@ -423,7 +454,10 @@ def _children_left() -> bool:
 
 def prepare_process() -> None:
     """Give a freshly forked worker the signal handlers of a new process, and a session of its own to be killed by."""
-    os.setsid()
+    try:
+        os.setsid()
+    except PermissionError:  # it was started as the leader of a group
+        pass
     signal.set_wakeup_fd(-1)
     for number in (signal.SIGCHLD, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)

@@ -1,4 +1,7 @@
-"""Entry of an ETL's parent process: ``<python> main.py <control fd> <listen fd>`` (see PROTOCOL.md)."""
+"""Entry of an ETL's parent process: ``<python> main.py <control fd> <listen fd>`` (see PROTOCOL.md).
+
+With ``worker`` and seven numbers (``spawned.py``) it is the entry of a worker that cannot be forked.
+"""
 
 import sys
 
@@ -24,5 +27,7 @@ def _load_package() -> None:
 
 if __name__ == "__main__":
     _load_package()
+    if sys.argv[1] == "worker":
+        importlib.import_module("_aistore_worker.spawned").run(list(map(int, sys.argv[2:])))
     parent = importlib.import_module("_aistore_worker.parent")
     parent.run(int(sys.argv[1]), int(sys.argv[2]))

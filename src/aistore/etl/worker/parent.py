@@ -1,6 +1,5 @@
 """The parent of an ETL: loads the program once, forks the workers, forks new ones when they end."""
 
-import array
 import gc
 import json
 import mmap
@@ -14,12 +13,14 @@ import traceback
 import warnings
 from typing import Any, Dict, NoReturn, Optional
 
-from . import harness, process
+from . import harness, lacking, process
 from .failure import encode
+from .lacking import lacks
+from .messages import Messages, descriptors_of
 from .program import LoadError, Program, check_script, compile_program, load_function, run_imports
+from .spawned import SLOT_BYTES, Spawner, slot_of
 
 _MESSAGE_BYTES_MAX = 256 << 10
-_SLOT_BYTES = 64  # one cache line per worker: objects taken, whether it retired
 _BACKOFF_SECONDS = (0.05, 5.0)  # before a worker that died without taking an object is replaced: first, longest
 _WORKERS_MAX = 1024
 
@@ -29,6 +30,7 @@ class Control:
 
     def __init__(self, fd: int) -> None:
         self._socket = socket.socket(fileno=fd)
+        self._messages = Messages(self._socket)
         os.set_inheritable(fd, False)
 
     def fileno(self) -> int:
@@ -38,7 +40,8 @@ class Control:
     def send(self, event: str, **fields: Any) -> None:
         """Send an event."""
         try:
-            self._socket.send(encode(dict(fields, event=event)), 0 if event != "exited" else socket.MSG_DONTWAIT)
+            flags = socket.MSG_DONTWAIT if event == "exited" else 0
+            self._messages.send(encode(dict(fields, event=event)), flags=flags)
         except BlockingIOError:
             pass
         except OSError:
@@ -47,31 +50,30 @@ class Control:
     def receive(self) -> Optional[Dict[str, Any]]:
         """Return the next message, with ``code`` filled in from ``code_fd``; None at the end of the connection."""
         try:
-            data, ancillary, _, _ = self._socket.recvmsg(_MESSAGE_BYTES_MAX, socket.CMSG_SPACE(4))
+            data, ancillary = self._messages.receive(_MESSAGE_BYTES_MAX, socket.CMSG_SPACE(4))
         except ConnectionResetError:
             return None
         if not data:
             return None
         message: Dict[str, Any] = json.loads(data.decode("utf-8"))
-        for level, kind, content in ancillary:
-            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-                fd = array.array("i", content)[0]
-                with open(fd, "rb") as file:
-                    file.seek(0)
-                    message["code"] = file.read().decode("utf-8")
+        for fd in descriptors_of(ancillary):
+            with open(fd, "rb") as file:
+                file.seek(0)
+                message["code"] = file.read().decode("utf-8")
         return message
 
 
 def run(control_fd: int, listen_fd: int) -> NoReturn:
     """Be the parent of an ETL until the controller closes the control socket."""
-    process.die_with_parent()
     os.set_inheritable(listen_fd, False)
     control = Control(control_fd)
     config = control.receive()
     if config is None:
         os._exit(0)
+    lacking.declare(config.get("lacking", ()))
+    process.die_with_parent()
     try:
-        program = _load(config, control)
+        program = load(config, control)
     except LoadError as error:
         control.send("failed", reason=error.reason, message=error.message, traceback=error.traceback)
         os._exit(1)
@@ -81,13 +83,15 @@ def run(control_fd: int, listen_fd: int) -> NoReturn:
     pool.run()
 
 
-def _load(config: Dict[str, Any], control: Control) -> Program:
+def load(config: Dict[str, Any], control: Optional[Control] = None) -> Program:
+    """Compile the program and import what it imports; raises LoadError. Says so to ``control`` in between."""
     path, source = config["filename"], config["code"]
     program, tree = compile_program(source, config.get("title") or path, path)
     if config["kind"] == "script":
         check_script(tree, source, program.filename)
     _save(source, path)
-    control.send("importing")
+    if control is not None:
+        control.send("importing")
     sys.argv = [path]
     if config["kind"] == "function":
         load_function(program)
@@ -121,7 +125,10 @@ class _Pool:
         self._listener = listener
         self._control = control
         self._count = min(int(config.get("workers", 1)), _WORKERS_MAX)
-        self._slots = mmap.mmap(-1, _SLOT_BYTES * _WORKERS_MAX)
+        self._spawner = Spawner(config, SLOT_BYTES * _WORKERS_MAX) if lacks("fork") else None
+        self._slots = self._spawner.slots if self._spawner else mmap.mmap(-1, SLOT_BYTES * _WORKERS_MAX)
+        # Only this process has its write end, so its end of file is our end.
+        self._life = os.pipe() if lacks("parent-death-signal") else (-1, -1)
         self._workers: Dict[int, int] = {}  # pid to slot
         self._quick_deaths = 0
         self._resume_at = 0.0  # time.monotonic() before which no worker is forked
@@ -154,6 +161,8 @@ class _Pool:
                 if message.get("command") == "workers":
                     self._count = max(0, min(int(message["count"]), _WORKERS_MAX))
                     self._shrink()
+                elif message.get("command") == "kill":
+                    self._kill(int(message["pid"]), int(message["turn"]))
             self._reap()
             self._fill()
 
@@ -171,11 +180,20 @@ class _Pool:
         for pid in list(self._workers)[self._count :]:
             process.kill_group(pid)
 
+    def _kill(self, pid: int, turn: int) -> None:
+        """End a worker, unless it has another object by now."""
+        slot = self._workers.get(pid)
+        if slot is not None and slot_of(self._slots, slot)[0] == turn:
+            process.kill_group(pid)
+
     def _fork(self) -> None:
         taken = set(self._workers.values())
         slot = next(number for number in range(_WORKERS_MAX) if number not in taken)
-        memory = memoryview(self._slots)[slot * _SLOT_BYTES : (slot + 1) * _SLOT_BYTES].cast("Q")
+        memory = slot_of(self._slots, slot)
         memory[0] = memory[1] = 0
+        if self._spawner is not None:
+            self._workers[self._spawner.spawn(self._control.fileno(), self._listener, self._life[0], slot)] = slot
+            return
         parent = os.getpid()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Python 3.12 warns about threads: those of a library, idle
@@ -188,9 +206,10 @@ class _Pool:
             process.become_subreaper()
             harness.prepare_process()
             self._control.send("worker", pid=os.getpid())
-            for fd in (self._control.fileno(), *self._wakeup):
-                os.close(fd)
-            harness.Worker(self._program, self._settings, self._listener, memory).serve()
+            for fd in (self._control.fileno(), *self._wakeup, self._life[1]):
+                if fd >= 0:
+                    os.close(fd)
+            harness.Worker(self._program, self._settings, self._listener, memory, self._life[0]).serve()
         except BaseException:
             os.write(2, traceback.format_exc().encode("utf-8", "replace"))
         finally:
@@ -208,7 +227,7 @@ class _Pool:
             if slot is None:
                 continue  # a process that a worker left behind
             process.kill_group(pid)
-            memory = memoryview(self._slots)[slot * _SLOT_BYTES : (slot + 1) * _SLOT_BYTES].cast("Q")
+            memory = slot_of(self._slots, slot)
             retired, quick = bool(memory[1]), memory[0] == 0
             self._quick_deaths = self._quick_deaths + 1 if quick else 0
             if self._quick_deaths:

@@ -6,6 +6,8 @@ import signal
 import sys
 from typing import Container, List, Optional
 
+from .lacking import lacks
+
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 
@@ -23,14 +25,16 @@ def die_with_parent(parent: Optional[int] = None) -> None:
 
     A change of user clears this, so it is called after that.
     """
-    prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if not lacks("parent-death-signal"):
+        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if parent is not None and os.getppid() != parent:
         os._exit(0)
 
 
 def become_subreaper() -> None:
     """Become the parent of every descendant whose own parent ends: none can slip away by forking twice."""
-    prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    if not (lacks("parent-death-signal") or lacks("proc")):  # whom it adopts, it must be able to find
+        prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
 def kill_group(pid: int) -> None:
@@ -44,6 +48,8 @@ def kill_group(pid: int) -> None:
 def children() -> List[int]:
     """Return the pids of this process's children; empty where ``/proc`` does not tell."""
     found: List[int] = []
+    if lacks("proc"):
+        return found
     try:
         for thread in os.listdir("/proc/self/task"):
             with open("/proc/self/task/{}/children".format(thread), encoding="ascii") as file:

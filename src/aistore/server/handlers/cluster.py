@@ -10,6 +10,7 @@ import xxhash
 
 from ... import __version__
 from ...errors import BadRequestError, NotFoundError, NotSupportedError
+from ...fallbacks import lacks
 from ...wire import headers as names
 from ..replies import Empty, Reply, json_reply
 from ..request import Request
@@ -87,6 +88,8 @@ def _node_status(store: Store, request: Request) -> dict[str, Any]:
 def _memory() -> dict[str, int]:
     """Return MemTotal and MemAvailable in bytes; zeros where the system has no /proc/meminfo."""
     memory = {"MemTotal": 0, "MemAvailable": 0}
+    if lacks("proc"):
+        return memory
     try:
         with open("/proc/meminfo", encoding="ascii") as lines:
             for line in lines:

@@ -14,10 +14,11 @@ import secrets
 import threading
 
 from ...errors import InternalError, OutOfSpaceError
+from ...fallbacks import lacks
 from .layout import Mountpath
 
 # macOS has no fdatasync.
-sync_data = getattr(os, "fdatasync", os.fsync)
+sync_data = os.fsync if lacks("fdatasync") else os.fdatasync
 
 
 class _Generation:

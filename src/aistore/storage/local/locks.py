@@ -14,6 +14,7 @@ import weakref
 from typing import NamedTuple
 
 from ...errors import ConflictError
+from ...fallbacks import lacks
 from .layout import open_directory
 
 #: How long a new owner waits for the processes of the last one to end. Guessed: they end with their parent, after
@@ -181,6 +182,8 @@ def _written(directory: str, pids: list[int]) -> ConflictError:
 
 def _holders(descriptor: int) -> list[int]:
     """Return the processes that hold a lock on the file, from /proc/locks; nothing where there is none."""
+    if lacks("proc"):
+        return []
     status = os.fstat(descriptor)
     wanted = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
     try:

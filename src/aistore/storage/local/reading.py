@@ -8,10 +8,11 @@ from collections.abc import Callable
 from types import TracebackType
 
 from ...errors import InternalError
+from ...fallbacks import lacks
 from ...model.objects import ObjectInfo
 
 #: Linux has had RWF_NOWAIT since 4.14; without it nothing is surely cached.
-_NOWAIT = getattr(os, "RWF_NOWAIT", None)
+_NOWAIT = None if lacks("nowait-read") else os.RWF_NOWAIT
 _SCRATCH_BYTES = 1 << 20  # larger reads than this belong in a thread whether cached or not: copying takes 0.1 ms
 
 

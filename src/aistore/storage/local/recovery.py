@@ -21,6 +21,7 @@ from typing import NamedTuple
 
 import xxhash
 
+from ...fallbacks import lacks
 from . import index, trailer
 from .layout import Mountpath, open_directory
 from .stamps import EVERYTHING, Stamps
@@ -165,10 +166,12 @@ def _is_known(mountpath: Mountpath, connection: sqlite3.Connection, place: str) 
 
 
 def _boot_id() -> str | None:
+    if lacks("proc"):  # not Linux: every start counts as one after a power cut
+        return None
     try:
         with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
             return file.read().strip()
-    except OSError:  # not Linux: every start counts as one after a power cut
+    except OSError:  # a /proc without it
         return None
 
 

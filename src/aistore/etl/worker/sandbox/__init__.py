@@ -8,6 +8,7 @@ import sys
 from typing import Any, Dict, List, Optional, Tuple
 
 from .. import process
+from ..lacking import lacks
 from . import kernel, landlock, namespaces, seccomp
 
 _DESCRIPTORS_MAX = 4096
@@ -48,11 +49,15 @@ def plan(config: Dict[str, Any]) -> Plan:
             sys.platform, platform.machine()
         )
         return chosen
-    chosen.landlock = landlock.abi()
+    chosen.landlock = 0 if lacks("landlock") else landlock.abi()
     if not chosen.landlock:
         chosen.error = "this kernel has no Landlock (Linux 5.13 or newer, with landlock among its security modules)"
         return chosen
-    refusal = "turned off" if config.get("namespaces") is False else namespaces.probe(config)
+    if lacks("seccomp"):
+        chosen.error = "this system has no filter of system calls (seccomp)"
+        return chosen
+    off = config.get("namespaces") is False or lacks("namespaces")
+    refusal = "turned off" if off else namespaces.probe(config)
     if refusal:
         chosen.missing.append("namespaces ({}): names and sizes of files outside can be seen".format(refusal))
     else:
