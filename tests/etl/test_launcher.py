@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from hosts import needs
 from running import RunningEtl
 from test_attacks import reachable_python
 
@@ -241,6 +242,7 @@ def test_cancelled_installer_leaves_no_process(directory: str) -> None:
                        for uid in confinement._uids_of_processes())  # fmt: skip
 
 
+@needs("credentials")
 @linux_only
 def test_hang_in_the_sandbox_is_killed_by_the_pid_that_the_kernel_told() -> None:
     with RunningEtl("import sys\nsys.stdin.read()\nprint('fine')", sandbox=True) as etl:

@@ -14,6 +14,7 @@ import tempfile
 import textwrap
 
 import pytest
+from hosts import needs
 from running import Pending, RunningEtl, wait_for_exit
 
 from aistore.errors import EtlInitError
@@ -209,6 +210,7 @@ def _first_line(descriptor: int) -> int:
         os.sched_yield()
 
 
+@needs("parent-death-signal")  # nor the adoption of orphans
 @pytest.mark.parametrize("sandbox", [False, True])
 def test_daemon_left_behind_ends_with_its_worker(sandbox: bool) -> None:
     code = script("""
@@ -459,7 +461,7 @@ def test_closing_leaves_no_process_and_no_scratch_file() -> None:
         assert os.listdir(etl.scratch) == []
 
 
-@pytest.mark.parametrize("sandbox", ["off", "on"])
+@pytest.mark.parametrize("sandbox", ["off", pytest.param("on", marks=needs("credentials"))])  # our pid
 def test_nothing_outlives_a_killed_controller(sandbox: str) -> None:
     code = script(f"""
         import os, signal, sys
@@ -489,6 +491,7 @@ def test_parent_that_is_killed_takes_its_workers_with_it() -> None:
         wait_for_exit(etl.launched.guard_pid)
 
 
+@needs("fork")  # there is no fork to hook
 def test_workers_that_die_at_once_do_not_stop_the_parent() -> None:
     code = "import os\nos.register_at_fork(after_in_child=lambda: os._exit(3))\ndef transform(data):\n    return data"
     with RunningEtl(code, kind="function") as etl:

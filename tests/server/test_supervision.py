@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import urllib3
+from hosts import needs
 
 from aistore.testing import StoreProcess
 from aistore.wire.messages import encode_base64
@@ -141,6 +142,7 @@ def test_a_data_directory_in_use_names_its_owner(store: StoreProcess) -> None:
     assert "Traceback" not in result.stderr
 
 
+@needs("proc")
 def test_a_port_in_use_names_its_holder(tmp_path: Path) -> None:
     server = http.server.HTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler)
     thread = threading.Thread(target=server.serve_forever)

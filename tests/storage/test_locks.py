@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from hosts import needs
 
 from aistore.errors import ConflictError
 from aistore.storage.local.engine import LocalEngine
@@ -59,6 +60,7 @@ def test_one_owner_at_a_time(tmp_path: Path) -> None:
     acquire_ownership(directory).close()
 
 
+@needs("proc")
 def test_a_new_owner_waits_for_the_last_ones_writers(tmp_path: Path) -> None:
     directory = str(tmp_path)
     acquire_ownership(directory).close()

@@ -32,6 +32,7 @@ COMMANDS = {
     "bucket": Lazy(f"{_COMMANDS}.bucket:bucket", "Buckets: ls, create, rm, show."),
     "object": Lazy(f"{_COMMANDS}.object:object_", "Objects: put, get, cat, show, rm, set-custom."),
     "show": Lazy(f"{_COMMANDS}.show:show", "Show the cluster, its transforms, a bucket, an object."),
+    "doctor": Lazy(f"{_COMMANDS}.doctor:doctor", "Check what this machine has for a store."),
     "version": Lazy(f"{_COMMANDS}.about:version", "Print the version.", local=True),
     "completion": Lazy(
         f"{_COMMANDS}.about:completion", "Print what makes a shell complete `ais` commands.", local=True

@@ -32,6 +32,7 @@ class Messages:
         self._socket = connection
         self._framed = connection.type == socket.SOCK_STREAM
         self._partial = b""
+        self._broken = False
         self._ancillary: Ancillary = []
         if self._framed:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
@@ -51,8 +52,10 @@ class Messages:
         """Return the next message and its ancillary data; ``b""`` at the end of the connection.
 
         Raises OSError as the socket does, BlockingIOError also when a part of a message has come; it is kept.
-        A message above ``limit`` bytes is cut, or where it has a length counts as the end.
+        A message above ``limit`` bytes is cut; where it has a length, nothing can be read after that.
         """
+        if self._broken:
+            return b"", []
         if not self._framed:
             data, ancillary, _, _ = self._socket.recvmsg(limit, ancillary_bytes)
             return data, ancillary
@@ -68,6 +71,7 @@ class Messages:
                 self._partial = b""
                 break
             self._partial += data
-        whole = self._partial[_LENGTH.size :] if wanted == len(self._partial) else b""
+        self._broken = wanted > limit + _LENGTH.size
+        whole = self._partial if self._broken else self._partial[_LENGTH.size :]
         brought, self._partial, self._ancillary = self._ancillary, b"", []
         return whole, brought

@@ -132,6 +132,7 @@ class _Pool:
         self._workers: Dict[int, int] = {}  # pid to slot
         self._quick_deaths = 0
         self._resume_at = 0.0  # time.monotonic() before which no worker is forked
+        self._guard = os.getppid()
         self._wakeup = os.pipe()
         self._own_children = set(process.children())  # of libraries: a resource tracker, for example
 
@@ -152,6 +153,8 @@ class _Pool:
         while True:
             waiting = max(0.0, self._resume_at - time.monotonic()) if len(self._workers) < self._count else 1.0
             ready = dict(poll.poll(min(1.0, waiting) * 1000 + 1))
+            if lacks("parent-death-signal") and os.getppid() != self._guard:
+                self._end()
             if self._wakeup[0] in ready:
                 os.read(self._wakeup[0], 4096)
             if self._control.fileno() in ready:
@@ -169,6 +172,9 @@ class _Pool:
     def _end(self) -> NoReturn:
         for pid in self._workers:
             process.kill_group(pid)
+        if lacks("parent-death-signal"):  # else the guard waits for them, who are its children now
+            for pid in self._workers:
+                os.waitpid(pid, 0)
         os._exit(0)
 
     def _fill(self) -> None:
