@@ -21,6 +21,8 @@ from dataclasses import dataclass, replace
 
 from .. import __version__
 from ..errors import AisError, BadRequestError, ConflictError
+from ..etl.probe import SandboxFound, probe_sandbox
+from ..fallbacks import VARIABLE, taken_away
 from ..settings import ProcessSettings, ServeSettings, make_runtime_directory
 from ..storage.local.locks import acquire_ownership
 from ..storage.local.recovery import recover
@@ -98,13 +100,14 @@ class Supervisor:
 
     def _supervise(self, settings: ProcessSettings, listener: socket.socket, url: str) -> None:
         readers = [self._start(child, settings, listener) for child in self._children]
+        sandbox = probe_sandbox()  # while they start
         if not self._wait_ready(readers):
             return
         for child in self._children:
             child.failures = 0
         self._say(
             f"pyaistore {__version__} ready at {url} (data in {self._settings.data}, "
-            f"{len(self._children) - 1} HTTP workers, pid {os.getpid()})"
+            f"{len(self._children) - 1} HTTP workers, pid {os.getpid()})\n{_how_it_runs(sandbox)}"
         )
         with selectors.DefaultSelector() as selector:
             selector.register(self._wake_reader, selectors.EVENT_READ)
@@ -209,6 +212,15 @@ class Supervisor:
                 kill_session(process.pid)
         for descriptor in (self._wake_reader, self._wake_writer, self._lifeline_reader, self._lifeline_writer):
             os.close(descriptor)
+
+
+def _how_it_runs(sandbox: SandboxFound) -> str:
+    """Return the second line of a start: the walls around transforms, what was taken away, how to stop."""
+    walls = f"sandbox for transforms: {sandbox.profile}"
+    if sandbox.error:
+        walls += " (they are refused unless made with --sandbox off; `ais doctor` says why)"
+    away = sorted(taken_away())
+    return walls + (f"; {VARIABLE}={','.join(away)}" if away else "") + "; Ctrl-C stops the store"
 
 
 def kill_session(pid: int) -> None:
