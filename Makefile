@@ -35,6 +35,8 @@ lint: $(INSTALLED)
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks/engine.py
 	$(BIN)/python benchmarks/get.py
+	$(BIN)/python benchmarks/put.py
+	$(BIN)/python benchmarks/scale.py
 	$(BIN)/python benchmarks/transform.py
 	$(BIN)/python benchmarks/epoch.py
 

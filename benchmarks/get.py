@@ -1,4 +1,4 @@
-"""GET over HTTP against nginx with as many workers: 20 KB objects by wrk, 100 MB objects by curl.
+"""GET over HTTP against nginx with as many workers: 20 KB objects by wrk, 100 MB objects by curl; and HEAD.
 
     python benchmarks/get.py [--seconds 3] [--rounds 5] [--objects 2000] [--many 12000]
 
@@ -137,6 +137,23 @@ def measure(options: argparse.Namespace, store: StoreProcess, nginx: Nginx, path
         ratio = rows["pyaistore"]["req/s"] / rows["nginx"]["req/s"]
         title = f"GET of {count} objects of 20 KB, {options.workers} workers each, {connections} connections"
         print_table(f"{title}, median of {options.rounds}", rows, f"pyaistore / nginx = {ratio:.2f}")
+    listing = os.path.join(root, f"raw-{ports['pyaistore']}.txt")
+    with open(listing, "w", encoding="utf-8") as file:
+        file.write("\n".join(paths[: options.objects]))
+
+    def raw(method: str, connections: int) -> dict[str, float]:
+        before = cpu_seconds([store.pid])
+        figures = exchange.run(ports["pyaistore"], method, listing, options.seconds, connections)
+        used = cpu_seconds([store.pid]) - before
+        return {**figures, "CPU us/req": 1e6 * used / (figures["req/s"] * options.seconds)}
+
+    for connections in options.connections:
+        rows = interleave(
+            options.rounds, {method: functools.partial(raw, method, connections) for method in ("GET", "HEAD")}
+        )
+        ratio = rows["HEAD"]["req/s"] / rows["GET"]["req/s"]
+        title = f"HEAD of the same objects, {connections} connections, by exchange.py"
+        print_table(f"{title}, median of {options.rounds}", rows, f"HEAD / GET = {ratio:.2f}")
     rows = interleave(options.rounds, {side: lambda side=side: large(side) for side in ports})  # type: ignore[misc]
     ratio = rows["pyaistore"]["MiB/s"] / rows["nginx"]["MiB/s"]
     print_table(f"GET 100 MiB by curl, median of {options.rounds}", rows, f"pyaistore / nginx = {ratio:.2f}")

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
-def cpu_seconds(pids: Iterable[int]) -> float:
-    """Return user and system seconds used so far by processes and all their descendants that live."""
+def tree(pids: Iterable[int]) -> dict[int, float]:
+    """Return processes and all their descendants that live, each with its user and system seconds so far."""
     parents: dict[int, list[int]] = {}
     used: dict[int, float] = {}
     for entry in os.listdir("/proc"):
@@ -22,12 +22,31 @@ def cpu_seconds(pids: Iterable[int]) -> float:
                 continue
             parents.setdefault(int(fields[1]), []).append(int(entry))
             used[int(entry)] = (int(fields[11]) + int(fields[12])) / _TICKS
-    total, waiting = 0.0, list(pids)
+    found: dict[int, float] = {}
+    waiting = list(pids)
     while waiting:
         pid = waiting.pop()
-        total += used.get(pid, 0.0)
+        if pid in used:
+            found[pid] = used[pid]
         waiting += parents.get(pid, [])
-    return total
+    return found
+
+
+def cpu_seconds(pids: Iterable[int]) -> float:
+    """Return user and system seconds used so far by processes and all their descendants that live."""
+    return sum(tree(pids).values())
+
+
+def memory_mib(pids: Iterable[int]) -> float:
+    """Return the memory of processes and all their descendants, in MiB; what several share is counted once (PSS)."""
+    kib = 0
+    for pid in tree(pids):
+        try:
+            with open(f"/proc/{pid}/smaps_rollup", encoding="ascii") as file:
+                kib += sum(int(line.split()[1]) for line in file if line.startswith("Pss:"))
+        except OSError:
+            continue
+    return kib / 1024
 
 
 def interleave(rounds: int, sides: dict[str, Callable[[], dict[str, float]]]) -> dict[str, dict[str, float]]:

@@ -22,7 +22,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from get import wrk
+import wrk
 from harness import cpu_seconds, interleave, print_table
 
 from aistore import Client
@@ -118,7 +118,7 @@ def store_side(
     """Return the rate of GETs through an ETL and the CPU of the store with its workers."""
     before = cpu_seconds([store.pid])
     port = int(store.endpoint.rpartition(":")[2])
-    figures = wrk(port, [f"/v1/objects/bench/{name}?uuid={etl}" for name in names], seconds, connections, root)
+    figures = wrk.get(port, [f"/v1/objects/bench/{name}?uuid={etl}" for name in names], seconds, connections, root)
     used = cpu_seconds([store.pid]) - before
     return {
         "objects/s": figures["req/s"],
