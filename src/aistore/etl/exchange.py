@@ -10,12 +10,13 @@ from __future__ import annotations
 import fcntl
 import os
 import tempfile
-
-import xxhash
+from typing import TYPE_CHECKING
 
 from ..errors import InternalError, TransformError
 from ..fallbacks import lacks
-from ..storage.engine import Reading
+
+if TYPE_CHECKING:
+    from ..storage.engine import Reading
 
 _COPY_BYTES = 1 << 20
 # Linux 3.17; Python names them only from 3.13 on (include/uapi/linux/fcntl.h).
@@ -65,6 +66,8 @@ def input_from_reading(reading: Reading, memory_bytes_max: int, directory: str) 
     Up to ``memory_bytes_max`` bytes it is a sealed memory file, above that an unlinked file in ``directory``.
     Raises InternalError when the bytes are not those that were stored.
     """
+    import xxhash  # here: nothing else of this module needs more than the standard library
+
     info = reading.info
     in_memory = info.size <= memory_bytes_max and not lacks("memfd")
     read_only = -1
