@@ -26,6 +26,7 @@ The tree branches by what the caller can do about it::
     │   ├── OverloadedError             503
     │   ├── EtlNotRunningError          503 (409 when it was stopped or aborted)
     │   ├── OutOfSpaceError             507
+    │   ├── MountpathUnavailableError   503  a disk is gone or failing
     │   └── StoreUnreachableError       no answer from the store (client side)
     ├── DataError                 never on the wire: what came is not what the program reading it expects
     │   ├── SamplesError                the objects do not form samples
@@ -250,6 +251,13 @@ class OutOfSpaceError(RetryLaterError):
 
     code = "ErrOutOfSpace"
     status = 507
+
+
+class MountpathUnavailableError(RetryLaterError):
+    """The disk that has the object, or may have it, is gone or failing; what is on other disks is served."""
+
+    code = "ErrMountpathUnavailable"
+    retry_after_seconds = 5
 
 
 class StoreUnreachableError(RetryLaterError):

@@ -118,7 +118,7 @@ engine = LocalEngine(sys.argv[1])
 if sys.argv[2] == "after commit":
     Writer._transaction = killed
 else:
-    engine._committer._writer.connection.set_trace_callback(
+    engine._root.committer._writer.connection.set_trace_callback(
         lambda text: text.startswith("COMMIT") and os.kill(os.getpid(), signal.SIGKILL))
 engine.put("b", "x", b"2" * 1000, PutOptions()).result()
 """
@@ -160,7 +160,7 @@ def test_the_cache_is_bounded(directory: str) -> None:
     infos = [ObjectInfo("b", str(number), 3000, 1, Checksum("xxhash2", ""), 0) for number in range(1000)]
     for _ in range(3):
         for info in infos:
-            ticket = hot.ticket("b", info.name.encode())
+            ticket = hot.ticket(stamps.words, 0, "b", info.name.encode())
             assert ticket is not None
             hot.keep(info, bytes(3000), ticket)
     kept = sum(hot.find("b", info.name) is not None for info in infos)

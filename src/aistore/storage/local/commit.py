@@ -9,19 +9,17 @@ from __future__ import annotations
 import errno
 import os
 import queue
-import sqlite3
 import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from concurrent.futures import Future
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ...errors import (
     AisError,
     BucketExistsError,
     BucketNotFoundError,
-    InternalError,
     ObjectNotFoundError,
     OverloadedError,
 )
@@ -31,9 +29,13 @@ from ..arguments import check_custom, check_version
 from ..checksums import Hasher
 from . import index, trailer
 from .generations import Generations, NewFile
-from .layout import Mountpath
 from .settings import LocalSettings
-from .stamps import EVERYTHING, Stamps, slot_of
+from .stamps import EVERYTHING, slot_of
+from .turn import Elsewhere, Turn
+
+if TYPE_CHECKING:
+    from .mountpaths import Mountpaths
+    from .opened import OpenMountpath
 
 Result = TypeVar("Result")
 
@@ -56,18 +58,21 @@ class Operation(ABC, Generic[Result]):
         self.future: Future[Result] = Future()
         self.error: Exception | None = None
         self.result: Result | None = None
+        #: The mountpath to go to, once it was found that this is another one than where it was queued.
+        self.elsewhere: str | None = None
+        self.hops = 0
 
     @property
     @abstractmethod
     def what(self) -> str:
         """The thing being changed, for error messages."""
 
-    def prepare(self) -> None:
-        """Do what can be done without the index."""
+    def prepare(self, store: Generations) -> None:
+        """Do what can be done without the index; again for every mountpath that the operation is sent to."""
 
     @abstractmethod
-    def apply(self, connection: sqlite3.Connection) -> Result:
-        """Change the rows; may be called again after a transaction that failed."""
+    def apply(self, turn: Turn) -> Result:
+        """Change the rows; may be called again after a transaction that failed, or on another mountpath."""
 
     def rolled_back(self) -> None:
         """Take back what ``apply`` left in files others may write to; the index is still held."""
@@ -94,24 +99,20 @@ class _ObjectOperation(Operation[ObjectInfo]):
         """The object's address."""
         return f"ais://{self._bucket}/{self._name}"
 
-    def _find(self, connection: sqlite3.Connection) -> tuple[Any, ...]:
-        row: tuple[Any, ...] | None = connection.execute(index.LOOK_UP, (self._bucket, self._key)).fetchone()
+    def _find(self, turn: Turn) -> tuple[int, tuple[Any, ...]]:
+        bucket_id, row = turn.find(self._bucket, self._key, self._name)
         if row is None:
-            raise BucketNotFoundError.of(self._bucket)
-        if row[0] is None:
             raise ObjectNotFoundError.of(self._bucket, self._name)
-        return row
+        return bucket_id, row
 
 
 class Write(_ObjectOperation):
     """A new object, or a new version of one: ``data`` to be written yet, or a file with the bytes."""
 
     def __init__(
-        self, store: Generations, settings: LocalSettings, bucket: str, key: bytes, name: str, options: PutOptions,
-        hasher: Hasher,
-    ) -> None:  # fmt: skip
+        self, settings: LocalSettings, bucket: str, key: bytes, name: str, options: PutOptions, hasher: Hasher
+    ) -> None:
         super().__init__(bucket, key, name)
-        self._store = store
         self._settings = settings
         self._custom = check_custom(options.custom)
         self._if_version = options.if_version
@@ -133,28 +134,31 @@ class Write(_ObjectOperation):
         self.file = file
         return self
 
-    def prepare(self) -> None:
+    def prepare(self, store: Generations) -> None:
         """Hash and write the bytes; raises ChecksumMismatchError, OutOfSpaceError."""
         data = self._data
         if data is not None:
             if self._unhashed:
                 self._hasher.update(data)
-            self._store.check_room(len(data))
-        self._checksum = self._hasher.finish(self._bucket, self._name)
+                self._unhashed = False
+            store.check_room(len(data))
+        self._checksum = self._checksum or self._hasher.finish(self._bucket, self._name)
         if data is not None and len(data) > self._settings.inline_bytes_max:
-            self.file = self._store.new_file()
+            self.file = store.new_file()
             self.file.write(data)
             self._data = None
+        if self.file is not None:
+            self.file = self.file.moved_to(store)
         if self.file is not None and self._settings.durable:
             self.file.sync()
 
-    def apply(self, connection: sqlite3.Connection) -> ObjectInfo:
+    def apply(self, turn: Turn) -> ObjectInfo:
         """Put the row; the file's trailer too, because only now the version is known."""
-        row = connection.execute(index.LOOK_UP, (self._bucket, self._key)).fetchone()
+        bucket_id, row = turn.find(self._bucket, self._key, self._name, creates=True)
         # A staged write belongs to the bucket it began in, not to a later one of the same name.
-        if row is None or self.bucket_id not in (None, row[7]):
+        if self.bucket_id not in (None, bucket_id):
             raise BucketNotFoundError.of(self._bucket)
-        version, old_place, bucket_id = row[1] or 0, row[5], row[7]
+        version, old_place = (row[1], row[5]) if row is not None else (0, None)
         check_version(self._bucket, self._name, version, self._if_version)
         version += 1
         created_ns = time.time_ns()
@@ -175,11 +179,11 @@ class Write(_ObjectOperation):
             )
             file.finish(trailer.encode(record), durable=self._settings.durable)
         custom = index.encode_custom(self._custom)
-        connection.execute(
+        turn.connection.execute(
             _PUT, (bucket_id, self._key, size, version, self._checksum, created_ns, custom, place, self._data)
         )
         if old_place is not None:
-            connection.execute(_TRASH, (old_place,))
+            turn.connection.execute(_TRASH, (old_place,))
         return index.object_info(self._bucket, self._name, size, version, self._checksum, created_ns, custom)
 
     def committed(self) -> None:
@@ -196,12 +200,12 @@ class Write(_ObjectOperation):
 class Delete(_ObjectOperation):
     """The end of an object."""
 
-    def apply(self, connection: sqlite3.Connection) -> ObjectInfo:
+    def apply(self, turn: Turn) -> ObjectInfo:
         """Remove the row; its file goes to the trash."""
-        row = self._find(connection)
-        connection.execute(_DELETE, (row[7], self._key))
+        bucket_id, row = self._find(turn)
+        turn.connection.execute(_DELETE, (bucket_id, self._key))
         if row[5] is not None:
-            connection.execute(_TRASH, (row[5],))
+            turn.connection.execute(_TRASH, (row[5],))
         return index.object_info(self._bucket, self._name, *row[:5])
 
 
@@ -209,20 +213,18 @@ class SetCustom(_ObjectOperation):
     """Other custom metadata for an object: in its row, and in one more trailer of its file."""
 
     def __init__(
-        self, store: Generations, bucket: str, key: bytes, name: str, custom: dict[str, str], *, replace: bool,
-        durable: bool,
-    ) -> None:  # fmt: skip
+        self, bucket: str, key: bytes, name: str, custom: dict[str, str], *, replace: bool, durable: bool
+    ) -> None:
         super().__init__(bucket, key, name)
-        self._store = store
         self._custom = custom
         self._replace = replace
         self._durable = durable
         self._appended: tuple[str, int] | None = None
 
-    def apply(self, connection: sqlite3.Connection) -> ObjectInfo:
+    def apply(self, turn: Turn) -> ObjectInfo:
         """Update the row, then append the trailer."""
-        row = self._find(connection)
-        size, version, checksum, created_ns, old, place, _, bucket_id = row
+        bucket_id, row = self._find(turn)
+        size, version, checksum, created_ns, old, place, _ = row
         custom = self._custom if self._replace else check_custom({**index.decode_custom(old), **self._custom})
         if place is not None:
             record = trailer.Record(
@@ -236,23 +238,23 @@ class SetCustom(_ObjectOperation):
                 created_ns=created_ns,
                 custom=custom,
             )
-            self._append(place, trailer.encode(record))
+            self._append(turn.store.path(place), trailer.encode(record))
         encoded = index.encode_custom(custom)
-        connection.execute(_SET_CUSTOM, (encoded, bucket_id, self._key))
+        turn.connection.execute(_SET_CUSTOM, (encoded, bucket_id, self._key))
         return index.object_info(self._bucket, self._name, size, version, checksum, created_ns, encoded)
 
     def rolled_back(self) -> None:
         """Cut the trailer off again."""
         if self._appended is not None:
-            place, end = self._appended
+            path, end = self._appended
             self._appended = None
-            os.truncate(self._store.path(place), end)
+            os.truncate(path, end)
 
-    def _append(self, place: str, data: bytes) -> None:
-        descriptor = os.open(self._store.path(place), os.O_RDWR | os.O_CLOEXEC)
+    def _append(self, path: str, data: bytes) -> None:
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         try:
             end = os.fstat(descriptor).st_size
-            self._appended = (place, end)
+            self._appended = (path, end)
             if os.pwrite(descriptor, data, end) != len(data):
                 raise OSError(errno.ENOSPC, "the disk is full")
             if self._durable:
@@ -275,8 +277,9 @@ class CreateBucket(Operation[BucketInfo]):
         """The bucket's address."""
         return f"ais://{self._bucket}"
 
-    def apply(self, connection: sqlite3.Connection) -> BucketInfo:
+    def apply(self, turn: Turn) -> BucketInfo:
         """Insert the row."""
+        connection = turn.connection
         if connection.execute("SELECT 1 FROM buckets WHERE name = ?", (self._bucket,)).fetchone():
             raise BucketExistsError.of(self._bucket)
         created_ns = time.time_ns()
@@ -299,63 +302,102 @@ class DeleteBucket(Operation[None]):
         """The bucket's address."""
         return f"ais://{self._bucket}"
 
-    def apply(self, connection: sqlite3.Connection) -> None:
-        """Move the row from the buckets to the doomed."""
+    def apply(self, turn: Turn) -> None:
+        """Move the row from the buckets to the doomed; other mountpaths hear of it from the removed."""
+        connection = turn.connection
         row = connection.execute("SELECT id FROM buckets WHERE name = ?", (self._bucket,)).fetchone()
         if row is None:
             raise BucketNotFoundError.of(self._bucket)
         connection.execute("DELETE FROM buckets WHERE id = ?", row)
         connection.execute("INSERT INTO doomed VALUES (?)", row)
+        connection.execute("INSERT INTO removed VALUES (?)", row)
+
+
+#: How often an operation may be sent to another mountpath. Guessed: once is usual; again only when the object was
+#: deleted or created, or the set of mountpaths changed, between two steps.
+_HOPS_MAX = 20
+#: How soon a process lets go of a mountpath that is not used any more, so that its disk can be unmounted.
+_IDLE_SECONDS = 1.0
 
 
 class Committer:
-    """The thread and its queue."""
+    """The thread of one mountpath, and its queue."""
 
-    def __init__(self, mountpath: Mountpath, store: Generations, stamps: Stamps, settings: LocalSettings) -> None:
-        self._store = store
+    def __init__(self, disk: OpenMountpath, mountpaths: Mountpaths, settings: LocalSettings) -> None:
+        self._disk = disk
+        self._mountpaths = mountpaths
         self._settings = settings
-        self._writer = index.Writer(mountpath.database, mountpath.commit_lock, stamps, durable=settings.durable)
+        places = disk.places
+        self._writer = index.Writer(places.database, places.commit_lock, disk.stamps, durable=settings.durable)
         self._queue: queue.SimpleQueue[Operation[Any] | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._closed = False
-        self._thread = threading.Thread(target=self._run, name="aistore-commit", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"aistore-commit-{disk.id}", daemon=True)
         self._thread.start()
 
     def submit(self, operation: Operation[Result]) -> Future[Result]:
         """Queue an operation; raises OverloadedError when the queue is full."""
-        with self._lock:
-            if self._closed:
-                raise InternalError(f"{operation.what}: the engine is closed")
-            if self._queue.qsize() >= self._settings.queue_max:
-                raise OverloadedError(f"{operation.what}: {self._settings.queue_max} writes are waiting already")
-            self._queue.put(operation)
+        if self._queue.qsize() >= self._settings.queue_max:
+            raise OverloadedError(f"{operation.what}: {self._settings.queue_max} writes are waiting already")
+        self.accept(operation)
         return operation.future
 
-    def close(self) -> None:
-        """Finish what was accepted, then end the thread. May be called twice."""
+    def accept(self, operation: Operation[Any]) -> None:
+        """Queue an operation that was accepted already, elsewhere; raises when this mountpath is closed."""
         with self._lock:
             if self._closed:
-                return
-            self._closed = True
-            self._queue.put(None)
+                raise self._disk.closed(operation.what)
+            self._queue.put(operation)
+
+    def end(self) -> None:
+        """Accept nothing more; the thread finishes what it has, then ends. May be called twice."""
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                self._queue.put(None)
+
+    def join(self) -> None:
+        """Wait for the thread's end, after ``end``."""
         self._thread.join()
-        self._writer.close()
 
     def _run(self) -> None:
         running = True
-        while running:
-            batch: list[Operation[Any]] = []
-            operation = self._queue.get()
-            while operation is not None:
-                batch.append(operation)
-                if len(batch) == self._settings.batch_max:
-                    break
-                try:
-                    operation = self._queue.get_nowait()
-                except queue.Empty:
-                    break
-            running = operation is not None
-            self._commit([operation for operation in batch if _begin(operation)])
+        try:
+            while running:
+                batch = self._next_batch()
+                running = not batch or batch[-1] is not None
+                self._commit([operation for operation in batch if operation is not None and self._begin(operation)])
+                del batch
+        finally:
+            self._writer.close()
+
+    def _next_batch(self) -> list[Operation[Any] | None]:
+        """Return what has queued up, None at its end for the end of all; empty when nothing came for a while."""
+        try:
+            batch = [self._queue.get(timeout=_IDLE_SECONDS if self._disk.further else None)]
+        except queue.Empty:
+            if not self._disk.wanted():
+                self._mountpaths.drop(self._disk)
+            return []
+        while batch[-1] is not None and len(batch) < self._settings.batch_max:
+            try:
+                batch.append(self._queue.get_nowait())
+            except queue.Empty:
+                break
+        return batch
+
+    def _begin(self, operation: Operation[Any]) -> bool:
+        if not operation.hops and not operation.future.set_running_or_notify_cancel():
+            operation.undo()
+            return False
+        try:
+            self._disk.health.check()
+            operation.prepare(self._disk.store)
+        except Exception as error:
+            operation.error = error
+            self._finish(operation)
+            return False
+        return True
 
     def _commit(self, batch: list[Operation[Any]]) -> None:
         if not batch:
@@ -363,61 +405,71 @@ class Committer:
         try:
             changes = [operation.slot for operation in batch]
             with self._writer.transaction(changes, lambda: _roll_back(batch)) as connection:
+                # The turn may have come late: a disk that was unmounted meanwhile takes writes that nobody will see.
+                self._disk.health.check()
+                turn = Turn(connection, self._disk, self._mountpaths)
                 for operation in batch:
-                    try:
-                        operation.result = operation.apply(connection)
-                    except (AisError, OSError) as error:
-                        operation.error = error
-                        operation.rolled_back()
+                    _apply(operation, turn)
                 if self._settings.durable:
                     self._sync(batch)
         except Exception as error:
             if len(batch) > 1:
                 # Only the operation at fault shall fail: on a full disk, say, deletes still go through.
                 for operation in batch:
-                    if operation.error is None:
+                    if operation.error is None and operation.elsewhere is None:
                         self._commit([operation])
                     else:
-                        _finish(operation)
+                        self._finish(operation)
                 return
             batch[0].error = batch[0].error or error
         for operation in batch:
-            _finish(operation)
+            self._finish(operation)
 
     def _sync(self, batch: list[Operation[Any]]) -> None:
-        files = [op.file for op in batch if isinstance(op, Write) and op.file is not None and op.error is None]
-        self._store.sync_directories([file.place for file in files])
+        written = [op for op in batch if op.error is None and op.elsewhere is None]
+        files = [op.file for op in written if isinstance(op, Write) and op.file is not None]
+        self._disk.store.sync_directories([file.place for file in files])
+
+    def _finish(self, operation: Operation[Any]) -> None:
+        if operation.error is None and operation.elsewhere is not None:
+            self._send_on(operation, operation.elsewhere)
+            return
+        try:
+            if operation.error is None:
+                operation.committed()
+            else:
+                operation.undo()
+        except OSError as error:
+            operation.error = operation.error or error
+        if operation.error is None:
+            operation.future.set_result(operation.result)
+        else:
+            operation.future.set_exception(self._disk.health.fault(operation.error, operation.what))
+        # Do not keep the bytes and the caller alive until the next batch.
+        operation.result = operation.error = None
+
+    def _send_on(self, operation: Operation[Any], mountpath: str) -> None:
+        operation.elsewhere = None
+        operation.hops += 1
+        try:
+            if operation.hops > _HOPS_MAX:
+                raise OverloadedError(f"{operation.what}: it is being changed by too many at once")
+            self._mountpaths.get(mountpath, operation.what).committer.accept(operation)
+        except Exception as error:
+            operation.error = error
+            self._finish(operation)
 
 
-def _begin(operation: Operation[Any]) -> bool:
-    if not operation.future.set_running_or_notify_cancel():
-        operation.undo()
-        return False
+def _apply(operation: Operation[Any], turn: Turn) -> None:
     try:
-        operation.prepare()
-    except Exception as error:
+        operation.result = operation.apply(turn)
+    except Elsewhere as elsewhere:
+        operation.elsewhere = elsewhere.mountpath
+    except (AisError, OSError) as error:
         operation.error = error
-        _finish(operation)
-        return False
-    return True
+        operation.rolled_back()
 
 
 def _roll_back(batch: list[Operation[Any]]) -> None:
     for operation in batch:
         operation.rolled_back()
-
-
-def _finish(operation: Operation[Any]) -> None:
-    try:
-        if operation.error is None:
-            operation.committed()
-        else:
-            operation.undo()
-    except OSError as error:
-        operation.error = operation.error or error
-    if operation.error is None:
-        operation.future.set_result(operation.result)
-    else:
-        operation.future.set_exception(index.translate(operation.error, operation.what))
-    # Do not keep the bytes and the caller alive until the next batch.
-    operation.result = operation.error = None

@@ -3,36 +3,40 @@
 from __future__ import annotations
 
 import functools
+import heapq
 import os
-import sqlite3
 import threading
 import weakref
 from collections.abc import Mapping
 from concurrent.futures import Future
+from contextlib import ExitStack, closing
+from operator import itemgetter
 from typing import Any
 
-from ...errors import BucketNotFoundError, InternalError, ObjectNotFoundError
+from ...errors import BucketNotFoundError, InternalError, MountpathUnavailableError, ObjectNotFoundError
 from ...model.buckets import BucketInfo
 from ...model.objects import Checksum, ListOptions, ListPage, ObjectInfo, PutOptions
 from ..arguments import check_custom, encode_name, encode_text, listing_bounds
 from ..checksums import STORED_TYPE, Hasher
 from ..memory import BytesReading
 from . import index
-from .commit import Committer, CreateBucket, Delete, DeleteBucket, SetCustom, Write
-from .generations import Generations
-from .hot import HotObject, HotObjects
-from .layout import open_directory
+from .catalog import Snapshot
+from .commit import CreateBucket, Delete, DeleteBucket, SetCustom, Write
+from .hot import HotObject, HotObjects, Ticket
+from .mountpaths import Mountpaths
+from .opened import OpenMountpath, Rows
 from .reading import FileReading
 from .settings import LocalSettings
 from .staging import LocalStaging
-from .stamps import Stamps
 
 #: How often a read looks up again when a file is gone. Once is enough in practice: a replaced file stays for minutes.
 _LOOKUPS_MAX = 10
 
 _DEFAULT_SETTINGS = LocalSettings()
 
-_Rows = list[Any]
+
+#: Where an object is, its row, and what the cache needs to keep the object (None: it must not).
+_Found = tuple[OpenMountpath, tuple[Any, ...], "Ticket | None"]
 
 
 class LocalEngine:
@@ -43,52 +47,42 @@ class LocalEngine:
     """
 
     def __init__(self, directory: str, settings: LocalSettings = _DEFAULT_SETTINGS) -> None:
-        mountpath = open_directory(directory)
         self._settings = settings
-        self._data = f"{mountpath.data}/"
-        self._connections: weakref.WeakSet[index.ThreadConnection] = weakref.WeakSet()
         self._stagings: weakref.WeakSet[LocalStaging] = weakref.WeakSet()
         self._lock = threading.Lock()
-        self._store = Generations(mountpath, settings.generation_files_max, settings.reserve_bytes)
-        self._stamps = Stamps(mountpath.stamps)
-        self._hot = HotObjects(self._stamps, settings.hot_bytes_max)
-        self._committer = Committer(mountpath, self._store, self._stamps, settings)
-        self._readers = index.Readers(mountpath.database, self._connections, self._lock)
+        self._mountpaths = Mountpaths(directory, settings)
+        self._catalog = self._mountpaths.catalog
+        self._root = self._mountpaths.root
+        self._hot = HotObjects(self._mountpaths.stamps, settings.hot_bytes_max)
 
     def create_bucket(self, bucket: str, props: Mapping[str, Any]) -> BucketInfo:
         """Create an empty bucket; raises BucketExistsError."""
         encode_text(bucket)
-        return self._committer.submit(CreateBucket(bucket, props)).result()
+        return self._root.committer.submit(CreateBucket(bucket, props)).result()
 
     def delete_bucket(self, bucket: str) -> None:
         """Remove a bucket and all that is in it, in one step for readers; raises BucketNotFoundError."""
         encode_text(bucket)
-        self._committer.submit(DeleteBucket(bucket)).result()
+        self._root.committer.submit(DeleteBucket(bucket)).result()
 
     def head_bucket(self, bucket: str) -> BucketInfo:
         """Return a bucket's properties; raises BucketNotFoundError."""
         encode_text(bucket)
-        rows = self._query(bucket, "SELECT id, created_ns, props FROM buckets WHERE name = ?", bucket)
-        if not rows:
-            raise BucketNotFoundError.of(bucket)
-        number, created_ns, props = rows[0]
-        return BucketInfo(bucket, number, created_ns, index.decode_props(props))
+        return self._catalog.current(bucket).bucket(bucket).info(bucket)
 
     def list_buckets(self) -> list[BucketInfo]:
         """Return all buckets, by name."""
-        rows = self._query("", "SELECT name, id, created_ns, props FROM buckets ORDER BY name")
-        return [BucketInfo(row[0], row[1], row[2], index.decode_props(row[3])) for row in rows]
+        return [entry.info(bucket) for bucket, entry in self._catalog.current().buckets.items()]
 
     def get(self, bucket: str, name: str) -> BytesReading | FileReading:
-        """Open an object for reading; raises BucketNotFoundError, ObjectNotFoundError."""
+        """Open an object for reading; raises BucketNotFoundError, ObjectNotFoundError, MountpathUnavailableError."""
         hot = self._hot.find(bucket, name)
         if hot is not None:
             return hot
         missing = ""
+        key = _encode(bucket, name)
         for _ in range(_LOOKUPS_MAX):
-            key = _encode(bucket, name)
-            ticket = self._hot.ticket(bucket, key)  # before the look-up, see stamps.py
-            row = self._look_up(bucket, name, key)
+            disk, row, ticket = self._find(bucket, name, key, to_keep=True)
             info = _info(bucket, name, row)
             if row[6] is not None:
                 if ticket is not None:
@@ -97,20 +91,23 @@ class LocalEngine:
             seen = None
             if ticket is not None and self._hot.fits(info.size):
                 seen = functools.partial(self._hot.keep, info, ticket=ticket)
-            path = self._data + row[5]
+            path = disk.data + row[5]
             try:
                 # Opened before anything is promised: a descriptor outlives the file's name.
-                return FileReading(info, path, os.open(path, os.O_RDONLY | os.O_CLOEXEC), seen)
-            except FileNotFoundError:
+                descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            except OSError as error:
+                if not isinstance(error, FileNotFoundError):
+                    raise disk.file_fault(error, f"ais://{bucket}/{name}") from error
                 if path == missing:
                     break
                 missing = path
-            except OSError as error:
-                raise index.translate(error, f"ais://{bucket}/{name}") from error
-        raise InternalError(
+            else:
+                return FileReading(info, path, descriptor, disk.file_fault, seen)
+        gone = InternalError(
             f"ais://{bucket}/{name}: its file {missing} is gone",
             hint="the disk lost it: restore the object from its source",
         )
+        raise disk.health.suspect(gone, f"ais://{bucket}/{name}")
 
     def kept(self, bucket: str, name: str) -> HotObject | None:
         """Return an object if it is in this process's memory and unchanged: no system call, raises nothing."""
@@ -119,48 +116,48 @@ class LocalEngine:
     def head(self, bucket: str, name: str) -> ObjectInfo:
         """Return what is known of an object; raises as ``get``."""
         hot = self._hot.find(bucket, name)
-        return hot.info if hot is not None else _info(bucket, name, self._look_up(bucket, name, _encode(bucket, name)))
+        return hot.info if hot is not None else _info(bucket, name, self._find(bucket, name, _encode(bucket, name))[1])
 
     def put(self, bucket: str, name: str, data: bytes, options: PutOptions) -> Future[ObjectInfo]:
         """Write a whole object, hashed and written in the committing thread; raises OverloadedError at the call.
 
         Callbacks of the future run in that thread too, between two transactions: keep them short.
         """
-        write = self._new_write(bucket, name, options, Hasher(options.expected))
-        return self._committer.submit(write.with_data(data, hashed=False))
+        write, key = self._new_write(bucket, name, options, Hasher(options.expected))
+        return self._submit(bucket, name, key, write.with_data(data, hashed=False))
 
     def stage(self, bucket: str, name: str, options: PutOptions) -> LocalStaging:
-        """Begin to write an object piece by piece; raises BucketNotFoundError."""
+        """Begin to write an object piece by piece; raises BucketNotFoundError, MountpathUnavailableError."""
         hasher = Hasher(options.expected)
-        write = self._new_write(bucket, name, options, hasher)
-        write.bucket_id = self.head_bucket(bucket).id
-        staging = LocalStaging(self._store, write, hasher, self._settings.inline_bytes_max, self._committer.submit)
+        write, key = self._new_write(bucket, name, options, hasher)
+        write.bucket_id = self._catalog.current(bucket).bucket(bucket).id
+        disk = self._place(bucket, name, key)
+        staging = LocalStaging(disk, write, hasher, self._settings.inline_bytes_max)
         with self._lock:
             self._stagings.add(staging)
         return staging
 
     def delete(self, bucket: str, name: str) -> Future[ObjectInfo]:
         """Remove an object; the future gives what was removed, or raises as ``get``."""
-        return self._committer.submit(Delete(bucket, encode_text(name), name))
+        key = encode_text(name)
+        return self._submit(bucket, name, key, Delete(bucket, key, name))
 
     def set_custom(self, bucket: str, name: str, custom: Mapping[str, str], *, replace: bool) -> Future[ObjectInfo]:
         """Merge ``custom`` into the object's custom metadata, or replace it; the version stays."""
         key, checked, durable = encode_text(name), check_custom(custom), self._settings.durable
-        change = SetCustom(self._store, bucket, key, name, checked, replace=replace, durable=durable)
-        return self._committer.submit(change)
+        return self._submit(bucket, name, key, SetCustom(bucket, key, name, checked, replace=replace, durable=durable))
 
     def list(self, bucket: str, options: ListOptions) -> ListPage:
-        """Return one page of a listing; raises BucketNotFoundError."""
+        """Return one page of a listing; raises BucketNotFoundError, MountpathUnavailableError."""
         encode_text(bucket)
         first, end = listing_bounds(options)
-        # One row more than asked for tells whether there is another page.
-        if end is None:
-            rows = self._query(bucket, index.LIST, bucket, first, options.limit + 1)
-        else:
-            rows = self._query(bucket, index.LIST_UNTIL, bucket, first, end, options.limit + 1)
-        if not rows:
-            self.head_bucket(bucket)
-            return ListPage([], "")
+        while True:
+            catalog = self._catalog.current(bucket)
+            # One row more than asked for tells whether there is another page.
+            rows = self._scan(catalog, bucket, first, end, options.limit + 1)
+            # A bucket that was removed meanwhile may have lost a part of its objects already.
+            if catalog.agrees(self._catalog.current(bucket), bucket):
+                break
         more = len(rows) > options.limit
         if more:
             del rows[-1]
@@ -173,35 +170,93 @@ class LocalEngine:
             stagings = list(self._stagings)
         for staging in stagings:
             staging.abort()
-        self._committer.close()
-        self._store.close()
-        with self._lock:
-            connections = list(self._connections)
-        for one in connections:
-            one.connection.close()
+        self._mountpaths.end()
         self._hot.clear()
-        self._stamps.close()
+        self._mountpaths.close()
 
-    def _new_write(self, bucket: str, name: str, options: PutOptions, hasher: Hasher) -> Write:
+    def _new_write(self, bucket: str, name: str, options: PutOptions, hasher: Hasher) -> tuple[Write, bytes]:
         encode_text(bucket)
-        return Write(self._store, self._settings, bucket, encode_name(name), name, options, hasher)
+        key = encode_name(name)
+        return Write(self._settings, bucket, key, name, options, hasher), key
 
-    def _query(self, bucket: str, statement: str, *parameters: object) -> _Rows:
-        try:
-            return self._readers.cursor.execute(statement, parameters).fetchall()
-        except sqlite3.Error as error:
-            raise index.translate(error, f"ais://{bucket}") from error
+    def _find(self, bucket: str, name: str, key: bytes, *, to_keep: bool = False) -> _Found:
+        """Look an object up; raises as ``get``. There is a ticket only if it is ``to_keep``."""
+        catalog = self._catalog.current(bucket)
+        if catalog.placement.single and (entry := catalog.buckets.get(bucket)) is not None:
+            # The short way of most stores; what is not found is looked for once more below.
+            # Before the look-up, see stamps.py.
+            ticket = self._hot.ticket(self._root.words, catalog.word, bucket, key) if to_keep else None
+            row = self._root.look_up(entry.id, key, bucket, name)
+            if row is not None:
+                return self._root, row, ticket
+        while True:
+            found = self._find_among(catalog, bucket, name, key)
+            now = self._catalog.current(bucket)
+            if found is not None:
+                return found
+            if catalog.agrees(now, bucket):
+                raise ObjectNotFoundError.of(bucket, name)
+            catalog = now
 
-    def _look_up(self, bucket: str, name: str, key: bytes) -> tuple[Any, ...]:
+    def _find_among(self, catalog: Snapshot, bucket: str, name: str, key: bytes) -> _Found | None:
+        """Look an object up where it can be; raises BucketNotFoundError, MountpathUnavailableError."""
+        bucket_id = catalog.bucket(bucket).id
+        away: MountpathUnavailableError | None = None
+        for id_ in catalog.placement.candidates(bucket, key):
+            try:
+                disk = self._mountpaths.get(id_, f"ais://{bucket}/{name}")
+                ticket = self._hot.ticket(disk.words, catalog.word, bucket, key)
+                row = disk.look_up(bucket_id, key, bucket, name)
+            except MountpathUnavailableError as error:
+                away = away or error
+                continue
+            if row is not None:
+                return disk, row, ticket
+        if away is not None:
+            raise away
+        return None
+
+    def _place(self, bucket: str, name: str, key: bytes) -> OpenMountpath:
+        """Return where an object is, or where a new one belongs; what is found may change until the turn."""
+        catalog = self._catalog.current(bucket)
+        if catalog.placement.single:
+            return self._root
+        what = f"ais://{bucket}/{name}"
+        candidates = catalog.placement.candidates(bucket, key)
+        entry = catalog.buckets.get(bucket)
+        if entry is not None and len(candidates) > 1:
+            try:
+                return self._find(bucket, name, key)[0]
+            except (ObjectNotFoundError, BucketNotFoundError):
+                pass
+        return self._mountpaths.get(candidates[0], what)
+
+    def _submit(self, bucket: str, name: str, key: bytes, operation: Write | Delete | SetCustom) -> Future[ObjectInfo]:
+        encode_text(bucket)
         try:
-            row: tuple[Any, ...] | None = self._readers.cursor.execute(index.LOOK_UP, (bucket, key)).fetchone()
-        except sqlite3.Error as error:
-            raise index.translate(error, f"ais://{bucket}/{name}") from error
-        if row is None:
-            raise BucketNotFoundError.of(bucket)
-        if row[0] is None:
-            raise ObjectNotFoundError.of(bucket, name)
-        return row
+            return self._place(bucket, name, key).committer.submit(operation)
+        except MountpathUnavailableError as error:
+            operation.future.set_exception(error)
+            return operation.future
+
+    def _scan(self, catalog: Snapshot, bucket: str, first: bytes, end: bytes | None, limit: int) -> Rows:
+        bucket_id = catalog.bucket(bucket).id
+        what = f"ais://{bucket}"
+        if catalog.placement.single:
+            return self._root.page(bucket_id, first, end, limit, what)
+        with ExitStack() as held:
+            disks = [self._mountpaths.get(id_, what) for id_ in catalog.placement.ids]
+            scans = [held.enter_context(closing(disk.scan(bucket_id, first, end, limit, what))) for disk in disks]
+            rows: Rows = []
+            for row in heapq.merge(*scans, key=itemgetter(0)):
+                if rows and rows[-1][0] == row[0]:
+                    # Deleted in one mountpath and written again in another while both were read: the later counts.
+                    rows[-1] = max(rows[-1], row, key=itemgetter(4))
+                elif len(rows) == limit:
+                    break
+                else:
+                    rows.append(row)
+            return rows
 
 
 def _encode(bucket: str, name: str) -> bytes:

@@ -21,6 +21,9 @@ from .layout import Mountpath
 sync_data = os.fsync if lacks("fdatasync") else os.fdatasync
 
 
+_COPY_BYTES = 1 << 20
+
+
 class _Generation:
     """One directory of files, owned by this process while ``marker`` (a descriptor) is open."""
 
@@ -69,6 +72,21 @@ class NewFile:
     def sync(self) -> None:
         """Bring the bytes to the disk."""
         sync_data(self._descriptor)
+
+    def moved_to(self, owner: Generations) -> NewFile:
+        """Return the file as one of ``owner``'s: itself, or a copy of its bytes, and then it is gone."""
+        if owner is self._owner:
+            return self
+        owner.check_room(self.size)
+        copy = owner.new_file()
+        try:
+            while copy.size < self.size:
+                copy.write(os.pread(self._descriptor, min(_COPY_BYTES, self.size - copy.size), copy.size))
+        except BaseException:
+            copy.discard()
+            raise
+        self.discard()
+        return copy
 
     def keep(self) -> None:
         """Close the file; the index knows it now."""

@@ -29,8 +29,12 @@ _ADMITTED_WHEN_FULL = 8  # one of so many
 
 
 class Ticket(NamedTuple):
-    """What a reader saw before it looked into the index: words of the table, all of them clean."""
+    """What a reader saw before it looked into the index, all of it clean.
 
+    The object's word in its mountpath's table, and the first mountpath's word of everything, which speaks for all.
+    """
+
+    words: memoryview
     slot: int
     stamp: int
     everything: int
@@ -63,19 +67,22 @@ class HotObjects:
         found = self._objects.get((bucket, name))
         if found is None:
             return None
-        slot, stamp, everything = found.ticket
-        if self._words[slot] == stamp and self._words[EVERYTHING] == everything:
+        words, slot, stamp, everything = found.ticket
+        if words[slot] == stamp and self._words[EVERYTHING] == everything:
             return found
         with self._lock:
             if self._objects.get((bucket, name)) is found:
                 self._drop((bucket, name))
         return None
 
-    def ticket(self, bucket: str, key: bytes) -> Ticket | None:
-        """Return what ``keep`` needs, taken before the look-up; None while the object is being changed."""
+    def ticket(self, words: memoryview, everything: int, bucket: str, key: bytes) -> Ticket | None:
+        """Return what ``keep`` needs, taken before the look-up; None while the object is being changed.
+
+        ``words`` are those of the mountpath it is looked up in, ``everything`` the word of the catalog that led there.
+        """
         slot = slot_of(bucket, key)
-        stamp, everything = self._words[slot], self._words[EVERYTHING]
-        return None if (stamp | everything) & 1 else Ticket(slot, stamp, everything)
+        stamp = words[slot]
+        return None if (stamp | everything) & 1 else Ticket(words, slot, stamp, everything)
 
     def fits(self, size: int) -> bool:
         """Say whether an object of ``size`` bytes may be kept."""

@@ -25,7 +25,7 @@ from ..checksums import STORED_TYPE
 from .stamps import Stamps
 from .trailer import Record
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 # Names are BLOBs of UTF-8: compared byte by byte, zero bytes included. An object has either `data` (the bytes) or
 # `place` (its file). `doomed` are removed buckets whose objects are not yet purged. `trash.seq` only ever grows.
@@ -39,14 +39,20 @@ CREATE TABLE objects (
 CREATE TABLE doomed (bucket INTEGER PRIMARY KEY);
 CREATE TABLE trash (seq INTEGER PRIMARY KEY AUTOINCREMENT, place TEXT NOT NULL UNIQUE);
 """
+# Since version 2: `facts` of the store, and all buckets that ever were `removed`. Only the first mountpath uses these
+# and `buckets`; the others know buckets by their ids.
+_SCHEMA_2 = """
+CREATE TABLE facts (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE removed (bucket INTEGER PRIMARY KEY);
+"""
 
-#: Everything a read needs, in one statement: no row means no bucket, a row with NULLs no object.
-LOOK_UP = """SELECT o.size, o.version, o.checksum, o.created_ns, o.custom, o.place, o.data, b.id
-    FROM buckets b LEFT JOIN objects o ON o.bucket = b.id AND o.name = ?2 WHERE b.name = ?1"""
+#: Everything a read needs.
+LOOK_UP = """SELECT size, version, checksum, created_ns, custom, place, data
+    FROM objects WHERE bucket = ? AND name = ?"""
 
-#: One page. A statement of its own sees one state of the database, so a bucket is listed whole or not at all.
+#: One page. A statement of its own sees one state of the index.
 LIST = """SELECT name, size, version, checksum, created_ns, custom FROM objects
-    WHERE bucket = (SELECT id FROM buckets WHERE name = ?) AND name >= ? ORDER BY name LIMIT ?"""
+    WHERE bucket = ? AND name >= ? ORDER BY name LIMIT ?"""
 LIST_UNTIL = LIST.replace("ORDER BY", "AND name < ? ORDER BY")
 
 #: Pages of the log before a committing connection copies it into the database itself; usually the reclaimer has done
@@ -71,7 +77,9 @@ def create(path: str) -> None:
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         if version == 0:
             connection.execute("PRAGMA journal_mode=WAL")
-            connection.executescript(f"BEGIN IMMEDIATE;{_SCHEMA}PRAGMA user_version={SCHEMA_VERSION};COMMIT;")
+            connection.executescript(_begun(_SCHEMA + _SCHEMA_2))
+        elif version == 1:
+            connection.executescript(_begun(_SCHEMA_2))
         elif version > SCHEMA_VERSION:
             raise ConflictError(
                 f"{path} has schema {version}, this version of the store reads up to {SCHEMA_VERSION}",
@@ -79,6 +87,10 @@ def create(path: str) -> None:
             )
     finally:
         connection.close()
+
+
+def _begun(schema: str) -> str:
+    return f"BEGIN IMMEDIATE;{schema}PRAGMA user_version={SCHEMA_VERSION};COMMIT;"
 
 
 def connect(path: str, *, durable: bool = False) -> sqlite3.Connection:

@@ -9,8 +9,14 @@
         index.db            SQLite, WAL
         commit.lock         held by whoever writes to the index
         stamps              which objects changed, shared memory of all processes, see stamps.py
+        stamps.mpN          the same for a further mountpath
         open/GENERATION     held and present while the generation may contain files the index does not know
         data/GENERATION/N   immutable files
+        catalog.json        a copy of the catalog, to make it again from
+
+A further mountpath is a directory on another disk with the same content but for the stamps, and its mark,
+``mountpath.json``, which says whose it is: the directory that a disk is mounted on is empty when the disk is not there,
+and must not be taken for a new mountpath.
 """
 
 from __future__ import annotations
@@ -23,6 +29,7 @@ from typing import NamedTuple
 from ...errors import ConflictError
 from . import index, stamps
 from .block_groups import spread_subdirectories
+from .placement import ROOT, Member
 
 FORMAT = 1
 _KIND = "pyaistore data directory"
@@ -31,9 +38,10 @@ _TOLERATED = frozenset({"lost+found", "format.json.new", "owner.lock", "writers.
 
 
 class Mountpath(NamedTuple):
-    """One index with its files."""
+    """One index with its files; ``table`` is the path of its stamps, if that is elsewhere."""
 
     directory: str
+    table: str = ""
 
     @property
     def database(self) -> str:
@@ -48,7 +56,7 @@ class Mountpath(NamedTuple):
     @property
     def stamps(self) -> str:
         """The table that says which objects changed."""
-        return f"{self.directory}/stamps"
+        return self.table or f"{self.directory}/stamps"
 
     @property
     def markers(self) -> str:
@@ -59,6 +67,11 @@ class Mountpath(NamedTuple):
     def data(self) -> str:
         """The directory of generations; a file's place is its path below it."""
         return f"{self.directory}/data"
+
+    @property
+    def mark(self) -> str:
+        """The file that says to which store a further mountpath belongs."""
+        return f"{self.directory}/mountpath.json"
 
 
 def open_directory(directory: str) -> Mountpath:
@@ -72,16 +85,29 @@ def open_directory(directory: str) -> Mountpath:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         _recognise(directory)
-        mountpath = Mountpath(f"{directory}/mp0")
-        for part in (mountpath.directory, mountpath.markers, mountpath.data):
-            os.makedirs(part, mode=0o700, exist_ok=True)
-        spread_subdirectories(mountpath.data)
-        index.create(mountpath.database)
-        stamps.create(mountpath.stamps)
+        mountpath = Mountpath(f"{directory}/{ROOT}")
+        begin(mountpath)
         _mark(directory)
     finally:
         os.close(descriptor)
     return mountpath
+
+
+def begin(mountpath: Mountpath) -> None:
+    """Make what a mountpath consists of, as far as it is not there; the caller makes sure that nobody else does."""
+    for part in (mountpath.directory, mountpath.markers, mountpath.data):
+        os.makedirs(part, mode=0o700, exist_ok=True)
+    spread_subdirectories(mountpath.data)
+    index.create(mountpath.database)
+    stamps.create(mountpath.stamps)
+
+
+def further(directory: str, member: Member) -> Mountpath:
+    """Return where a member of the set of mountpaths is. ``directory`` is the data directory."""
+    directory = os.path.abspath(directory)
+    if member.id == ROOT:
+        return Mountpath(f"{directory}/{ROOT}")
+    return Mountpath(member.path, f"{directory}/{ROOT}/stamps.{member.id}")
 
 
 def _recognise(directory: str) -> None:

@@ -45,14 +45,17 @@ _scratch = _Scratch()
 class FileReading:
     """A Reading of the first ``info.size`` bytes of an immutable file.
 
-    ``seen`` is called with the whole object when ``read_cached`` returns it.
+    ``fault`` makes the error to raise of the operating system's and the object's address; ``seen`` is called with the
+    whole object when ``read_cached`` returns it.
     """
 
-    __slots__ = ("_descriptor", "_seen", "info", "path")
+    __slots__ = ("_descriptor", "_fault", "_seen", "info", "path")
 
     def __init__(
-        self, info: ObjectInfo, path: str, descriptor: int, seen: Callable[[bytes], None] | None = None
-    ) -> None:
+        self, info: ObjectInfo, path: str, descriptor: int, fault: Callable[[OSError, str], Exception],
+        seen: Callable[[bytes], None] | None = None,
+    ) -> None:  # fmt: skip
+        self._fault = fault
         self._seen = seen
         self._descriptor: _Descriptor | None = _Descriptor(descriptor)
         self.info = info
@@ -61,15 +64,18 @@ class FileReading:
     def read(self, start: int, length: int) -> bytes:
         """Return ``length`` bytes from ``start``; raises InternalError if the object or the disk holds fewer."""
         descriptor = self._checked(start, length)
-        data = os.pread(descriptor.number, length, start)
-        if len(data) == length:
-            return data
-        pieces = [data]
-        while data and length > len(data):
-            length -= len(data)
-            start += len(data)
+        try:
             data = os.pread(descriptor.number, length, start)
-            pieces.append(data)
+            if len(data) == length:
+                return data
+            pieces = [data]
+            while data and length > len(data):
+                length -= len(data)
+                start += len(data)
+                data = os.pread(descriptor.number, length, start)
+                pieces.append(data)
+        except OSError as error:
+            raise self._fault(error, self._what()) from error
         if length > len(data):
             raise InternalError(
                 f"{self._what()}: its file {self.path} ends at byte {start}, {self.info.size} were stored",

@@ -3,31 +3,26 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from concurrent.futures import Future
 
 from ...errors import InternalError
 from ...model.objects import ObjectInfo
 from ..checksums import Hasher
-from . import index
 from .commit import Write
-from .generations import Generations, NewFile
+from .generations import NewFile
+from .opened import OpenMountpath
 
 
 class LocalStaging:
     """A Staging of the local engine. Its methods may be called from different threads."""
 
-    def __init__(
-        self, store: Generations, write: Write, hasher: Hasher, inline_bytes_max: int,
-        submit: Callable[[Write], Future[ObjectInfo]],
-    ) -> None:  # fmt: skip
+    def __init__(self, disk: OpenMountpath, write: Write, hasher: Hasher, inline_bytes_max: int) -> None:
         self._file: NewFile | None = None
         self._head = b""
-        self._store = store
+        self._disk = disk
         self._write = write
         self._hasher = hasher
         self._inline_bytes_max = inline_bytes_max
-        self._submit = submit
         self._open = True
         # A cancelled request aborts while its last chunk may still be on the way to the disk in another thread.
         self._lock = threading.Lock()
@@ -40,7 +35,7 @@ class LocalStaging:
                 self._append(chunk)
             except Exception as error:
                 self._drop()
-                raise index.translate(error, self._write.what) from error
+                raise self._disk.health.fault(error, self._write.what) from error
 
     def commit(self) -> Future[ObjectInfo]:
         """Publish; the future raises ChecksumMismatchError, ConflictError, BucketNotFoundError."""
@@ -50,7 +45,7 @@ class LocalStaging:
             self._open = False
             operation = self._write.with_file(file) if file else self._write.with_data(self._head, hashed=True)
             try:
-                return self._submit(operation)
+                return self._disk.committer.submit(operation)
             except BaseException:
                 operation.undo()
                 raise
@@ -69,13 +64,13 @@ class LocalStaging:
             if len(self._head) + len(chunk) <= self._inline_bytes_max:
                 self._head += chunk
                 return
-            self._store.check_room(len(chunk))
-            self._file = self._store.new_file()
+            self._disk.store.check_room(len(chunk))
+            self._file = self._disk.store.new_file()
             if self._head:
                 self._file.write(self._head)
                 self._head = b""
         else:
-            self._store.check_room(len(chunk))
+            self._disk.store.check_room(len(chunk))
         self._file.write(chunk)
 
     def _check_open(self) -> None:

@@ -39,10 +39,15 @@ from contextlib import contextmanager
 
 #: Derived: with 100 writes a second to names all over, a word lasts 10 minutes. 512 KiB of memory for all processes.
 _OBJECTS = 1 << 16
-#: The word of all objects: for buckets that come and go, and for recovery.
+#: The word of all objects: for buckets and mountpaths that come and go, and for recovery. The first mountpath's speaks
+#: for the objects of all.
 EVERYTHING = _OBJECTS
 #: Dirty while a commit is under way; the newest value of all.
 _TURN = _OBJECTS + 1
+#: Odd while the mountpath is unavailable, new and even when it is back: see health.py.
+EPOCH = _OBJECTS + 2
+#: Why it is unavailable, in UTF-8 that ends at a zero byte.
+_REASON = slice(8 * (_OBJECTS + 16), 8 * (_OBJECTS + 80))
 _SIZE = 8 * (_OBJECTS + 512)  # whole pages
 
 
@@ -93,6 +98,30 @@ class Stamps:
             for slot in slots:
                 words[slot] = dirty + 1
             words[_TURN] = dirty + 1
+
+    @property
+    def epoch(self) -> int:
+        """The word that is odd while the mountpath is unavailable."""
+        return self.words[EPOCH]
+
+    @epoch.setter
+    def epoch(self, value: int) -> None:
+        self.words[EPOCH] = value
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether a commit is under way, or its process was killed on the way."""
+        return self.words[_TURN] % 2 == 1
+
+    @property
+    def reason(self) -> str:
+        """Why the mountpath is unavailable, as last written down."""
+        return self._map[_REASON].partition(b"\0")[0].decode(errors="replace")
+
+    @reason.setter
+    def reason(self, text: str) -> None:
+        room = _REASON.stop - _REASON.start
+        self._map[_REASON] = text.encode()[: room - 1].ljust(room, b"\0")
 
     def close(self) -> None:
         """Unmap the table. May be called twice."""
