@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from aistore.errors import (
     BadRequestError,
@@ -20,8 +20,9 @@ from aistore.errors import (
 )
 from aistore.model.objects import ListOptions, PutOptions
 from aistore.storage.local.engine import LocalEngine
-from aistore.storage.local.reclaim import Reclaimer
-from aistore.storage.local.recovery import recover
+from aistore.storage.local.housekeeping import Housekeeper, recover_store
+from aistore.storage.local.members import attach, detach, switch
+from aistore.storage.local.presence import mountpaths
 from aistore.storage.local.settings import LocalSettings
 
 # Few letters make names that collide and nest; the rest of Unicode is drawn as well.
@@ -44,7 +45,9 @@ class Model:
 class EngineMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
-        self.directory = tempfile.mkdtemp()
+        self.top = tempfile.mkdtemp()
+        self.directory = f"{self.top}/store"
+        self.attached = 0
         self.model: dict[str, dict[str, Model]] = {}
         self.now = 0.0
         self.open()
@@ -149,16 +152,40 @@ class EngineMachine(RuleBasedStateMachine):
     def reopen(self) -> None:
         self.engine.close()
         self.reader.close()
-        recover(self.directory)
+        recover_store(self.directory)
         self.open()
 
     @rule(steps=st.integers(1, 10))
     def reclaim(self, steps: int) -> None:
-        reclaimer = Reclaimer(self.directory, grace_seconds=0.0)
+        keeper = Housekeeper(self.directory, grace_seconds=0.0)
         for _ in range(steps):
             self.now += 1.0
-            reclaimer.step(self.now)
-        reclaimer.close()
+            keeper.step(self.now)
+        keeper.close()
+
+    @precondition(lambda self: self.attached < 3)
+    @rule()
+    def attach(self) -> None:
+        self.attached += 1
+        attach(self.directory, f"{self.top}/disk{self.attached}")
+
+    @rule(data=st.data())
+    def detach_an_empty_one_or_fail(self, data: st.DataObject) -> None:
+        paths = [member.path for member in mountpaths(self.directory).members if member.path]
+        if paths:
+            path = data.draw(st.sampled_from(paths))
+            try:
+                detach(self.directory, path)
+            except ConflictError:
+                assert any(self.model.values()), "there is nothing that could be on it"
+
+    @rule(data=st.data())
+    def switch_off_and_on(self, data: st.DataObject) -> None:
+        paths = [member.path for member in mountpaths(self.directory).members if member.path]
+        if paths:
+            path = data.draw(st.sampled_from(paths))
+            switch(self.directory, path, enabled=False)
+            switch(self.directory, path, enabled=True)
 
     @invariant()
     def holds_what_the_model_holds(self) -> None:
@@ -177,7 +204,7 @@ class EngineMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         self.engine.close()
         self.reader.close()
-        shutil.rmtree(self.directory)
+        shutil.rmtree(self.top)
 
 
 EngineMachine.TestCase.settings = settings(

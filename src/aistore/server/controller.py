@@ -14,7 +14,7 @@ import time
 from ..etl.managed import Places
 from ..etl.manager import Manager
 from ..settings import ProcessSettings
-from ..storage.local.reclaim import Reclaimer
+from ..storage.local.housekeeping import Housekeeper
 from .error_replies import as_ais_error
 from .link import serve_verbs
 from .process import configure_log, end_with_parent, read_settings, say_ready, stop_on_signals
@@ -26,18 +26,18 @@ _HOUSEKEEPING_SECONDS = 1.0
 
 def _keep_house(settings: ProcessSettings, stop: threading.Event) -> None:
     """Remove what is not needed any more and recover what dead processes left, a bounded step at a time."""
-    reclaimer: Reclaimer | None = None
+    keeper: Housekeeper | None = None
     while not stop.is_set():
         more = False
         try:
-            if reclaimer is None:
-                reclaimer = Reclaimer(settings.serve.data)
-            more = reclaimer.step(time.monotonic())
+            if keeper is None:
+                keeper = Housekeeper(settings.serve.data)
+            more = keeper.step(time.monotonic())
         except Exception:  # housekeeping must not end because one step failed
             _log.exception("a housekeeping step failed")
         stop.wait(0.01 if more else _HOUSEKEEPING_SECONDS)
-    if reclaimer is not None:
-        reclaimer.close()
+    if keeper is not None:
+        keeper.close()
 
 
 async def _run(settings: ProcessSettings, ready: int) -> None:

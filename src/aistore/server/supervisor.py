@@ -24,8 +24,8 @@ from ..errors import AisError, BadRequestError, ConflictError
 from ..etl.probe import SandboxFound, probe_sandbox
 from ..fallbacks import VARIABLE, taken_away
 from ..settings import ProcessSettings, ServeSettings, make_runtime_directory
+from ..storage.local.housekeeping import recover_store
 from ..storage.local.locks import acquire_ownership
-from ..storage.local.recovery import recover
 from .access import is_loopback
 from .holder import describe_port_holder
 from .identity import node_identity
@@ -74,7 +74,7 @@ class Supervisor:
             port: int = listener.getsockname()[1]
             url = f"http://{_url_host(self._settings.host)}:{port}"
             ownership.announce(url)
-            recover(self._settings.data)
+            recover_store(self._settings.data)
             settings = ProcessSettings(
                 replace(self._settings, port=port), runtime, node_identity(self._settings.data), time.time_ns(), port
             )

@@ -68,6 +68,8 @@ def check_mark(mountpath: Mountpath, mountpaths: MountpathSet, id_: str) -> None
         raise OSError(errno.ENODEV, f"it has no {os.path.basename(mountpath.mark)}: is its disk mounted?") from None
     except (ValueError, KeyError, TypeError) as error:
         raise OSError(errno.ENODEV, f"its {os.path.basename(mountpath.mark)} cannot be read: {error}") from error
+    if not os.path.exists(mountpath.database):
+        raise OSError(errno.ENOENT, "its index.db is gone")
     if not belongs:
         raise OSError(errno.ENODEV, "another mountpath or another store's is in its place")
 

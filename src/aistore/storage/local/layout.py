@@ -69,6 +69,11 @@ class Mountpath(NamedTuple):
         return f"{self.directory}/data"
 
     @property
+    def copy(self) -> str:
+        """The copy of the catalog."""
+        return f"{self.directory}/catalog.json"
+
+    @property
     def mark(self) -> str:
         """The file that says to which store a further mountpath belongs."""
         return f"{self.directory}/mountpath.json"
@@ -99,6 +104,7 @@ def begin(mountpath: Mountpath) -> None:
         os.makedirs(part, mode=0o700, exist_ok=True)
     spread_subdirectories(mountpath.data)
     index.create(mountpath.database)
+    os.close(os.open(mountpath.commit_lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     stamps.create(mountpath.stamps)
 
 

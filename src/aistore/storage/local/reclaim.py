@@ -6,7 +6,7 @@ import os
 from collections import deque
 
 from . import index, recovery
-from .layout import open_directory
+from .layout import Mountpath, open_directory
 from .stamps import Stamps
 
 #: How long a replaced file stays. Derived: the contract keeps a path valid for a minute, and clients that download
@@ -27,11 +27,11 @@ _NOTHING_SEEN = ()
 class Reclaimer:
     """Removes what was replaced, purges removed buckets, seals generations, syncs, and copies the index's log.
 
-    One per store at a time is enough; a second does no harm.
+    For one mountpath: the first of a data directory, or any. One at a time is enough; a second does no harm.
     """
 
-    def __init__(self, directory: str, *, grace_seconds: float = GRACE_SECONDS) -> None:
-        self._mountpath = open_directory(directory)
+    def __init__(self, directory: str | Mountpath, *, grace_seconds: float = GRACE_SECONDS) -> None:
+        self._mountpath = directory if isinstance(directory, Mountpath) else open_directory(directory)
         self._grace_seconds = grace_seconds
         self._stamps = Stamps(self._mountpath.stamps)
         self._writer = index.Writer(self._mountpath.database, self._mountpath.commit_lock, self._stamps)
@@ -54,6 +54,11 @@ class Reclaimer:
             self._next_round = now + _ROUND_SECONDS
             self._look_around(now)
         return self._visit_generation() or self._unlink_some() or self._purge_some()
+
+    def doom(self, buckets: list[tuple[int]]) -> None:
+        """Have all objects of buckets purged, which are given by their ids."""
+        with self._writer.transaction(_NOTHING_SEEN) as connection:
+            connection.executemany("INSERT OR IGNORE INTO doomed VALUES (?)", buckets)
 
     def close(self) -> None:
         """Give every resource back."""

@@ -42,10 +42,14 @@ def recover(directory: str) -> Recovered:
 
     Generations of processes that live are left alone. Safe to kill and to run again.
     """
-    mountpath = open_directory(directory)
+    return recover_mountpath(open_directory(directory))
+
+
+def recover_mountpath(mountpath: Mountpath, *, verify: bool = False) -> Recovered:
+    """Clean up one mountpath; ``verify`` what was written last even if there was no boot since."""
     torn = 0
     boot = _boot_id()
-    if boot is None or boot != _last_boot(mountpath):
+    if verify or boot is None or boot != _last_boot(mountpath):
         torn = _take_back_torn(mountpath)
         _note_boot(mountpath, boot)
     generations = removed = 0

@@ -1,0 +1,436 @@
+"""Several mountpaths: names spread and stay unique, whatever happens to the set while others write."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from aistore.errors import (
+    BadRequestError,
+    BucketNotFoundError,
+    ConflictError,
+    MountpathUnavailableError,
+    NotFoundError,
+    ObjectNotFoundError,
+)
+from aistore.model.objects import ListOptions, PutOptions
+from aistore.storage.local import index
+from aistore.storage.local.catalog_copy import read_copy
+from aistore.storage.local.engine import LocalEngine
+from aistore.storage.local.housekeeping import Housekeeper, recover_store
+from aistore.storage.local.layout import Mountpath, open_directory
+from aistore.storage.local.members import attach, detach, switch
+from aistore.storage.local.placement import MountpathSet, Placement
+from aistore.storage.local.presence import mountpaths, statuses
+
+PLAIN = PutOptions()
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> str:
+    return str(tmp_path / "store")
+
+
+@pytest.fixture
+def disks(tmp_path: Path) -> list[str]:
+    return [str(tmp_path / name) for name in ("disk1", "disk2")]
+
+
+@pytest.fixture
+def engine(directory: str) -> Iterator[LocalEngine]:
+    made = LocalEngine(directory)
+    made.create_bucket("b", {"p": 1})
+    yield made
+    made.close()
+
+
+def put(engine: LocalEngine, names: list[str]) -> None:
+    for future in [engine.put("b", name, name.encode() * 200, PLAIN) for name in names]:
+        future.result()
+
+
+def names_on(path: str) -> list[str]:
+    connection = sqlite3.connect(f"{path}/index.db")
+    try:
+        return [name.decode() for (name,) in connection.execute("SELECT name FROM objects ORDER BY name")]
+    finally:
+        connection.close()
+
+
+def check(engine: LocalEngine, names: list[str]) -> None:
+    assert [entry.name for entry in engine.list("b", ListOptions()).entries] == sorted(names)
+    for name in names:
+        with engine.get("b", name) as reading:
+            assert reading.read(0, reading.info.size) == name.encode() * 200
+
+
+def test_new_names_spread_and_old_ones_stay(engine: LocalEngine, directory: str, disks: list[str]) -> None:
+    old = [f"old{number}" for number in range(100)]
+    put(engine, old)
+    other = LocalEngine(directory)  # as in another process: it learns of the change from shared memory
+    for disk in disks:
+        attach(directory, disk)
+    new = [f"new{number}" for number in range(300)]
+    put(other, new)
+    put(engine, old)  # again: overwritten where they are
+    root = f"{directory}/mp0"
+    assert set(old) <= set(names_on(root))
+    shares = [len(set(names_on(path)) & set(new)) for path in (root, *disks)]
+    assert sum(shares) == 300
+    assert min(shares) > 50, "a third each, more or less"
+    for one in (engine, other):
+        check(one, old + new)
+    assert engine.head("b", "old7").version == 2
+    for name in old:  # deleted and written again, a name is new
+        engine.delete("b", name).result()
+    put(other, old)
+    assert not set(old) <= set(names_on(root))
+    check(engine, old + new)
+    assert other.put("b", "old7", b"", PutOptions(if_version=1)).result().version == 2
+    with pytest.raises(ObjectNotFoundError):
+        engine.delete("b", "nothing").result()
+    with pytest.raises(BucketNotFoundError):
+        engine.put("c", "nothing", b"", PLAIN).result()
+    other.close()
+
+
+def test_a_name_has_few_places(tmp_path: Path) -> None:
+    mountpaths, sets = MountpathSet(), [MountpathSet()]
+    for number in range(4):
+        mountpaths, _ = mountpaths.joined(f"/disk{number}")
+        sets.append(mountpaths)
+    keys = [str(number).encode() for number in range(3000)]
+    homes = [[Placement(one).candidates("b", key)[0] for key in keys] for one in sets]
+    for before, after in itertools.pairwise(homes):
+        new = max(set(after), key=lambda id_: int(id_[2:]))
+        moved = [(a, b) for a, b in zip(before, after, strict=True) if a != b]
+        assert all(b == new for _, b in moved), "a new mountpath takes names, nobody else does"
+        assert 0.5 < len(moved) / len(keys) * len(set(after)) < 1.5
+    candidates = [Placement(mountpaths).candidates("b", key) for key in keys]
+    for one in homes:
+        assert all(home in places for home, places in zip(one, candidates, strict=True)), "looked for later"
+    assert {len(Placement(sets[1]).candidates("b", key)) for key in keys} == {1, 2}
+    # One that leaves takes its names along, and every other candidate stays one.
+    left = mountpaths.left("mp2")
+    for key in keys:
+        there = [id_ for id_ in Placement(mountpaths).candidates("b", key) if id_ != "mp2"]
+        assert set(there) <= set(Placement(left).candidates("b", key))
+
+
+def test_listings_merge_in_byte_order(engine: LocalEngine, directory: str, disks: list[str]) -> None:
+    for disk in disks:
+        attach(directory, disk)
+    names = sorted((f"{prefix}/{number}" for prefix in ("a", "é", "a b") for number in range(40)), key=str.encode)
+    put(engine, names)
+    for prefix in ("", "a", "a/", "é/1"):
+        wanted, after, listed = [name for name in names if name.startswith(prefix)], "", []
+        while True:
+            page = engine.list("b", ListOptions(prefix=prefix, start_after=after, limit=7))
+            listed += [entry.name for entry in page.entries]
+            after = page.continuation
+            if not after:
+                break
+        assert listed == wanted
+
+
+def test_buckets_are_one_over_all_mountpaths(engine: LocalEngine, directory: str, disks: list[str]) -> None:
+    for disk in disks:
+        attach(directory, disk)
+    names = [str(number) for number in range(60)]
+    put(engine, names)
+    engine.delete_bucket("b")
+    with pytest.raises(BucketNotFoundError):
+        engine.get("b", "1")
+    engine.create_bucket("b", {})
+    assert engine.list("b", ListOptions()).entries == []
+    put(engine, ["1", "2"])
+    keeper = Housekeeper(directory, grace_seconds=0.0)
+    for now in range(0, 30, 3):
+        keeper.step(float(now))
+    keeper.close()
+    paths = (f"{directory}/mp0", *disks)
+    assert sorted(name for path in paths for name in names_on(path)) == ["1", "2"], "purged everywhere"
+    check(engine, ["1", "2"])
+    copies = [read_copy(Mountpath(path)) for path in paths]
+    assert copies[0] is not None
+    assert [bucket.name for bucket in copies[0].buckets] == ["b"]
+    assert copies == [copies[0]] * 3
+
+
+def test_what_can_be_attached(engine: LocalEngine, directory: str, disks: list[str], tmp_path: Path) -> None:
+    first = attach(directory, disks[0])
+    assert attach(directory, disks[0]) == first, "once is enough"
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    (foreign / "file").write_text("somebody's")
+    with pytest.raises(ConflictError, match="not empty: it has file"):
+        attach(directory, str(foreign))
+    with pytest.raises(ConflictError, match="overlap"):
+        attach(directory, f"{disks[0]}/inside")
+    with pytest.raises(ConflictError, match="overlap"):
+        attach(directory, str(tmp_path))
+    with pytest.raises(BadRequestError, match="not a full path"):
+        attach(directory, "relative")
+    with pytest.raises(BadRequestError, match="Not a directory"):
+        attach(directory, str(foreign / "file" / "below"))
+    other = str(tmp_path / "other")
+    LocalEngine(other).close()
+    with pytest.raises(ConflictError, match="mountpath of another store"):
+        attach(other, disks[0])
+    with pytest.raises(NotFoundError, match="not a mountpath of this store"):
+        detach(directory, disks[1])
+    with pytest.raises(ConflictError, match="cannot leave"):
+        detach(directory, "mp0", force=True)
+
+
+def test_detaching(engine: LocalEngine, directory: str, disks: list[str]) -> None:
+    attach(directory, disks[0])
+    names = [str(number) for number in range(40)]
+    put(engine, names)
+    there = names_on(disks[0])
+    assert there
+    with pytest.raises(ConflictError, match="has objects on it"):
+        detach(directory, disks[0])
+    check(engine, names)
+    detach(directory, disks[0], force=True)
+    check(engine, [name for name in names if name not in there])
+    with pytest.raises(ObjectNotFoundError):
+        engine.get("b", there[0])
+    put(engine, there)
+    check(engine, names)
+    with pytest.raises(ConflictError, match="was detached from this store"):
+        attach(directory, disks[0])
+    # Without objects it is as if it had never been.
+    attach(directory, disks[1])
+    detach(directory, disks[1])
+    assert os.listdir(disks[1]) == []
+    attach(directory, disks[1])
+    put(engine, ["a", "b", "c", "d", "e", "f"])
+    check(engine, [*names, "a", "b", "c", "d", "e", "f"])
+
+
+def test_a_disabled_mountpath(engine: LocalEngine, directory: str, disks: list[str]) -> None:
+    for disk in disks:
+        attach(directory, disk)
+    names = [str(number) for number in range(60)]
+    put(engine, names)
+    there = names_on(disks[0])
+    switch(directory, disks[0], enabled=False)
+    for name in names:
+        if name in there:
+            with pytest.raises(
+                MountpathUnavailableError, match=f"mountpath {disks[0]} .mp1. is unavailable: .*by hand"
+            ):
+                engine.get("b", name)
+            with pytest.raises(MountpathUnavailableError):
+                engine.put("b", name, b"", PLAIN).result()
+        else:
+            assert engine.head("b", name).version == 1
+            put(engine, [name])
+    with pytest.raises(MountpathUnavailableError, match="ais://b: mountpath"):
+        engine.list("b", ListOptions())
+    assert [status.state for status in statuses(directory)] == ["available", "disabled", "available"]
+    recover_store(directory)
+    assert [status.state for status in statuses(directory)] == ["available", "disabled", "available"]
+    switch(directory, disks[0], enabled=True)
+    check(engine, names)
+    assert sum(status.objects or 0 for status in statuses(directory)) == 60
+
+
+def test_a_staged_write_goes_where_its_name_belongs_by_then(
+    engine: LocalEngine, directory: str, disks: list[str]
+) -> None:
+    stagings = [engine.stage("b", str(number), PLAIN) for number in range(30)]
+    for number, staging in enumerate(stagings):
+        staging.write(str(number).encode() * 200)
+    attach(directory, disks[0])
+    late = [engine.stage("b", str(number), PLAIN) for number in range(30, 60)]
+    for number, staging in enumerate(late, 30):
+        staging.write(str(number).encode() * 200)
+    for staging in stagings:
+        staging.commit().result()
+    there = names_on(disks[0])
+    assert there, "begun on the first disk, committed on the second"
+    assert os.listdir(f"{disks[0]}/open"), "with files"
+    for staging in late:
+        staging.commit().result()
+    check(engine, [str(number) for number in range(60)])
+    detach(directory, disks[0], force=True)
+    check(engine, sorted(set(map(str, range(60))) - set(names_on(disks[0]))))
+
+
+def test_the_first_format_opens(directory: str, disks: list[str]) -> None:
+    LocalEngine(directory).close()
+    connection = sqlite3.connect(f"{directory}/mp0/index.db")
+    connection.executescript("DROP TABLE facts; DROP TABLE removed; PRAGMA user_version=1;")
+    connection.close()
+    engine = LocalEngine(directory)
+    engine.create_bucket("b", {})
+    attach(directory, disks[0])
+    put(engine, ["a", "b"])
+    check(engine, ["a", "b"])
+    engine.close()
+    assert index.SCHEMA_VERSION > 1
+
+
+WRITER = """
+import sys
+from aistore.model.objects import PutOptions
+from aistore.storage.local.engine import LocalEngine
+
+directory, me = sys.argv[1], int(sys.argv[2])
+engine = LocalEngine(directory)
+print("ready", flush=True)
+sys.stdin.readline()
+for turn in range(60):
+    # Names of its own, and names that all writers fight for; one in four is deleted again.
+    data = [b"x" * (300 * (number % 2)) for number in range(4)]
+    futures = [engine.put("b", f"{me}/{turn}/{number}", data[number], PutOptions()) for number in range(4)]
+    shared = [engine.put("b", f"shared/{(turn * 7 + number) % 50}", b"%d" % me, PutOptions()) for number in range(4)]
+    for future in futures + shared:
+        future.result()
+    engine.delete("b", f"{me}/{turn}/0").result()
+    print(turn, flush=True)
+engine.close()
+"""
+
+
+def test_attaching_while_processes_write(tmp_path: Path, directory: str, disks: list[str]) -> None:
+    engine = LocalEngine(directory)
+    engine.create_bucket("b", {})
+    more = [*disks, str(tmp_path / "disk3")]
+    children = [
+        subprocess.Popen(
+            [sys.executable, "-c", WRITER, directory, str(number)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )
+        for number in range(3)
+    ]  # fmt: skip
+    try:
+        for child in children:
+            assert child.stdout.readline() == "ready\n"
+        for child in children:
+            child.stdin.write("go\n")
+            child.stdin.flush()
+        for path in more:
+            for _ in range(12):
+                assert children[0].stdout.readline()
+            attach(directory, path)
+        for child in children:
+            child.stdout.read()
+        assert [child.wait(60) for child in children] == [0] * 3
+    finally:
+        for child in children:
+            with child:
+                child.kill()
+    wanted = {f"{me}/{turn}/{number}" for me in range(3) for turn in range(60) for number in range(1, 4)}
+    wanted |= {f"shared/{number}" for number in range(50)}
+    rows = [name for path in (f"{directory}/mp0", *more) for name in names_on(path)]
+    assert sorted(rows) == sorted(wanted), "nothing twice, nothing lost"
+    assert all(names_on(path) for path in more)
+    listed = engine.list("b", ListOptions()).entries
+    assert [entry.name for entry in listed] == sorted(wanted)
+    # Each of the 4 x 60 writes of three processes counted, whichever mountpath it came to.
+    versions = sum(entry.version for entry in listed if entry.name.startswith("shared/"))
+    assert versions == 3 * 60 * 4
+    engine.close()
+
+
+VICTIM = """
+import os, signal, sys
+from aistore.storage.local import members
+from aistore.storage.local.members import attach
+
+directory, path, moment = sys.argv[1:]
+def die(*arguments, **named): os.kill(os.getpid(), signal.SIGKILL)
+whole = members.write_mountpaths
+def dying(connection, mountpaths):
+    if len(mountpaths.members) < 2:
+        return whole(connection, mountpaths)
+    if moment == "before": die()
+    whole(connection, mountpaths)
+    if moment == "within": die()
+    connection.execute("COMMIT")
+    die()
+if moment == "marked": members.begin = die
+else: members.write_mountpaths = dying
+attach(directory, path)
+"""
+
+
+@pytest.mark.parametrize("moment", ["marked", "before", "within", "after"])
+def test_killed_while_attaching(engine: LocalEngine, directory: str, disks: list[str], moment: str) -> None:
+    put(engine, ["a", "b"])
+    victim = subprocess.run([sys.executable, "-c", VICTIM, directory, disks[0], moment], timeout=60)
+    assert victim.returncode == -signal.SIGKILL
+    check(engine, ["a", "b"])
+    assert len(mountpaths(directory).members) == (2 if moment == "after" else 1)
+    attach(directory, disks[0])
+    names = [str(number) for number in range(30)]
+    put(engine, names)
+    check(engine, ["a", "b", *names])
+    assert names_on(disks[0])
+    keeper = Housekeeper(directory)
+    keeper.step(0.0)
+    keeper.close()
+    check(engine, ["a", "b", *names])
+
+
+def test_a_directory_without_its_disk_is_no_mountpath(engine: LocalEngine, directory: str, disks: list[str]) -> None:
+    attach(directory, disks[0])
+    names = [str(number) for number in range(30)]
+    put(engine, names)
+    there = names_on(disks[0])
+    other = LocalEngine(directory)
+    os.rename(disks[0], f"{disks[0]}.away")
+    os.mkdir(disks[0])  # what is left of a mount point
+    with pytest.raises(MountpathUnavailableError, match=r"has no mountpath\.json: is its disk mounted"):
+        other.get("b", there[0])
+    for _ in range(2):
+        with pytest.raises(MountpathUnavailableError):
+            engine.put("b", there[0], b"x", PLAIN).result()
+        with pytest.raises(MountpathUnavailableError):
+            engine.put("b", there[0], b"x" * 1000, PLAIN).result()
+    recover_store(directory)
+    assert os.listdir(disks[0]) == [], "never begun anew"
+    keeper = Housekeeper(directory)
+    keeper.step(0.0)
+    status = statuses(directory)[1]
+    assert (status.state, status.objects) == ("unavailable", None)
+    assert "is its disk mounted" in status.reason
+    check_names = [name for name in names if name not in there]
+    for name in check_names:
+        put(engine, [name])
+    os.rmdir(disks[0])
+    os.rename(f"{disks[0]}.away", disks[0])
+    keeper.step(100.0)
+    check(engine, names)
+    check(other, names)
+    keeper.close()
+    other.close()
+
+
+def test_every_descriptor_is_given_back(directory: str, disks: list[str]) -> None:
+    open_directory(directory)
+    for disk in disks:
+        attach(directory, disk)
+    counts = []
+    for _ in range(3):
+        engine = LocalEngine(directory)
+        if not engine.list_buckets():
+            engine.create_bucket("b", {})
+        put(engine, [str(number) for number in range(30)])
+        keeper = Housekeeper(directory)
+        keeper.step(0.0)
+        keeper.close()
+        engine.close()
+        counts.append(len(os.listdir("/proc/self/fd")))
+    assert counts[1] == counts[2]
