@@ -257,7 +257,7 @@ class MountpathUnavailableError(RetryLaterError):
     """The disk that has the object, or may have it, is gone or failing; what is on other disks is served."""
 
     code = "ErrMountpathUnavailable"
-    retry_after_seconds = 5
+    retry_after_seconds = 30  # somebody has to see to the disk
 
 
 class StoreUnreachableError(RetryLaterError):

@@ -69,6 +69,8 @@ class ServeSettings:
     token: str = ""
     insecure: bool = False
     allowed_hosts: tuple[str, ...] = ()
+    # Directories to spread objects over, beside the data directory; those that are new are attached.
+    mountpaths: tuple[str, ...] = ()
     limits: Limits = field(default_factory=Limits)
 
     @property

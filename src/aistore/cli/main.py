@@ -31,7 +31,8 @@ COMMANDS = {
     "etl": Lazy(f"{_COMMANDS}.etl:etl", "Run transforms where the data is."),
     "bucket": Lazy(f"{_COMMANDS}.bucket:bucket", "Buckets: ls, create, rm, show."),
     "object": Lazy(f"{_COMMANDS}.object:object_", "Objects: put, get, cat, show, rm, set-custom."),
-    "show": Lazy(f"{_COMMANDS}.show:show", "Show the cluster, its transforms, a bucket, an object."),
+    "storage": Lazy(f"{_COMMANDS}.storage:storage", "Show the disks of the store, add and remove them."),
+    "show": Lazy(f"{_COMMANDS}.show:show", "Show the cluster, its disks, its transforms, a bucket, an object."),
     "doctor": Lazy(f"{_COMMANDS}.doctor:doctor", "Check what this machine has for a store."),
     "version": Lazy(f"{_COMMANDS}.about:version", "Print the version.", local=True),
     "completion": Lazy(

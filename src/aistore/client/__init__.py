@@ -20,6 +20,7 @@ from .listing import ListedObject
 from .object import Object
 from .reader import ObjectReader
 from .retry import RetryPolicy
+from .storage import Storage
 
 __all__ = [
     "Bck",
@@ -35,6 +36,7 @@ __all__ = [
     "ObjectInfo",
     "ObjectReader",
     "RetryPolicy",
+    "Storage",
 ]
 
 warn_of_conflict()

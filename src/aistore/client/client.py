@@ -15,6 +15,7 @@ from .endpoint import Endpoint, find_endpoint
 from .etl import Etl, list_etls
 from .legacy import LegacyCalls
 from .retry import RetryPolicy
+from .storage import Storage
 from .transport import Request, Transport, TransportSettings
 
 
@@ -102,6 +103,10 @@ class Client(LegacyCalls):
     def cluster(self) -> ClusterInfo:
         """Return the cluster map: the nodes and where they answer."""
         return cluster_info(self.transport)
+
+    def storage(self) -> Storage:
+        """Return the handle of the store's disks; asks the store nothing."""
+        return Storage(self.transport)
 
     def is_ready(self) -> bool:
         """Return whether a store answers at the endpoint and is ready for requests."""

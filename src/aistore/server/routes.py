@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 from ..errors import MethodNotAllowedError, NotFoundError, NotSupportedError
-from .handlers import batch, buckets, cluster, etl, objects
+from .handlers import batch, buckets, cluster, etl, mountpaths, objects
 from .replies import Reply
 from .request import Request
 from .store import Store
@@ -33,7 +33,12 @@ _ROUTES: dict[str, dict[str, Handler]] = {
     "batch": {"POST": batch.post},
     "etl": {"GET": etl.get, "POST": etl.post, "PUT": etl.put, "DELETE": etl.delete},
     "health": {"GET": cluster.health, "HEAD": cluster.health},
-    "daemon": {"GET": cluster.query},
+    "daemon": {
+        "GET": cluster.query,
+        "PUT": mountpaths.change,
+        "POST": mountpaths.change,
+        "DELETE": mountpaths.change,
+    },
     "cluster": {"GET": cluster.query, "PUT": cluster.action},
     "reverse": {"GET": cluster.reverse},
 }

@@ -26,6 +26,7 @@ from ..fallbacks import VARIABLE, taken_away
 from ..settings import ProcessSettings, ServeSettings, make_runtime_directory
 from ..storage.local.housekeeping import recover_store
 from ..storage.local.locks import acquire_ownership
+from ..storage.local.members import attach
 from .access import is_loopback
 from .holder import describe_port_holder
 from .identity import node_identity
@@ -75,6 +76,8 @@ class Supervisor:
             url = f"http://{_url_host(self._settings.host)}:{port}"
             ownership.announce(url)
             recover_store(self._settings.data)
+            for path in self._settings.mountpaths:
+                attach(self._settings.data, path)
             settings = ProcessSettings(
                 replace(self._settings, port=port), runtime, node_identity(self._settings.data), time.time_ns(), port
             )

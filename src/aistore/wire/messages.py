@@ -168,6 +168,31 @@ class EtlSummary(msgspec.Struct, frozen=True):
     errors: int = 0
 
 
+class MountpathState(msgspec.Struct, frozen=True):
+    """One mountpath: ``state`` is "available", "unavailable" or "disabled"; sizes in bytes, None if unknown.
+
+    ``size`` is of its ``objects``; ``avail`` and ``total`` are of its disk.
+    """
+
+    id: str
+    path: str
+    state: str
+    reason: str = ""
+    objects: int | None = None
+    size: int | None = None
+    avail: int | None = None
+    total: int | None = None
+
+
+class MountpathList(msgspec.Struct, frozen=True):
+    """``GET /v1/daemon?what=mountpaths``; the last field is ours."""
+
+    available: list[str] = []
+    waiting_dd: list[str] = []
+    disabled: list[str] = []
+    mountpaths: list[MountpathState] = []
+
+
 class Progress(msgspec.Struct, frozen=True, omit_defaults=True):
     """One line of the streamed reply to an ETL init: a stage under way, the name when ready, or the error.
 

@@ -22,6 +22,7 @@ _NEEDS = ("granian", "uvloop", "packaging")
 Examples:
   ais serve                                  start with the defaults
   ais serve --data /srv/ais --port 9000      choose where data lies and the port
+  ais serve --mountpath /mnt/disk2/ais       spread objects over a second disk
   AIS_AUTHN_TOKEN=… ais serve --host 0.0.0.0 serve other machines, with a token
 """,
 )
@@ -29,6 +30,13 @@ Examples:
     "--data",
     type=click.Path(file_okay=False),
     help="Data directory [default: $AIS_DATA, else the user's data directory]",
+)
+@click.option(
+    "--mountpath",
+    multiple=True,
+    metavar="DIR",
+    type=click.Path(file_okay=False),
+    help="A directory on a further disk to spread objects over; may be repeated. Needed once, the store remembers it.",
 )
 @click.option(
     "--port", type=click.IntRange(0, 65535), default=DEFAULT_PORT, show_default=True, help="Port; 0 takes a free one."
@@ -39,7 +47,10 @@ Examples:
     "--allow-host", multiple=True, metavar="NAME", help="A further name by which browsers may reach this store."
 )
 @click.option("--insecure", is_flag=True, help="Serve other machines without a token.")
-def serve(data: str | None, port: int, host: str, workers: int, allow_host: tuple[str, ...], insecure: bool) -> None:
+def serve(
+    data: str | None, mountpath: tuple[str, ...], port: int, host: str, workers: int, allow_host: tuple[str, ...],
+    insecure: bool,
+) -> None:  # fmt: skip
     """Start a store: objects, transforms and everything they need, until Ctrl-C or SIGTERM.
 
     Prints one line when it is ready. The data directory is made if it is not there.
@@ -62,6 +73,7 @@ def serve(data: str | None, port: int, host: str, workers: int, allow_host: tupl
         token=Secret(os.environ.get("AIS_AUTHN_TOKEN", "")),
         insecure=insecure,
         allowed_hosts=allow_host,
+        mountpaths=tuple(map(os.path.abspath, mountpath)),
     )
     try:
         sys.exit(Supervisor(settings, click.echo).run())

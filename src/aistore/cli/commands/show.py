@@ -45,6 +45,7 @@ def cluster(what: str | None, no_headers: bool, as_json: bool) -> None:
 
 
 _LAZY = {
+    "storage": Lazy(f"{_COMMANDS}.storage:show", "Show the disks of the store, and what is on them."),
     "etl": Lazy(f"{_COMMANDS}.etl:show", "Show all transforms, or some of them in detail."),
     "bucket": Lazy(f"{_COMMANDS}.bucket:show", "Show the properties of a bucket."),
     "object": Lazy(f"{_COMMANDS}.object:show", "Show what the store knows of an object."),
@@ -53,7 +54,7 @@ _LAZY = {
 
 @click.group(cls=LazyGroup, lazy=_LAZY)
 def show() -> None:
-    """Show the cluster, its transforms, a bucket, an object."""
+    """Show the cluster, its disks, its transforms, a bucket, an object."""
 
 
 show.add_command(cluster)

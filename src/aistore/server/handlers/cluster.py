@@ -15,6 +15,7 @@ from ...wire import headers as names
 from ..replies import Empty, Reply, json_reply
 from ..request import Request
 from ..store import Store
+from . import mountpaths
 
 #: Seed of a node's placement digest, by the field's formula: XXH64 of the node's id with this seed.
 DIGEST_SEED = 1103515245
@@ -108,8 +109,10 @@ async def query(store: Store, request: Request, rest: str) -> Reply:
         return json_reply(_cluster_map(store, request))
     if what == "snode":
         return json_reply(_node(store, request, "target"))
-    if what in ("node_status", "node_stats", "sysinfo", "mountpaths", "disk"):
+    if what in ("node_status", "node_stats", "sysinfo", "disk"):
         return json_reply(_node_status(store, request))
+    if what == "mountpaths":
+        return await mountpaths.describe(store)
     if what in ("status_all", "running_all"):
         return json_reply([])  # no jobs exist yet, and a client's question whether any run has this answer
     if what in ("cluster_config", "config"):

@@ -325,6 +325,7 @@ class Committer:
 
     def __init__(self, disk: OpenMountpath, mountpaths: Mountpaths, settings: LocalSettings) -> None:
         self._disk = disk
+        self._health = disk.health
         self._mountpaths = mountpaths
         self._settings = settings
         places = disk.places
@@ -346,7 +347,7 @@ class Committer:
         """Queue an operation that was accepted already, elsewhere; raises when this mountpath is closed."""
         with self._lock:
             if self._closed:
-                raise self._disk.closed(operation.what)
+                raise self._health.closed(operation.what)
             self._queue.put(operation)
 
     def end(self) -> None:
@@ -370,13 +371,14 @@ class Committer:
                 del batch
         finally:
             self._writer.close()
+            del self._disk  # or each would keep the other, with all its connections, until garbage is collected
 
     def _next_batch(self) -> list[Operation[Any] | None]:
         """Return what has queued up, None at its end for the end of all; empty when nothing came for a while."""
         try:
             batch = [self._queue.get(timeout=_IDLE_SECONDS if self._disk.further else None)]
         except queue.Empty:
-            if not self._disk.wanted():
+            if not self._health.current:
                 self._mountpaths.drop(self._disk)
             return []
         while batch[-1] is not None and len(batch) < self._settings.batch_max:

@@ -54,6 +54,7 @@ class LocalEngine:
         self._catalog = self._mountpaths.catalog
         self._root = self._mountpaths.root
         self._hot = HotObjects(self._mountpaths.stamps, settings.hot_bytes_max)
+        self._mountpaths.let_go = self._hot.clear  # nothing of a disk that is gone, in this process or that
 
     def create_bucket(self, bucket: str, props: Mapping[str, Any]) -> BucketInfo:
         """Create an empty bucket; raises BucketExistsError."""
@@ -97,12 +98,12 @@ class LocalEngine:
                 descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             except OSError as error:
                 if not isinstance(error, FileNotFoundError):
-                    raise disk.file_fault(error, f"ais://{bucket}/{name}") from error
+                    raise disk.health.file_fault(error, f"ais://{bucket}/{name}") from error
                 if path == missing:
                     break
                 missing = path
             else:
-                return FileReading(info, path, descriptor, disk.file_fault, seen)
+                return FileReading(info, path, descriptor, disk.health.file_fault, seen)
         gone = InternalError(
             f"ais://{bucket}/{name}: its file {missing} is gone",
             hint="the disk lost it: restore the object from its source",
@@ -212,9 +213,12 @@ class LocalEngine:
                 continue
             if row is not None:
                 return disk, row, ticket
-        if away is not None:
-            raise away
-        return None
+        try:
+            if away is not None:
+                raise away
+            return None
+        finally:
+            away = None  # or the error and this call would keep each other, and what the error came from
 
     def _place(self, bucket: str, name: str, key: bytes) -> OpenMountpath:
         """Return where an object is, or where a new one belongs; what is found may change until the turn."""

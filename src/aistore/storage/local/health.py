@@ -20,7 +20,7 @@ import os
 import sqlite3
 import time
 
-from ...errors import AisError, MountpathUnavailableError
+from ...errors import AisError, InternalError, MountpathUnavailableError
 from . import index
 from .layout import Mountpath
 from .placement import ROOT, MountpathSet
@@ -37,6 +37,8 @@ _DISK_ERRNOS = frozenset(
 #: Python 3.10 has no error codes on exceptions. These texts are SQLite's own for SQLITE_IOERR, SQLITE_CANTOPEN and
 #: SQLITE_READONLY, in use for twenty years.
 _DISK_TEXTS = ("disk I/O error", "unable to open database file", "attempt to write a readonly database")
+#: Why a mountpath is not available when that is meant.
+DISABLED = "it was disabled by hand"
 #: A test that the disk passed is not repeated for so long.
 _PASSED_SECONDS = 1.0
 
@@ -52,9 +54,15 @@ def disk_words(error: BaseException) -> str | None:
 
 def unavailable(id_: str, path: str, reason: str, what: str) -> MountpathUnavailableError:
     """Return the error for ``what``, an object or a bucket, that the mountpath has or may have a part of."""
-    hint = "repair the disk or mount it again: the rest is served meanwhile, see `ais storage mountpath`"
-    if id_ != ROOT:
-        hint += f"; to give up what is on it: ais storage mountpath detach {path} --force"
+    if reason == DISABLED:
+        hint = f"use it again: ais storage mountpath enable {path}"
+    elif id_ == ROOT:
+        hint = "the store cannot do without the disk of its data directory: repair it, then start the store again"
+    else:
+        hint = (
+            "repair the disk or mount it again, meanwhile the rest is served and `ais show storage` tells more; "
+            f"to give up what is on it: ais storage mountpath detach {path} --force"
+        )
     return MountpathUnavailableError(f"{what}: mountpath {path} ({id_}) is unavailable: {reason}", hint=hint)
 
 
@@ -126,6 +134,10 @@ class Health:
         """Return the error for something the mountpath has, or may have a part of."""
         return self._named(self._stamps.reason, what)
 
+    def closed(self, what: str) -> AisError:
+        """Return the error for a write that comes too late: its bytes are with a mountpath that was let go."""
+        return self.unavailable(what) if not self.current else InternalError(f"{what}: the engine is closed")
+
     def suspect(self, error: AisError, what: str) -> AisError:
         """Return ``error``, which the disk may be to blame for, or the mountpath's if it is found to be unavailable."""
         if self.further and self.current:
@@ -148,6 +160,18 @@ class Health:
         result = self.suspect(default, what)
         result.__cause__ = error
         return result
+
+    def file_fault(self, error: OSError, what: str) -> Exception:
+        """Return the project's error for one of an object's file: the disk's if that fails, else of the file alone."""
+        fault = self.fault(error, what)
+        if not isinstance(fault, MountpathUnavailableError) or not self.current or not self.further:
+            return fault
+        unreadable = InternalError(
+            f"{what}: its file on mountpath {self._mountpath.directory} ({self._id}) cannot be read: {error.strerror}",
+            hint="the disk has lost it, and may be failing: restore the object from its source, and check the disk",
+        )
+        unreadable.__cause__ = error
+        return unreadable
 
     def _named(self, reason: str, what: str) -> MountpathUnavailableError:
         return unavailable(self._id, self._mountpath.directory, reason, what)

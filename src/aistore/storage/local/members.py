@@ -22,11 +22,10 @@ from contextlib import ExitStack, closing, contextmanager
 from ...errors import BadRequestError, ConflictError, NotFoundError
 from . import index
 from .catalog import read_mountpaths, write_mountpaths
-from .health import write_something
+from .health import DISABLED, write_something
 from .layout import Mountpath, begin, further
 from .placement import ROOT, Member, MountpathSet
 from .presence import (
-    DISABLED,
     alone,
     bring_back,
     is_away,

@@ -6,6 +6,7 @@ import os
 import sqlite3
 import threading
 import weakref
+from collections.abc import Callable
 
 from ...errors import InternalError
 from .catalog import Catalog
@@ -26,6 +27,8 @@ class Mountpaths:
         self._settings = settings
         self._lock = threading.Lock()
         self._closed = False
+        #: Called when a mountpath is let go: what it gave may be of no use any more.
+        self.let_go: Callable[[], None] = lambda: None
         self._opened: dict[str, OpenMountpath] = {}
         self._dropped: weakref.WeakSet[OpenMountpath] = weakref.WeakSet()
         #: Tables stay mapped until the end, whatever is opened again: who holds a ticket looks into one.
@@ -76,6 +79,7 @@ class Mountpaths:
                 if disk.health.current:
                     return disk
                 self._drop(disk)
+                del disk  # an error below keeps what this call has
             known = self.catalog.current().mountpaths
             member = known.member(id_)
             if member is None:
@@ -98,5 +102,6 @@ class Mountpaths:
     def _drop(self, disk: OpenMountpath) -> None:
         if self._opened.get(disk.id) is disk:
             del self._opened[disk.id]
+            self.let_go()
             self._dropped.add(disk)  # alive as long as its thread, or a call, works with it
             disk.end()

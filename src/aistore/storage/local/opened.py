@@ -9,7 +9,6 @@ from collections.abc import Generator
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
-from ...errors import AisError, InternalError, MountpathUnavailableError
 from . import index
 from .commit import Committer
 from .generations import Generations
@@ -78,28 +77,6 @@ class OpenMountpath:
                 yield from cursor.execute(statement, (bucket_id, *bounds, limit))
         except sqlite3.Error as error:
             raise self.health.fault(error, what) from error
-
-    def file_fault(self, error: OSError, what: str) -> Exception:
-        """Return the project's error for one of an object's file: the disk's if that fails, else of the file alone."""
-        fault = self.health.fault(error, what)
-        if not isinstance(fault, MountpathUnavailableError) or not self.health.current or not self.further:
-            return fault
-        unreadable = InternalError(
-            f"{what}: its file on mountpath {self.places.directory} ({self.id}) cannot be read: {error.strerror}",
-            hint="the disk has lost it, and may be failing: restore the object from its source, and check the disk",
-        )
-        unreadable.__cause__ = error
-        return unreadable
-
-    def wanted(self) -> bool:
-        """Say whether the mountpath is still what was opened."""
-        return self.health.current
-
-    def closed(self, what: str) -> AisError:
-        """Return the error for a write that comes too late: its bytes are with a mountpath that was let go."""
-        if self.further and not self.health.current:
-            return self.health.unavailable(what)
-        return InternalError(f"{what}: the engine is closed")
 
     def end(self) -> None:
         """Accept nothing more; what was accepted is finished. May be called twice."""

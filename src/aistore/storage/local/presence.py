@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from ...errors import ConflictError
 from . import index, stamps
 from .catalog import read_mountpaths
-from .health import check_mark, disk_words, write_something
+from .health import DISABLED, check_mark, disk_words, write_something
 from .layout import Mountpath, further, open_directory
 from .placement import ROOT, Member, MountpathSet
 from .recovery import recover_mountpath
@@ -22,7 +22,6 @@ from .stamps import EVERYTHING, Stamps
 #: How long a change waits for the turn of one mountpath. Guessed: a batch of large objects with their syncs.
 _WAIT_SECONDS = 10.0
 _POLL_SECONDS = 0.01
-DISABLED = "it was disabled by hand"
 
 
 @dataclass(frozen=True, slots=True)
