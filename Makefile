@@ -12,11 +12,11 @@ INSTALLED = $(VENV)/.installed
 
 # What other hosts lack (docs/platforms.md), but for the walls of the sandbox: without those there is little to test.
 WITHOUT = $(shell $(BIN)/python -c "from aistore.fallbacks import FEATURES; print(*[f.word for f in FEATURES if not f.wall])")
-FALLBACK_TESTS = tests/etl/test_workers.py tests/etl/test_launcher.py tests/etl/test_scripts.py \
-	tests/etl/test_dispatch.py tests/server/test_etl.py tests/server/test_etl_life.py tests/server/test_objects.py \
+FALLBACKS_ETL = tests/etl/test_workers.py tests/etl/test_launcher.py tests/etl/test_scripts.py tests/etl/test_dispatch.py
+FALLBACKS_STORE = tests/server/test_etl.py tests/server/test_etl_life.py tests/server/test_objects.py \
 	tests/server/test_supervision.py tests/storage/test_conformance.py
 
-.PHONY: demo test test-fallbacks lint bench clean
+.PHONY: demo test test-fallbacks fallbacks-etl fallbacks-store lint bench clean
 
 demo: $(INSTALLED)
 	$(BIN)/python examples/demo/run.py
@@ -24,8 +24,13 @@ demo: $(INSTALLED)
 test: $(INSTALLED)
 	$(BIN)/python -m pytest
 
+# Two at a time: they wait for processes more than they compute.
 test-fallbacks: $(INSTALLED)
-	AIS_WITHOUT="$(WITHOUT)" $(BIN)/python -m pytest $(FALLBACK_TESTS)
+	$(MAKE) -j2 fallbacks-etl fallbacks-store
+
+fallbacks-etl fallbacks-store: fallbacks-%:
+	AIS_WITHOUT="$(WITHOUT)" $(BIN)/python -m pytest -p no:cacheprovider \
+		$(if $(filter etl,$*),$(FALLBACKS_ETL),$(FALLBACKS_STORE))
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -15,7 +15,7 @@ PACKAGE = ROOT / "src" / "aistore"
 ALLOWED = {
     "errors": set(),
     "fallbacks": {"errors"},
-    "settings": {"fallbacks"},
+    "settings": {"errors", "fallbacks"},
     "model": {"errors"},
     "wire": {"errors", "model"},
     "storage": {"errors", "fallbacks", "model", "settings"},

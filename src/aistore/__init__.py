@@ -11,7 +11,11 @@ needs neither the server nor torch.
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import TYPE_CHECKING, Any
+
+if sys.version_info < (3, 10):  # noqa: UP036 - reached without pip, which would have said so
+    raise ImportError("pyaistore needs Python 3.10 or newer, this is Python {}.{}".format(*sys.version_info[:2]))
 
 if TYPE_CHECKING:
     from . import client, pytorch

@@ -10,10 +10,14 @@ from dataclasses import asdict, dataclass, field
 
 import msgspec
 
+from .errors import BadRequestError
 from .fallbacks import usable_cores
 
 DEFAULT_PORT = 8080
 _RUNTIME_PREFIX = "ais-run-"
+SOCKET_PATH_BYTES_MAX = 107  # sun_path of Linux without its last byte
+_SOCKET_NAME_BYTES = len("/etl-12345678-123456-123456.sock")
+RUNTIME_PATH_BYTES = len(f"/{_RUNTIME_PREFIX}12345678") + _SOCKET_NAME_BYTES  #: what is below the temporary directory
 
 
 def default_data_directory(environ: Mapping[str, str] = os.environ) -> str:
@@ -126,6 +130,12 @@ def make_runtime_directory(data: str) -> str:
     except FileNotFoundError:
         pass
     path = tempfile.mkdtemp(prefix=_RUNTIME_PREFIX)
+    if len(os.fsencode(path)) + _SOCKET_NAME_BYTES > SOCKET_PATH_BYTES_MAX:
+        os.rmdir(path)
+        raise BadRequestError(
+            f"the directory for temporary files, {os.path.dirname(path)}, is too long a path for sockets",
+            hint="set TMPDIR to a shorter one, such as /tmp",
+        )
     with open(note, "w", encoding="utf-8") as file:
         file.write(path)
     return path

@@ -105,6 +105,12 @@ def _run_forked(arguments: list[str], work: Path, environment: dict[str, str]) -
         return Said(output.read().decode(), errors.read().decode(), status)
 
 
+@pytest.fixture(scope="session")
+def forked() -> Callable[[list[str], Path, dict[str, str]], Said]:
+    """Return the function that runs `ais` with arguments, in a directory, with variables and no others."""
+    return _run_forked
+
+
 @pytest.fixture
 def transcript(shell: Shell) -> Callable[[str], None]:
     """Return a function that runs the lines of a transcript that begin with ``$`` and compares everything after them.

@@ -40,6 +40,7 @@ def test_a_first_session(transcript):
         deleted "train/0000353.cls" from ais://first
         $ ais rmo ais://first/train/0000353.cls
         ! Error: ais://first/train/0000353.cls does not exist
+        ! Hint: did you mean ais://first/train/0000353.jpg?
         [1]
         $ ais rmb ais://first
         ! Usage: ais rmb [OPTIONS] BUCKET...
@@ -51,6 +52,7 @@ def test_a_first_session(transcript):
         "ais://first" destroyed
         $ ais rmb ais://first -y
         ! Error: bucket "ais://first" does not exist
+        ! Hint: `ais create ais://first` makes it, `ais ls` lists those there are
         [1]
         $ ais rmb ais://first --ignore-error -y
         "ais://first" destroyed
@@ -154,6 +156,7 @@ def test_put_that_cannot_be(transcript):
         [1]
         $ ais put f/x ais://nowhere
         ! Error: bucket "ais://nowhere" does not exist
+        ! Hint: `ais create ais://nowhere` makes it, `ais ls` lists those there are
         [1]
         $ ais put -r f ais://nowhere
         Files to upload:
@@ -161,6 +164,7 @@ def test_put_that_cannot_be(transcript):
         -          1      0B
         TOTAL      1      0B
         ! Error: bucket "ais://nowhere" does not exist
+        ! Hint: `ais create ais://nowhere` makes it, `ais ls` lists those there are
         [1]
         $ ais put f/x s3://put
         ! Error: provider 's3' is not supported by this store
@@ -232,6 +236,7 @@ def test_showing_objects_and_buckets(transcript):
         [1]
         $ ais bucket show ais://missing
         ! Error: bucket "ais://missing" does not exist
+        ! Hint: `ais create ais://missing` makes it, `ais ls` lists those there are
         [1]
         $ ais bucket ls ais://show
         NAME  SIZE

@@ -63,8 +63,11 @@ def write_aside(path: str) -> Iterator[BinaryIO]:
     if os.path.isdir(path):
         raise BadRequestError(f"{path} is a directory", hint="name a file")
     parent = os.path.dirname(path) or "."
-    os.makedirs(parent, exist_ok=True)
-    descriptor, aside = tempfile.mkstemp(prefix=".ais-", suffix=".part", dir=parent)
+    try:
+        os.makedirs(parent, exist_ok=True)
+        descriptor, aside = tempfile.mkstemp(prefix=".ais-", suffix=".part", dir=parent)
+    except OSError as error:  # which has a name that nobody has given
+        raise BadRequestError(f"{path} cannot be written: {error.strerror}", hint="name another place") from error
     try:
         with os.fdopen(descriptor, "wb") as file:
             yield file

@@ -10,11 +10,13 @@ import sys
 from collections.abc import Sequence
 
 import click
+import msgspec
 
 from .. import __version__
 from .._conflict import find_conflict
 from ..errors import AisError
 from .lazy import Lazy, LazyGroup
+from .near import hint_for
 from .output import plain_lines
 from .session import Session
 
@@ -33,7 +35,7 @@ COMMANDS = {
     "object": Lazy(f"{_COMMANDS}.object:object_", "Objects: put, get, cat, show, rm, set-custom."),
     "storage": Lazy(f"{_COMMANDS}.storage:storage", "Show the disks of the store, add and remove them."),
     "show": Lazy(f"{_COMMANDS}.show:show", "Show the cluster, its disks, its transforms, a bucket, an object."),
-    "doctor": Lazy(f"{_COMMANDS}.doctor:doctor", "Check what this machine has for a store."),
+    "doctor": Lazy(f"{_COMMANDS}.doctor:doctor", "Check this machine, and whether a store answers."),
     "version": Lazy(f"{_COMMANDS}.about:version", "Print the version.", local=True),
     "completion": Lazy(
         f"{_COMMANDS}.about:completion", "Print what makes a shell complete `ais` commands.", local=True
@@ -57,7 +59,8 @@ def cli(ctx: click.Context, endpoint: str | None) -> None:
       ais etl init code --name resize --from-file resize.py --comm-type io://
       ais etl object resize ais://imagenet/train/1.jpg small.jpg
     """
-    ctx.obj = Session(endpoint)
+    if endpoint and ctx.obj is not None:  # there is no session while a shell completes a command
+        ctx.obj.use_endpoint(endpoint)
 
 
 def main() -> None:
@@ -85,8 +88,10 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _invoke(arguments: Sequence[str]) -> int:
+    session: Session | None = None
     try:
         with cli.make_context("ais", list(arguments)) as ctx:
+            ctx.obj = session = Session(None)
             result = cli.invoke(ctx)
         return result if isinstance(result, int) else 0
     except click.exceptions.Exit as done:
@@ -100,7 +105,10 @@ def _invoke(arguments: Sequence[str]) -> int:
     except BrokenPipeError:
         raise
     except AisError as error:
-        return _fail(error.message, error.hint)
+        return _fail(error.message, hint_for(error, session))
+    except msgspec.DecodeError:
+        assert session is not None
+        return _fail(f"what answers at {session.endpoint.url} is not a store", session.endpoint.correction)
     except OSError as error:
         where = f"{os.fsdecode(error.filename)}: " if error.filename is not None else ""
         return _fail(f"{where}{error.strerror or error}")

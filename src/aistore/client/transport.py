@@ -26,7 +26,7 @@ from urllib3.exceptions import (
 
 from ..errors import AisError, StoreUnreachableError
 from ..wire import headers as wire_headers
-from ..wire.messages import decode_error
+from ..wire.messages import decode_error, is_foreign
 from .endpoint import Endpoint
 from .retry import RetryPolicy, parse_retry_after
 from .upload import Upload
@@ -255,7 +255,11 @@ def _error_of(request: Request, response: urllib3.BaseHTTPResponse, endpoint: En
         reply = Reply(response, endpoint)
         body = reply.read(ERROR_BODY_BYTES_MAX)
         reply.close()
-    return decode_error(body, response.status)
+    error = decode_error(body, response.status)
+    if is_foreign(error) and response.status < 500 and request.method != "HEAD":
+        error.message = f"what answers at {endpoint.url} ({endpoint.origin}) is not a store: {error.message}"
+        error.hint = endpoint.correction
+    return error
 
 
 @contextlib.contextmanager
@@ -272,7 +276,11 @@ def _unreachable(error: BaseException, endpoint: Endpoint) -> StoreUnreachableEr
     where = f"{endpoint.url} ({endpoint.origin})"
     start = f"start a store with `ais serve`, or {endpoint.correction}"
     if isinstance(error, NameResolutionError):
-        return StoreUnreachableError(f"the host of {where} is not known", hint=endpoint.correction)
+        hint = endpoint.correction.replace(" one ", " a store ")
+        return StoreUnreachableError(f"the host of {where} is not known", hint=hint)
+    if endpoint.scheme == "https" and "WRONG_VERSION_NUMBER" in str(error):
+        hint = f"use http://{endpoint.url.partition('://')[2]}"
+        return StoreUnreachableError(f"what answers at {where} does not speak https", hint=hint)
     if isinstance(error, NewConnectionError):
         reason = str(error).rsplit("] ", 1)[-1].lower() if "] " in str(error) else "no connection"
         return StoreUnreachableError(f"no store answers at {where}: {reason}", hint=start)

@@ -7,14 +7,12 @@ import resource
 import shutil
 import tempfile
 
-from ..settings import default_data_directory
+from ..settings import RUNTIME_PATH_BYTES, SOCKET_PATH_BYTES_MAX, default_data_directory
 from .finding import Finding, Level
 
 _FREE_WARN_BYTES, _FREE_FAIL_BYTES = 1 << 30, 64 << 20
 _OPEN_FILES_MIN = 4096  # each object that waits for a transform takes four
 _SHARED_MEMORY_MIN_BYTES = 256 << 20
-_SOCKET_PATH_BYTES_MAX = 107  # sun_path of Linux, without its last byte
-_SOCKET_NAME_BYTES = len("/ais-run-12345678/etl-12345678-123456-123456.sock")
 
 #: File systems on other machines. SQLite's WAL needs memory that its processes share, and locks that hold.
 _NETWORK = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "ceph", "glusterfs", "lustre", "beegfs", "afs", "gpfs")
@@ -99,13 +97,13 @@ def check_temporary() -> list[Finding]:
     """Check the directory of the store's sockets, and the shared memory that data loaders use."""
     directory = tempfile.gettempdir()
     findings = []
-    if len(os.fsencode(directory)) + _SOCKET_NAME_BYTES > _SOCKET_PATH_BYTES_MAX:
+    if len(os.fsencode(directory)) + RUNTIME_PATH_BYTES > SOCKET_PATH_BYTES_MAX:
         findings.append(
             Finding(
                 "temporary files",
                 Level.FAIL,
                 f"{directory} is too long a path for sockets",
-                f"set TMPDIR to a path of at most {_SOCKET_PATH_BYTES_MAX - _SOCKET_NAME_BYTES} bytes, such as /tmp",
+                f"set TMPDIR to a path of at most {SOCKET_PATH_BYTES_MAX - RUNTIME_PATH_BYTES} bytes, such as /tmp",
             )
         )
     else:

@@ -56,7 +56,8 @@ class Access:
         if self._token and request.path not in _WITHOUT_TOKEN:
             given = request.headers.get("authorization", "")
             if not hmac.compare_digest(given.encode("latin-1"), b"Bearer " + self._token):
-                raise UnauthorizedError("token required", hint="set AIS_AUTHN_TOKEN to the store's token")
+                what = "the token that was sent is not the store's" if given else "token required"
+                raise UnauthorizedError(what, hint="set AIS_AUTHN_TOKEN to the store's token")
         if self._on_loopback:
             self._check_host(request)
         if request.method not in _READ_ONLY:

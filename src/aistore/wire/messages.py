@@ -6,6 +6,7 @@ Structs only grow, with defaults, so that an old client and a new store understa
 from __future__ import annotations
 
 import base64
+import re
 from typing import Any
 
 import msgspec
@@ -71,13 +72,21 @@ class ErrorBody(msgspec.Struct, frozen=True, omit_defaults=False):
         return error_from_code(self.tcode, self.message, hint=self.hint, status=self.status)
 
 
+_TAGS = re.compile(r"(?s)<(style|script|title|head)\b.*?</\1>|<[^>]*>|<!--.*?-->")
+
+
 def decode_error(body: bytes, status: int) -> AisError:
     """Return the exception for an error reply, also when a proxy in between answered with something else."""
     try:
         return msgspec.json.decode(body, type=ErrorBody).to_error()
     except (msgspec.DecodeError, UnicodeDecodeError):
-        text = body[:500].decode(errors="replace").strip()
+        text = " ".join(_TAGS.sub(" ", body[:4000].decode(errors="replace")).split())[:300]
         return error_from_code("", f"HTTP {status}: {text or 'no error text'}", status=status)
+
+
+def is_foreign(error: AisError) -> bool:
+    """Return whether ``decode_error`` made the error of a reply that no store writes."""
+    return error.message.startswith("HTTP ")
 
 
 class ListEntryJson(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -20,7 +20,7 @@ _COLORS = {"ok": "green", "warn": "yellow", "fail": "red", "skip": None}
 @json_option
 @click.pass_context
 def doctor(ctx: click.Context, data: str | None, as_json: bool) -> None:
-    """Check what this machine has for a store and its transforms, and whether a store answers.
+    """Check this machine, and whether a store answers.
 
     Each check is a line: ok, warn, fail, or skip where it could not be made; below it what to do. The exit code is 0 if
     nothing failed.

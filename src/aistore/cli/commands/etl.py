@@ -12,7 +12,7 @@ from typing import TextIO
 import click
 
 from ...client import Etl
-from ...errors import AisError, EtlInitError, EtlNotFoundError, NotSupportedError
+from ...errors import AisError, EtlInitError, EtlNotFoundError, NotSupportedError, TransformError
 from ...wire.messages import EtlSummary, Progress
 from ..complete import complete_etl, complete_uri
 from ..lazy import LazyGroup
@@ -277,11 +277,16 @@ def object_(name: str, uri: str, destination: str, arguments: str | None) -> Non
     if ">>" in name or name == "cp" or uri == "cp":
         raise NotSupportedError("pipelines and copies through a transform are not supported by this store")
     place = object_uri(uri)
-    with client().bucket(place.bucket).object(place.name).get(etl=name, etl_args=arguments) as reader:
-        if destination == "-":
-            copy_to_stdout(reader)
-        else:
-            copy_to_file(reader, destination, f"ETL[{name}] {place}")
+    try:
+        with client().bucket(place.bucket).object(place.name).get(etl=name, etl_args=arguments) as reader:
+            if destination == "-":
+                copy_to_stdout(reader)
+            else:
+                copy_to_file(reader, destination, f"ETL[{name}] {place}")
+    except TransformError as error:
+        if arguments is None and "sys.argv" in error.message and "IndexError" in error.message:
+            error.hint = error.hint or "sys.argv[1] is what --args gives (etl_args in Python)"
+        raise
 
 
 @etl.command()

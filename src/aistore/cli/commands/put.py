@@ -161,7 +161,8 @@ def _plan(paths: list[str], place: Uri, *, recursive: bool, include_src_dir: boo
                 raise BadRequestError(f"{uploads[name].path} and {file} would both become {Uri(place.bucket, name)}")
             uploads[name] = Upload(file, name, os.stat(file).st_size)
     if not uploads:
-        hint = "" if recursive else "-r goes into the directories in it"
+        deeper = not recursive and any(map(_count_directories, paths))
+        hint = "-r goes into the directories in it" if deeper else ""
         raise BadRequestError(f"no files in {', '.join(paths)}", hint=hint)
     return list(uploads.values())
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import os
 import shlex
 import shutil
+import sqlite3
 import sys
 
 import click
@@ -13,6 +15,7 @@ import click
 from ...errors import AisError
 from ...settings import DEFAULT_PORT, Secret, ServeSettings, default_data_directory
 
+_ROOM_BYTES_MIN = 64 << 10  # an empty index
 _NEEDS = ("granian", "uvloop", "packaging")
 
 
@@ -80,6 +83,20 @@ def serve(
     except AisError as error:
         click.echo(f"Error: {error.message}" + (f"\nHint: {error.hint}" if error.hint else ""), err=True)
         sys.exit(1)
+    except (OSError, sqlite3.OperationalError) as error:
+        full = getattr(error, "errno", None) == errno.ENOSPC or _is_full(settings.data)
+        reason = "its disk is full" if full else getattr(error, "strerror", "") or str(error)
+        hint = "make room" if full else "choose another with --data or AIS_DATA"
+        click.echo(f"Error: the data directory {settings.data} cannot be used: {reason}\nHint: {hint}", err=True)
+        sys.exit(1)
+
+
+def _is_full(directory: str) -> bool:
+    """Return whether the disk of ``directory`` has no room; SQLite only says that it could not write."""
+    while not os.path.isdir(directory):
+        directory = os.path.dirname(directory)
+    usage = shutil.disk_usage(directory)
+    return usage.total > 0 and usage.free < _ROOM_BYTES_MIN  # what is no disk has none
 
 
 def _this_python() -> str:
