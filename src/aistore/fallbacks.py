@@ -86,6 +86,7 @@ def taken_away() -> frozenset[str]:
     return _parse(os.environ.get(VARIABLE, ""))
 
 
+@functools.cache  # asked for every object that is transformed
 def lacks(word: str) -> bool:
     """Return whether the feature cannot be used: taken away, or not there."""
     return word in taken_away() or not _BY_WORD[word].offered()
