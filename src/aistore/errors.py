@@ -309,6 +309,11 @@ def _all_kinds(kind: type[AisError]) -> dict[str, type[AisError]]:
     return kinds
 
 
+def error_codes() -> list[str]:
+    """Return the codes of all errors, in the order of their names."""
+    return sorted(_all_kinds(AisError))
+
+
 def error_from_code(code: str, message: str, *, hint: str = "", status: int | None = None) -> AisError:
     """Return the error for a wire ``code``; an unknown code gives the nearest kind by ``status``."""
     kind = _all_kinds(AisError).get(code)

@@ -60,6 +60,8 @@ class Limits:
     list_page_max: int = 10_000
     connections_per_worker: int = 16_384
     io_threads: int = 8
+    # A request whose reply begins later than this is logged. A transform is expected to take a second, an upload more.
+    slow_request_seconds: float = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,9 @@ class ServeSettings:
     allowed_hosts: tuple[str, ...] = ()
     # Directories to spread objects over, beside the data directory; those that are new are attached.
     mountpaths: tuple[str, ...] = ()
+    log_level: str = "warning"
+    log_format: str = "text"
+    access_log: bool = False
     limits: Limits = field(default_factory=Limits)
 
     @property

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import operator
 import os
 import signal
 import socket
@@ -35,6 +34,7 @@ from ..fallbacks import lacks
 from ..settings import Limits
 from ..storage.engine import Reading
 from . import exchange
+from .counted import CountedObject, count_busy
 from .peers import CREDENTIALS_ROOM, MESSAGES_KIND, Peer, ask_for_credentials, sender_of
 from .worker.messages import Messages
 
@@ -45,7 +45,6 @@ _STDERR_SHOWN_BYTES = 8 << 10
 # sent in pieces. Not all are sealed, because the kernel waits for pages that another core has just written to settle:
 # measured, sealing was a fifth of an HTTP worker's time and most of the slowest replies.
 _COPIED_RESULT_BYTES_MAX = 1 << 20
-_REPORT_SECONDS = 1.0
 # Asking the server whether a client is still there costs two rounds between its threads; one that left is found out
 # this much later.
 _WATCH_AFTER_SECONDS = 0.05
@@ -67,6 +66,7 @@ class Running(msgspec.Struct, frozen=True):
     socket_path: str
     object_timeout_seconds: float
     output_bytes_max: int
+    uid: int = 0
 
 
 class _Answer(msgspec.Struct, frozen=True):
@@ -131,6 +131,7 @@ class _Call:
         if message[:1] == b"S" and not self._started:
             self._started, self._peer = True, Peer(sender_of(ancillary), message)
             self.pid = self._peer.pid
+            count_busy(self._running.name, self._running.uid, 1)
             self._timer.cancel()
             self._timer = self._loop.call_later(self._running.object_timeout_seconds, self._worked_too_long)
             return
@@ -197,6 +198,8 @@ class _Call:
         if not self._over:
             self.kill()
         self.answer.cancel()
+        if self._started:
+            count_busy(self._running.name, self._running.uid, -1)
         self._timer.cancel()
         self._loop.remove_reader(self.connection.fileno())
         self.connection.close()
@@ -221,8 +224,6 @@ class Dispatcher:
         self._limits = limits
         self._spool = spool
         self._running: dict[str, Running] = {}
-        self._counts: dict[str, tuple[int, ...]] = {}
-        self._reporting: asyncio.Task[None] | None = None
         self._input_bytes = 0  # copies of objects that wait for a worker or are with one, in memory
 
     async def find(self, name: str, *, again: bool = False) -> Running:
@@ -248,30 +249,29 @@ class Dispatcher:
         info = reading.info
         header = msgspec.json.encode({"bucket": info.bucket, "object": info.name, "args": args})
         try:
-            try:
-                if len(header) > _REQUEST_BYTES_MAX:
-                    raise TooLargeError(
-                        f"etl_args of {len(args)} characters are too large", hint="expected 8 KiB at most"
-                    )
-                running = await self.find(name)
-                held = self._hold_input(running, info.size)
-                try:
-                    source = await self._input(reading)
-                except BaseException:
-                    self._input_bytes -= held
-                    raise
-            finally:
-                reading.close()
-            try:
-                result = await self._transform(running, source, header, gone)
-            finally:
-                self._input_bytes -= held
+            if len(header) > _REQUEST_BYTES_MAX:
+                raise TooLargeError(f"etl_args of {len(args)} characters are too large", hint="expected 8 KiB at most")
+            running = await self.find(name)
+            with CountedObject(name, running.uid, info.size) as counted:
+                result = await self._run(running, reading, header, gone)
+                counted.out_bytes = result.size
+            return result
         except TransformError as error:
-            self._count(name, 0, 1, info.size, 0)
             error.message = f"ETL error: {name} failed on ais://{info.bucket}/{info.name}: {error.message}"
             raise
-        self._count(name, 1, 0, info.size, result.size)
-        return result
+        finally:
+            reading.close()
+
+    async def _run(
+        self, running: Running, reading: Reading, header: bytes, gone: Callable[[], Awaitable[None]] | None
+    ) -> Result:
+        held = self._hold_input(running, reading.info.size)
+        try:
+            source = await self._input(reading)
+            reading.close()
+            return await self._transform(running, source, header, gone)
+        finally:
+            self._input_bytes -= held
 
     def _hold_input(self, running: Running, size: int) -> int:
         """Account for the copy of an object in memory and return its bytes; raises OverloadedError above the limit."""
@@ -403,28 +403,6 @@ class Dispatcher:
         if status is not None and os.WIFEXITED(status) and os.WEXITSTATUS(status) == 0:
             return  # os._exit(0): what it wrote is the result
         raise TransformCrashError(_with_stderr(f"the transform's process {_how_it_ended(status)}", errors))
-
-    def _count(self, name: str, *numbers: int) -> None:
-        """Add objects, errors, bytes in and bytes out to what the controller is told within a second."""
-        known = self._counts.get(name, (0, 0, 0, 0))
-        self._counts[name] = tuple(map(operator.add, known, numbers))
-        if self._reporting is None or self._reporting.done():
-            self._reporting = asyncio.ensure_future(self._report())
-
-    async def _report(self) -> None:
-        """Tell the controller the counts of this HTTP worker, until there is nothing new to tell."""
-        while self._counts:
-            await asyncio.sleep(_REPORT_SECONDS)
-            counts, self._counts = self._counts, {}
-            try:
-                await self._controller.call("etl_report", counts=counts)
-            except AisError:
-                pass  # the controller restarts; counts are for people, not for accounts
-
-    def close(self) -> None:
-        """Stop reporting."""
-        if self._reporting is not None:
-            self._reporting.cancel()
 
 
 def _close_result(copying: asyncio.Future[int]) -> None:

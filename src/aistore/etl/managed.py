@@ -20,8 +20,11 @@ import msgspec
 from ..errors import AisError, ConflictError, EtlInitError, EtlNotFoundError, EtlNotRunningError
 from ..fallbacks import usable_cores
 from ..model.etl import EtlSpec, Isolation, Sandbox, Stage
+from ..observe.layout import ETL_ERRORS, ETL_IN_BYTES, ETL_OBJECTS, ETL_OUT_BYTES
+from ..observe.totals import TotalsReader
 from . import launcher
 from .confinement import confined_run
+from .counted import count_restart, set_workers
 from .environments.commands import run_command
 from .environments.environment import Environment, prepare
 from .environments.lock import Lock
@@ -48,6 +51,7 @@ class Places:
         self.etls = os.path.join(data, "etl")
         self.runtime = runtime
         self.queue = queue
+        self.totals = TotalsReader(runtime)
         # Sockets of a killed controller are still there, and HTTP workers know their names: each run has its own.
         self.run = secrets.token_hex(4)
         for name in os.listdir(runtime):
@@ -60,11 +64,11 @@ class Places:
 class ManagedEtl:
     """One ETL. All methods run in the controller's loop; what blocks goes to threads."""
 
-    def __init__(self, spec: EtlSpec, places: Places, number: int, lock: Lock | None = None) -> None:
+    def __init__(self, spec: EtlSpec, places: Places, number: int, lock: Lock | None = None, uid: int = 0) -> None:
         self.spec = spec
+        self.uid = uid
         self.lock = lock
         self.life = Life()
-        self.counts = [0, 0, 0, 0]
         self.environment: Environment | None = None
         self.layers: list[str] = []
         self.missing: list[str] = []
@@ -208,6 +212,7 @@ class ManagedEtl:
                 raise EtlInitError(error.message, hint=self._left_out_text()) from error
             raise
         await self._set(self.life.ready())
+        set_workers(self.spec.name, self.uid, options.workers)
 
     def _launch_options(self, environment: Environment) -> launcher.LaunchOptions:
         spec = self.spec
@@ -296,6 +301,7 @@ class ManagedEtl:
         async with self._turn:
             if self._launched is not launched or self._ending:
                 return
+            count_restart(self.spec.name, self.uid)
             life, todo = self.life.crashed(reason, time.monotonic())
             await self._set(life)
             if todo is Todo.CLOSE:
@@ -356,6 +362,7 @@ class ManagedEtl:
         await self._end_processes()
 
     async def _end_processes(self) -> None:
+        set_workers(self.spec.name, self.uid, 0)
         watch, self._watch = self._watch, None
         if watch is not None:
             watch.cancel()
@@ -376,12 +383,19 @@ class ManagedEtl:
             self.life = life
             self.changed.notify_all()
 
+    def counts(self) -> tuple[int, int, int, int]:
+        """Return objects, errors, bytes in and bytes out, of all HTTP workers and since the store or the ETL began."""
+        numbers = self._places.totals.read().etl(self.spec.name, self.uid)
+        return (
+            numbers[ETL_OBJECTS], numbers[ETL_ERRORS], numbers[ETL_IN_BYTES], numbers[ETL_OUT_BYTES],
+        )  # fmt: skip
+
     def summary(self) -> dict[str, Any]:
         """Return the ETL's line in listings."""
+        objects, errors, in_bytes, out_bytes = self.counts()
         return {
             "id": self.spec.name, "stage": self.life.stage.value, "xaction_id": f"etl-{self._number}",
-            "obj_count": self.counts[0], "errors": self.counts[1],
-            "in_bytes": self.counts[2], "out_bytes": self.counts[3],
+            "obj_count": objects, "errors": errors, "in_bytes": in_bytes, "out_bytes": out_bytes,
             "communication": self.spec.communication, "runtime": self.spec.runtime,
             "sandbox": self.spec.sandbox.value, "isolation": self.spec.isolation.value, "message": self.life.message,
         }  # fmt: skip

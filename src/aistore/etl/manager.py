@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import secrets
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -24,12 +25,16 @@ FORMAT = 1
 
 
 class KeptEtl(msgspec.Struct, frozen=True):
-    """An ETL as it is kept on disk: ``format`` first, so that a later version can read this one."""
+    """An ETL as it is kept on disk: ``format`` first, so that a later version can read this one.
+
+    ``uid`` tells it from others that had its name, in counters.
+    """
 
     format: int
     spec: EtlSpec
     wanted: bool
     lock: Lock | None = None
+    uid: int = 0
 
 
 class Manager:
@@ -55,7 +60,6 @@ class Manager:
             "etl_metrics": self._metrics,
             "etl_exit_status": self._exit_status,
             "etl_kill": self._kill,
-            "etl_report": self._report,
         }
 
     def load(self) -> None:
@@ -70,7 +74,7 @@ class Manager:
             except (OSError, msgspec.DecodeError) as error:
                 _log.error("cannot read the ETL in %s, leaving it out: %s", path, error)
                 continue
-            etl = self._add(kept.spec, kept.lock)
+            etl = self._add(kept.spec, kept.lock, kept.uid)
             if kept.wanted:
                 etl.life, _ = etl.life.begin()
                 self._in_background(self._bring_up_again(etl))
@@ -90,9 +94,9 @@ class Manager:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def _add(self, spec: EtlSpec, lock: Lock | None = None) -> ManagedEtl:
+    def _add(self, spec: EtlSpec, lock: Lock | None = None, uid: int = 0) -> ManagedEtl:
         self._number += 1
-        etl = ManagedEtl(spec, self._places, self._number, lock)
+        etl = ManagedEtl(spec, self._places, self._number, lock, uid)
         self._etls[spec.name] = etl
         return etl
 
@@ -106,7 +110,7 @@ class Manager:
         spec = check_spec(msgspec.convert(arguments["spec"], EtlSpec))
         if spec.name in self._etls:
             raise EtlExistsError.of(spec.name)
-        etl = self._add(spec)
+        etl = self._add(spec, uid=secrets.randbits(62))
         try:
             await etl.bring_up(report)
         except BaseException:
@@ -129,6 +133,7 @@ class Manager:
             "socket_path": etl.socket_path,
             "object_timeout_seconds": etl.spec.object_timeout_seconds,
             "output_bytes_max": etl.spec.output_bytes_max,
+            "uid": etl.uid,
         }
 
     async def _start(self, arguments: dict[str, Any], report: ReportProgress) -> None:
@@ -165,7 +170,7 @@ class Manager:
         return self._get(arguments["name"]).log.tail(1 << 20)
 
     async def _metrics(self, arguments: dict[str, Any], report: ReportProgress) -> dict[str, Any]:
-        objects, errors, in_bytes, out_bytes = self._get(arguments["name"]).counts
+        objects, errors, in_bytes, out_bytes = self._get(arguments["name"]).counts()
         return {"obj_count": objects, "errors": errors, "in_bytes": in_bytes, "out_bytes": out_bytes}
 
     async def _exit_status(self, arguments: dict[str, Any], report: ReportProgress) -> int | None:
@@ -175,19 +180,13 @@ class Manager:
         pid, turn = int(arguments["pid"]), int(arguments["turn"])
         self._get(arguments["name"]).end_worker(pid, turn, str(arguments["socket_path"]))
 
-    async def _report(self, arguments: dict[str, Any], report: ReportProgress) -> None:
-        for name, counts in arguments["counts"].items():
-            etl = self._etls.get(name)
-            if etl is not None:
-                etl.counts = [have + more for have, more in zip(etl.counts, counts, strict=True)]
-
     def _path(self, etl: ManagedEtl) -> str:
         return os.path.join(self._places.etls, f"{etl.spec.name}.json")
 
     def _keep(self, etl: ManagedEtl) -> None:
         """Write an ETL aside and put it in place, so that a crash leaves the old file or the new one."""
         path = self._path(etl)
-        kept = KeptEtl(FORMAT, etl.spec, etl.life.wanted, etl.lock)
+        kept = KeptEtl(FORMAT, etl.spec, etl.life.wanted, etl.lock, etl.uid)
         with open(path + ".new", "wb") as file:
             file.write(msgspec.json.encode(kept))
             file.flush()

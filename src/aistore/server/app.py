@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import Any
 
 from ..errors import AisError, BadRequestError, ClientGoneError
 from .access import Access
-from .at_once import AtOnce
+from .at_once import AtOnce, Messages
 from .error_replies import as_ais_error, error_of_request, error_reply
-from .replies import Message, Send
+from .record import Recorder, Recording, operation_of
+from .replies import Send
 from .request import Receive, Request
 from .routes import route
 from .store import Store
@@ -22,21 +24,19 @@ class App:
         self._store = store
         self._access = Access(store.settings.serve)
         self._at_once = AtOnce(store, self._access)
+        self._recorder = Recorder(store.settings.serve)
 
     async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
         """Serve one request."""
         if scope["type"] != "http":
             return
-        started = False
+        with Recording(self._recorder, scope, receive, send) as recording:
+            await self._serve(scope, recording)
 
-        async def tracked_send(message: dict[str, Any]) -> None:
-            nonlocal started
-            started = True
-            await send(message)
-
-        node = self._store.settings.node_id
+    async def _serve(self, scope: Mapping[str, Any], recording: Recording) -> None:
+        send, node = recording.send, self._store.settings.node_id
         try:
-            request = Request(scope, receive)
+            request = Request(scope, recording.receive)
         except AisError as error:  # the path itself cannot be read
             await error_reply(error, scope["method"], "", "", node, last=True).send(
                 send, head=scope["method"] == "HEAD"
@@ -45,18 +45,21 @@ class App:
         try:
             self._access.check(request)
             handler, rest = route(request)
+            recording.operation = operation_of(handler, request)
             reply = await handler(self._store, request, rest)
-            await reply.send(tracked_send, head=request.method == "HEAD")
+            await reply.send(send, head=request.method == "HEAD")
         except ClientGoneError:
-            if not started:  # nobody reads this, unless the body was malformed and the client still there
+            if not recording.started:  # nobody reads this, unless the body was malformed and the client still there
                 broken = BadRequestError("the request body ended before it was whole")
                 await error_of_request(broken, request, node).send(send, head=request.method == "HEAD")
         except Exception as error:  # the one place where anything becomes a reply
-            if started:
+            if recording.started:
                 as_ais_error(error)  # logs what is not ours; the reply can only be cut short
                 raise
             await error_of_request(error, request, node).send(send, head=request.method == "HEAD")
 
-    def at_once(self, scope: Mapping[str, Any]) -> tuple[Message, Message] | None:
+    def at_once(self, scope: Mapping[str, Any]) -> Messages | None:
         """Return the messages of the reply if nothing has to be waited for, else None: the event loop will do it."""
-        return self._at_once.reply(scope)
+        started_ns = time.perf_counter_ns()
+        messages = self._at_once.reply(scope)
+        return None if messages is None else self._recorder.at_once(scope, messages, started_ns)

@@ -11,6 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from ..observe.counters import COUNTERS
+from ..observe.layout import HOT_HITS
+from ..observe.log import REQUEST_ID, sane_request_id
 from .access import Access
 from .handlers import objects
 from .replies import Bytes, Empty, Message
@@ -58,6 +61,8 @@ class AtOnce:
                 messages = self._routed(scope)
                 if messages is not None:
                     kept.replies[method] = messages
+            else:
+                COUNTERS.words[HOT_HITS] += 1
             return messages
         except Exception:
             return None
@@ -72,7 +77,7 @@ class AtOnce:
             return True
         request = Request(scope, no_body)
         self._access.check(request)
-        if "range" in request.headers or request.has_body:
+        if "range" in request.headers or REQUEST_ID in request.headers or request.has_body:
             return False
         if len(self._plain) >= _HEADERS_MAX:
             self._plain.clear()
@@ -85,7 +90,13 @@ class AtOnce:
         handler, rest = route(request)
         quick = _AT_ONCE.get(handler)
         reply = quick(self._store, request, rest) if quick is not None else None
-        return None if reply is None else reply.messages(head=False)
+        if reply is None:
+            return None
+        messages = reply.messages(head=False)
+        given = sane_request_id(request.headers.get(REQUEST_ID, ""))
+        if given:  # ids are not made here: whoever wants a quick reply to have one brings it
+            messages[0]["headers"].append((b"x-request-id", given.encode()))
+        return messages
 
 
 async def no_body() -> Mapping[str, Any]:

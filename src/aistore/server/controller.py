@@ -1,6 +1,6 @@
 """The controller process: the life of transforms and the store's housekeeping; nothing of the data path.
 
-Its arguments: ``- <lifeline fd> <ready fd>``.
+Its arguments: ``- <lifeline fd> <ready fd> <place>``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ..settings import ProcessSettings
 from ..storage.local.housekeeping import Housekeeper
 from .error_replies import as_ais_error
 from .link import serve_verbs
-from .process import configure_log, end_with_parent, read_settings, say_ready, stop_on_signals
+from .process import begin, end_with_parent, read_settings, say_ready, stop_on_signals
 
 _log = logging.getLogger("aistore.controller")
 
@@ -62,6 +62,7 @@ async def _run(settings: ProcessSettings, ready: int) -> None:
 def main() -> None:
     """Run until told to stop, or until the supervisor ends."""
     lifeline, ready = (int(argument) for argument in sys.argv[2:4])
-    configure_log("controller")
     end_with_parent(lifeline)
-    asyncio.run(_run(read_settings(), ready))
+    settings = read_settings()
+    begin(sys.argv[4], settings)
+    asyncio.run(_run(settings, ready))

@@ -5,11 +5,21 @@ from __future__ import annotations
 import errno
 import json
 import logging
-import traceback
 
 import msgspec
 
-from ..errors import AisError, InternalError, MethodNotAllowedError, OverloadedError, RetryLaterError, UnauthorizedError
+from ..errors import (
+    AisError,
+    InternalError,
+    MethodNotAllowedError,
+    OverloadedError,
+    RetryLaterError,
+    TransformError,
+    UnauthorizedError,
+)
+from ..observe.counters import COUNTERS
+from ..observe.layout import error_word
+from ..observe.log import Flood, fields, request_id
 from ..wire import headers as names
 from ..wire.messages import ErrorBody
 from .replies import Bytes, Empty, Reply
@@ -17,26 +27,57 @@ from .request import Request
 
 _log = logging.getLogger("aistore.server")
 
+# Clients can cause as many of these as they like.
+_busy = Flood()
+_failed = Flood()
+
 _HEADER_ERROR_BYTES_MAX = 4096  # clients take 8 to 64 KiB of headers in all
 
 
 def error_body(error: AisError, *, method: str = "", path: str = "", client: str = "", node: str = "") -> ErrorBody:
-    """Return the wire form of ``error``."""
+    """Return the wire form of an ``error`` that a client is told now; it is counted, and logged if need be."""
+    _record(error)
     return ErrorBody(
         tcode=error.code, message=error.message, method=method, url_path=path, remote_addr=client, node=node,
-        status=error.status, hint=error.hint,
+        status=error.status, hint=error.hint, request_id=request_id.get(),
     )  # fmt: skip
+
+
+def _record(error: AisError) -> None:
+    """Count an error that a client is told of, and log those that somebody has to be able to find.
+
+    Internal errors are logged where they are found (``as_ais_error``), with their traceback.
+    """
+    word = error_word(error.code)
+    COUNTERS.words[word] += 1
+    if isinstance(error, InternalError):
+        return
+    if isinstance(error, RetryLaterError):
+        if error.status >= 500 and _busy.lets():
+            _log.warning("try again%s", _busy.note, extra=_of(error))
+    elif isinstance(error, TransformError):
+        if _failed.lets():
+            _log.warning("a transform failed%s", _failed.note, extra=_of(error))
+    else:
+        _log.debug("refused", extra=_of(error))
+
+
+def _of(error: AisError) -> dict[str, object]:
+    lines = error.message.strip().splitlines() or [""]
+    first = lines[0].removesuffix("Traceback (most recent call last):")  # the transform's, and so is what follows
+    text = first if len(lines) == 1 else f"{first[:500]} … {lines[-1]}"
+    return fields(code=error.code, status=error.status, error=text[:1000])
 
 
 def as_ais_error(error: BaseException) -> AisError:
     """Return ``error`` if it is one of ours, else log it and return an internal error that gives nothing away."""
     if isinstance(error, InternalError):
-        _log.error("%s", error)  # ours, or broken data: somebody has to know
+        _log.error("%s", error, exc_info=error)  # ours, or broken data: somebody has to know
     if isinstance(error, AisError):
         return error
     if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
         return OverloadedError("the store has too many open files", hint="raise the limit (ulimit -n)")
-    _log.error("unexpected %s: %s\n%s", type(error).__name__, error, "".join(traceback.format_exception(error)))
+    _log.error("unexpected %s: %s", type(error).__name__, error, exc_info=error)
     return InternalError(f"internal error ({type(error).__name__})", hint="the store's log has the details")
 
 

@@ -1,4 +1,4 @@
-"""An HTTP worker process; its arguments: ``<listen fd> <lifeline fd> <ready fd>``."""
+"""An HTTP worker process; its arguments: ``<listen fd> <lifeline fd> <ready fd> <place>``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..storage.local.engine import LocalEngine
 from ..storage.local.locks import join_writers
 from .app import App
 from .asgi import serve
-from .process import configure_log, end_with_parent, raise_descriptor_limit, read_settings, say_ready, stop_on_signals
+from .process import begin, end_with_parent, raise_descriptor_limit, read_settings, say_ready, stop_on_signals
 from .store import Store
 
 
@@ -37,9 +37,9 @@ async def _run(settings: ProcessSettings, listener: socket.socket, ready: int) -
 def main() -> None:
     """Run until told to stop, or until the supervisor ends."""
     listen, lifeline, ready = (int(argument) for argument in sys.argv[1:4])
-    configure_log("http")
     end_with_parent(lifeline)
     raise_descriptor_limit()
     settings = read_settings()
+    begin(sys.argv[4], settings)
     with socket.socket(fileno=listen) as listener:
         uvloop.run(_run(settings, listener, ready))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
-import logging
 import os
 import resource
 import signal
@@ -13,6 +12,8 @@ import sys
 import threading
 
 from ..fallbacks import lacks
+from ..observe.counters import COUNTERS
+from ..observe.log import configure_log
 from ..settings import ProcessSettings
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -23,13 +24,11 @@ def read_settings() -> ProcessSettings:
     return ProcessSettings.decode(sys.stdin.buffer.read())
 
 
-def configure_log(name: str) -> None:
-    """Log to standard error, one line per event."""
-    logging.basicConfig(
-        stream=sys.stderr,
-        level=logging.WARNING,
-        format=f"%(asctime)s {name}[%(process)d] %(levelname)s %(name)s: %(message)s",
-    )
+def begin(place: str, settings: ProcessSettings) -> None:
+    """Log and count as the process at ``place`` of the supervisor's table (``http-0``)."""
+    serve = settings.serve
+    configure_log(place, level=serve.log_level, form=serve.log_format, access=serve.access_log, token=serve.token)
+    COUNTERS.open(settings.runtime, place)
 
 
 def raise_descriptor_limit() -> None:

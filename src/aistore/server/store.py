@@ -9,11 +9,35 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 from ..etl.dispatch import Dispatcher
+from ..observe.totals import TotalsReader
 from ..settings import ProcessSettings
 from ..storage.engine import Engine
+from ..storage.local.facts import MountpathFacts, mountpath_facts
 from .link import ControllerLink
 
 T = TypeVar("T")
+
+
+#: How long whoever asks for metrics waits for the disks.
+_FACTS_SECONDS_MAX = 2.0
+
+
+class DiskFacts:
+    """Asks the disks how full they are, in a thread, once at a time: one that hangs holds up one thread."""
+
+    def __init__(self, threads: ThreadPoolExecutor, data: str) -> None:
+        self._threads = threads
+        self._data = data
+        self._asking: asyncio.Future[list[MountpathFacts]] | None = None
+
+    async def get(self) -> list[MountpathFacts] | None:
+        """Return the facts of every mountpath, None if a disk does not answer in time."""
+        if self._asking is None or self._asking.done():
+            loop = asyncio.get_running_loop()
+            self._asking = loop.run_in_executor(self._threads, mountpath_facts, self._data)
+        asking = self._asking
+        await asyncio.wait((asking,), timeout=_FACTS_SECONDS_MAX)
+        return asking.result() if asking.done() else None
 
 
 class Store:
@@ -25,6 +49,8 @@ class Store:
         self.engine = engine
         self.threads = ThreadPoolExecutor(self.limits.io_threads, thread_name_prefix="io")
         self.controller = ControllerLink(settings.controller_socket)
+        self.totals = TotalsReader(settings.runtime)
+        self.disks = DiskFacts(self.threads, settings.serve.data)
         self.dispatcher = Dispatcher(self.controller, self.threads, self.limits, settings.spool)
 
     async def in_thread(self, function: Callable[..., T], *arguments: object) -> T:
@@ -50,6 +76,5 @@ class Store:
 
     def close(self) -> None:
         """Finish accepted writes and give everything back."""
-        self.dispatcher.close()
         self.threads.shutdown(wait=True, cancel_futures=True)
         self.engine.close()

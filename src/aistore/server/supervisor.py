@@ -7,6 +7,7 @@ had lived; a child whose supervisor dies ends itself (process.py).
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import selectors
 import shutil
@@ -23,6 +24,8 @@ from .. import __version__
 from ..errors import AisError, BadRequestError, ConflictError
 from ..etl.probe import SandboxFound, probe_sandbox
 from ..fallbacks import VARIABLE, taken_away
+from ..observe.counters import COUNTERS
+from ..observe.layout import RESTARTS
 from ..settings import ProcessSettings, ServeSettings, make_runtime_directory
 from ..storage.local.housekeeping import recover_store
 from ..storage.local.locks import acquire_ownership
@@ -30,6 +33,9 @@ from ..storage.local.members import attach
 from .access import is_loopback
 from .holder import describe_port_holder
 from .identity import node_identity
+from .process import begin
+
+_log = logging.getLogger("aistore.supervisor")
 
 _READY_SECONDS = 60.0
 _STOP_SECONDS = 15.0
@@ -44,6 +50,7 @@ _START = "import sys; sys.path[:1] = filter(None, sys.path[:1]); from {} import 
 class _Child:
     """One kind of child at one place in the table."""
 
+    place: str
     module: str
     listens: bool
     process: subprocess.Popen[bytes] | None = None
@@ -58,8 +65,11 @@ class Supervisor:
     def __init__(self, settings: ServeSettings, say: Callable[[str], None]) -> None:
         self._settings = settings
         self._say = say
-        self._children = [_Child("aistore.server.controller", listens=False)]
-        self._children += [_Child("aistore.server.http_worker", listens=True) for _ in range(settings.worker_count)]
+        self._children = [_Child("controller", "aistore.server.controller", listens=False)]
+        self._children += [
+            _Child(f"http-{number}", "aistore.server.http_worker", listens=True)
+            for number in range(settings.worker_count)
+        ]
         self._stopping = False
         self._wake_reader, self._wake_writer = os.pipe()
         self._lifeline_reader, self._lifeline_writer = os.pipe()
@@ -82,6 +92,7 @@ class Supervisor:
                 replace(self._settings, port=port), runtime, node_identity(self._settings.data), time.time_ns(), port
             )
             os.makedirs(settings.spool, exist_ok=True)
+            begin("supervisor", settings)
             held.callback(self._end_children)
             self._handle_signals()
             self._supervise(settings, listener, url)
@@ -132,7 +143,7 @@ class Supervisor:
         if child.listens:
             pass_fds.append(listener.fileno())
             listen_argument = str(listener.fileno())
-        arguments = [listen_argument, str(self._lifeline_reader), str(ready_writer)]
+        arguments = [listen_argument, str(self._lifeline_reader), str(ready_writer), child.place]
         command = [sys.executable, "-c", _START.format(child.module), *arguments]
         child.process = subprocess.Popen(command, pass_fds=pass_fds, stdin=subprocess.PIPE, start_new_session=True)
         os.close(ready_writer)
@@ -193,7 +204,8 @@ class Supervisor:
         child.start_again_at = now + pause
         child.process = None
         how = f"signal {-status}" if status < 0 else f"status {status}"
-        print(f"{child.module} (pid {pid}) ended with {how}, starting it again", file=sys.stderr, flush=True)
+        COUNTERS.words[RESTARTS] += 1
+        _log.warning("%s (pid %d) ended with %s, starting it again", child.module, pid, how)
 
     def _end_children(self) -> None:
         """Ask the children to stop, HTTP workers first, wait, then kill what is left.

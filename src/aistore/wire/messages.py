@@ -66,6 +66,7 @@ class ErrorBody(msgspec.Struct, frozen=True, omit_defaults=False):
     node: str = ""
     status: int = 500
     hint: str = ""
+    request_id: str = ""
 
     def to_error(self) -> AisError:
         """Return the exception that this body tells of."""

@@ -50,10 +50,35 @@ Examples:
     "--allow-host", multiple=True, metavar="NAME", help="A further name by which browsers may reach this store."
 )
 @click.option("--insecure", is_flag=True, help="Serve other machines without a token.")
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    default="warning",
+    envvar="AIS_LOG_LEVEL",
+    show_default=True,
+    help="What is logged, to standard error; $AIS_LOG_LEVEL.",
+)
+@click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    envvar="AIS_LOG_FORMAT",
+    show_default=True,
+    help="How; $AIS_LOG_FORMAT.",
+)
+@click.option("--access-log", is_flag=True, envvar="AIS_ACCESS_LOG", help="Log every request too; $AIS_ACCESS_LOG=1.")
 def serve(
-    data: str | None, mountpath: tuple[str, ...], port: int, host: str, workers: int, allow_host: tuple[str, ...],
+    data: str | None,
+    mountpath: tuple[str, ...],
+    port: int,
+    host: str,
+    workers: int,
+    allow_host: tuple[str, ...],
     insecure: bool,
-) -> None:  # fmt: skip
+    log_level: str,
+    log_format: str,
+    access_log: bool,
+) -> None:
     """Start a store: objects, transforms and everything they need, until Ctrl-C or SIGTERM.
 
     Prints one line when it is ready. The data directory is made if it is not there.
@@ -77,6 +102,9 @@ def serve(
         insecure=insecure,
         allowed_hosts=allow_host,
         mountpaths=tuple(map(os.path.abspath, mountpath)),
+        log_level=log_level,
+        log_format=log_format,
+        access_log=access_log,
     )
     try:
         sys.exit(Supervisor(settings, click.echo).run())

@@ -12,6 +12,7 @@ import queue
 import threading
 import time
 from abc import ABC, abstractmethod
+from bisect import bisect_left
 from collections.abc import Mapping
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -25,6 +26,8 @@ from ...errors import (
 )
 from ...model.buckets import BucketInfo
 from ...model.objects import ObjectInfo, PutOptions
+from ...observe.counters import COUNTERS
+from ...observe.layout import COMMIT_CHANGES, COMMIT_HISTOGRAM, COMMIT_NS, COMMIT_QUEUE, COMMIT_SIZES, COMMITS
 from ..arguments import check_custom, check_version
 from ..checksums import Hasher
 from . import index, trailer
@@ -348,6 +351,7 @@ class Committer:
         with self._lock:
             if self._closed:
                 raise self._health.closed(operation.what)
+            COUNTERS.words[COMMIT_QUEUE] += 1
             self._queue.put(operation)
 
     def end(self) -> None:
@@ -367,7 +371,9 @@ class Committer:
             while running:
                 batch = self._next_batch()
                 running = not batch or batch[-1] is not None
+                began_ns = time.perf_counter_ns()
                 self._commit([operation for operation in batch if operation is not None and self._begin(operation)])
+                _count(len(batch) - batch.count(None), time.perf_counter_ns() - began_ns)
                 del batch
         finally:
             self._writer.close()
@@ -460,6 +466,17 @@ class Committer:
         except Exception as error:
             operation.error = error
             self._finish(operation)
+
+
+def _count(changes: int, took_ns: int) -> None:
+    words = COUNTERS.words
+    words[COMMIT_QUEUE] -= changes
+    if changes:
+        bucket = COMMIT_HISTOGRAM + bisect_left(COMMIT_SIZES, changes)
+        words[bucket] += 1
+        words[COMMITS] += 1
+        words[COMMIT_CHANGES] += changes
+        words[COMMIT_NS] += took_ns
 
 
 def _apply(operation: Operation[Any], turn: Turn) -> None:

@@ -16,6 +16,8 @@ from typing import Any
 from ...errors import BucketNotFoundError, InternalError, MountpathUnavailableError, ObjectNotFoundError
 from ...model.buckets import BucketInfo
 from ...model.objects import Checksum, ListOptions, ListPage, ObjectInfo, PutOptions
+from ...observe.counters import COUNTERS
+from ...observe.layout import HOT_HITS
 from ..arguments import check_custom, encode_name, encode_text, listing_bounds
 from ..checksums import STORED_TYPE, Hasher
 from ..memory import BytesReading
@@ -79,6 +81,7 @@ class LocalEngine:
         """Open an object for reading; raises BucketNotFoundError, ObjectNotFoundError, MountpathUnavailableError."""
         hot = self._hot.find(bucket, name)
         if hot is not None:
+            COUNTERS.words[HOT_HITS] += 1
             return hot
         missing = ""
         key = _encode(bucket, name)
@@ -117,7 +120,10 @@ class LocalEngine:
     def head(self, bucket: str, name: str) -> ObjectInfo:
         """Return what is known of an object; raises as ``get``."""
         hot = self._hot.find(bucket, name)
-        return hot.info if hot is not None else _info(bucket, name, self._find(bucket, name, _encode(bucket, name))[1])
+        if hot is not None:
+            COUNTERS.words[HOT_HITS] += 1
+            return hot.info
+        return _info(bucket, name, self._find(bucket, name, _encode(bucket, name))[1])
 
     def put(self, bucket: str, name: str, data: bytes, options: PutOptions) -> Future[ObjectInfo]:
         """Write a whole object, hashed and written in the committing thread; raises OverloadedError at the call.

@@ -9,6 +9,8 @@ from collections.abc import Generator
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
+from ...observe.counters import COUNTERS
+from ...observe.layout import INDEX_LOOKUPS
 from . import index
 from .commit import Committer
 from .generations import Generations
@@ -53,6 +55,7 @@ class OpenMountpath:
 
     def look_up(self, bucket_id: int, key: bytes, bucket: str, name: str) -> tuple[Any, ...] | None:
         """Return an object's row; ``bucket`` and ``name`` are for error messages."""
+        COUNTERS.words[INDEX_LOOKUPS] += 1
         try:
             row: tuple[Any, ...] | None = self._readers.cursor.execute(index.LOOK_UP, (bucket_id, key)).fetchone()
         except sqlite3.Error as error:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from collections import deque
 
+from ...observe.counters import COUNTERS
+from ...observe.layout import UNLINKED
 from . import index, recovery
 from .layout import Mountpath, open_directory
 from .stamps import Stamps
@@ -131,6 +133,8 @@ class Reclaimer:
                 pass
         with self._writer.transaction(_NOTHING_SEEN) as connection:
             connection.execute("DELETE FROM trash WHERE seq <= ?", (rows[-1][0],))
+        unlinked = len(rows)
+        COUNTERS.words[UNLINKED] += unlinked
         self._remove_empty({place.partition("/")[0] for _, place in rows})
         return True
 
