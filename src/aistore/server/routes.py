@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 from ..errors import MethodNotAllowedError, NotFoundError, NotSupportedError
-from .handlers import batch, buckets, cluster, etl, mountpaths, objects
+from .handlers import batch, buckets, cluster, etl, metrics, mountpaths, objects
 from .replies import Reply
 from .request import Request
 from .store import Store
@@ -33,6 +33,7 @@ _ROUTES: dict[str, dict[str, Handler]] = {
     "batch": {"POST": batch.post},
     "etl": {"GET": etl.get, "POST": etl.post, "PUT": etl.put, "DELETE": etl.delete},
     "health": {"GET": cluster.health, "HEAD": cluster.health},
+    "metrics": {"GET": metrics.get},
     "daemon": {
         "GET": cluster.query,
         "PUT": mountpaths.change,
@@ -58,8 +59,8 @@ def route(request: Request) -> tuple[Handler, str]:
         kind, _, rest = path[4:].partition("/")
     elif path.startswith("/ais"):  # the field's "easy" spelling of object and bucket paths
         kind, rest = _easy(path)
-    elif path == "/health":
-        kind, rest = "health", ""
+    elif path in ("/health", "/metrics"):
+        kind, rest = path[1:], ""
     else:
         kind, rest = "", path
     methods = _ROUTES.get(kind)

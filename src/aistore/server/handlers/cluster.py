@@ -11,7 +11,9 @@ import xxhash
 from ... import __version__
 from ...errors import BadRequestError, NotFoundError, NotSupportedError
 from ...fallbacks import lacks
+from ...storage.local.facts import MountpathFacts
 from ...wire import headers as names
+from ..metrics import tracker
 from ..replies import Empty, Reply, json_reply
 from ..request import Request
 from ..store import Store
@@ -52,22 +54,13 @@ def _cluster_map(store: Store, request: Request) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _node_status(store: Store, request: Request) -> dict[str, Any]:
-    disk = os.statvfs(store.settings.serve.data)
-    total, available = disk.f_blocks * disk.f_frsize, disk.f_bavail * disk.f_frsize
-    used = total - disk.f_bfree * disk.f_frsize
-    percent = round(100 * used / max(1, used + available))
-    memory = _memory()
+async def _node_status(store: Store, request: Request) -> dict[str, Any]:
+    memory, mountpaths = _memory(), await store.disks.get()
+    uptime_ns = time.time_ns() - store.settings.started_ns
     return {
         "snode": _node(store, request, "target"),
-        "tracker": {},
-        "capacity": {
-            "mountpaths": {
-                store.settings.serve.data: {"used": str(used), "avail": str(available), "pct_used": percent}
-            },
-            "pct_max": percent, "pct_avg": percent, "pct_min": percent,
-            "total_used": str(used), "total_avail": str(available), "cs_err": "",
-        },
+        "tracker": tracker(store.totals.read().words, mountpaths, uptime_ns),
+        "capacity": _capacity(mountpaths),
         "sys_info": {
             "mem_used": memory["MemTotal"] - memory["MemAvailable"],
             "mem_avail": memory["MemAvailable"],
@@ -80,10 +73,30 @@ def _node_status(store: Store, request: Request) -> dict[str, Any]:
         "deployment": "pyaistore",
         "ais_version": __version__,
         "build_time": "",
-        "uptime_ns": time.time_ns() - store.settings.started_ns,
+        "uptime_ns": uptime_ns,
         "k8s_pod_name": "",
         "cluster": {},
     }  # fmt: skip
+
+
+def _capacity(mountpaths: list[MountpathFacts] | None) -> dict[str, Any]:
+    """Return how full each mountpath is; those on one file system count once in the sums."""
+    known = [facts for facts in mountpaths or () if facts.available]
+    percents = [round(100 * facts.used / max(1, facts.used + facts.free)) for facts in known]
+    by_disk = {facts.device: facts for facts in known}.values()
+    missing = [facts.name for facts in mountpaths or () if not facts.available]
+    return {
+        "mountpaths": {
+            facts.directory: {"used": str(facts.used), "avail": str(facts.free), "pct_used": percent}
+            for facts, percent in zip(known, percents, strict=True)
+        },
+        "pct_max": max(percents, default=0),
+        "pct_avg": sum(percents) // max(1, len(percents)),
+        "pct_min": min(percents, default=0),
+        "total_used": str(sum(facts.used for facts in by_disk)),
+        "total_avail": str(sum(facts.free for facts in by_disk)),
+        "cs_err": f"cannot be read: {', '.join(missing)}" if missing else "" if mountpaths else "disks do not answer",
+    }
 
 
 def _memory() -> dict[str, int]:
@@ -110,7 +123,7 @@ async def query(store: Store, request: Request, rest: str) -> Reply:
     if what == "snode":
         return json_reply(_node(store, request, "target"))
     if what in ("node_status", "node_stats", "sysinfo", "disk"):
-        return json_reply(_node_status(store, request))
+        return json_reply(await _node_status(store, request))
     if what == "mountpaths":
         return await mountpaths.describe(store)
     if what in ("status_all", "running_all"):
