@@ -34,7 +34,9 @@ COMMANDS = {
     "bucket": Lazy(f"{_COMMANDS}.bucket:bucket", "Buckets: ls, create, rm, show."),
     "object": Lazy(f"{_COMMANDS}.object:object_", "Objects: put, get, cat, show, rm, set-custom."),
     "storage": Lazy(f"{_COMMANDS}.storage:storage", "Show the disks of the store, add and remove them."),
-    "show": Lazy(f"{_COMMANDS}.show:show", "Show the cluster, its disks, its transforms, a bucket, an object."),
+    "show": Lazy(
+        f"{_COMMANDS}.show:show", "Show the cluster, its disks, transforms and performance, a bucket, an object."
+    ),
     "doctor": Lazy(f"{_COMMANDS}.doctor:doctor", "Check this machine, and whether a store answers."),
     "version": Lazy(f"{_COMMANDS}.about:version", "Print the version.", local=True),
     "completion": Lazy(

@@ -10,7 +10,7 @@ import msgspec
 from ..errors import RetryLaterError
 from ..wire.messages import EtlSummary
 from .bucket import Bucket
-from .cluster import ClusterInfo, cluster_info
+from .cluster import ClusterInfo, NodePerformance, cluster_info, node_performance
 from .endpoint import Endpoint, find_endpoint
 from .etl import Etl, list_etls
 from .legacy import LegacyCalls
@@ -107,6 +107,10 @@ class Client(LegacyCalls):
     def storage(self) -> Storage:
         """Return the handle of the store's disks; asks the store nothing."""
         return Storage(self.transport)
+
+    def performance(self) -> list[NodePerformance]:
+        """Return what every target has counted since the store started, and how full its disks are."""
+        return node_performance(self.transport)
 
     def is_ready(self) -> bool:
         """Return whether a store answers at the endpoint and is ready for requests."""

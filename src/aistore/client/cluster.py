@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from ..wire import headers
 from .transport import Request, Transport
 
 
@@ -27,6 +28,47 @@ class ClusterInfo:
     version: str
     primary: str
     nodes: tuple[Node, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class MountpathUse:
+    """How full a mountpath is, in bytes."""
+
+    path: str
+    used_bytes: int
+    available_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class NodePerformance:
+    """What a target counted since the store started, by the field's names (``get.n``, ``put.size``), and its disks."""
+
+    node: str
+    counters: dict[str, int]
+    mountpaths: tuple[MountpathUse, ...]
+
+
+def node_performance(transport: Transport) -> list[NodePerformance]:
+    """Ask every target what it has counted, and how full it is."""
+    found = []
+    for node in cluster_info(transport).nodes:
+        if node.type != "target":
+            continue
+        request = Request(
+            "GET", "/v1/reverse/daemon", query={"what": "node_status"}, headers={headers.NODE_ID: node.id}
+        )  # fmt: skip
+        status = msgspec.json.decode(transport.call(request), type=dict[str, Any])
+        found.append(
+            NodePerformance(
+                node.id,
+                {name: int(value["v"]) for name, value in (status.get("tracker") or {}).items()},
+                tuple(
+                    MountpathUse(path, int(use["used"]), int(use["avail"]))
+                    for path, use in sorted(((status.get("capacity") or {}).get("mountpaths") or {}).items())
+                ),
+            )
+        )
+    return found
 
 
 def fetch_cluster_map(transport: Transport) -> dict[str, Any]:

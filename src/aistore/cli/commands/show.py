@@ -48,13 +48,14 @@ _LAZY = {
     "storage": Lazy(f"{_COMMANDS}.storage:show", "Show the disks of the store, and what is on them."),
     "etl": Lazy(f"{_COMMANDS}.etl:show", "Show all transforms, or some of them in detail."),
     "bucket": Lazy(f"{_COMMANDS}.bucket:show", "Show the properties of a bucket."),
+    "performance": Lazy(f"{_COMMANDS}.performance:performance", "Show how much the store does, and how fast."),
     "object": Lazy(f"{_COMMANDS}.object:show", "Show what the store knows of an object."),
 }
 
 
 @click.group(cls=LazyGroup, lazy=_LAZY)
 def show() -> None:
-    """Show the cluster, its disks, its transforms, a bucket, an object."""
+    """Show the cluster, its disks, transforms and performance, a bucket, an object."""
 
 
 show.add_command(cluster)
