@@ -35,7 +35,7 @@ COMMANDS = {
     "object": Lazy(f"{_COMMANDS}.object:object_", "Objects: put, get, cat, show, rm, set-custom."),
     "storage": Lazy(f"{_COMMANDS}.storage:storage", "Show the disks of the store, add and remove them."),
     "show": Lazy(
-        f"{_COMMANDS}.show:show", "Show the cluster, its disks, transforms and performance, a bucket, an object."
+        f"{_COMMANDS}.show:show", "Show the cluster, its disks, transforms, performance, a bucket, an object."
     ),
     "doctor": Lazy(f"{_COMMANDS}.doctor:doctor", "Check this machine, and whether a store answers."),
     "version": Lazy(f"{_COMMANDS}.about:version", "Print the version.", local=True),

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
+from time import perf_counter_ns
 from typing import Any
 
 from ..errors import AisError, BadRequestError, ClientGoneError
@@ -60,6 +60,6 @@ class App:
 
     def at_once(self, scope: Mapping[str, Any]) -> Messages | None:
         """Return the messages of the reply if nothing has to be waited for, else None: the event loop will do it."""
-        started_ns = time.perf_counter_ns()
+        started_ns = perf_counter_ns()
         messages = self._at_once.reply(scope)
         return None if messages is None else self._recorder.at_once(scope, messages, started_ns)

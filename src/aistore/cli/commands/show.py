@@ -55,7 +55,7 @@ _LAZY = {
 
 @click.group(cls=LazyGroup, lazy=_LAZY)
 def show() -> None:
-    """Show the cluster, its disks, transforms and performance, a bucket, an object."""
+    """Show the cluster, its disks, transforms, performance, a bucket, an object."""
 
 
 show.add_command(cluster)
