@@ -81,6 +81,7 @@ def test_what_was_done_is_counted(new_store: NewStore, pool: urllib3.PoolManager
     assert of(samples, "ais_target_get_bytes") > 40_000 + (3 << 20)  # and the error's text
     assert of(samples, "ais_target_get_ns_total") > 0
     assert of(samples, "ais_target_errors_total", "tcode=ErrObjNotFound") == 2  # one in the batch
+    assert of(samples, "ais_target_replies_total", "class=2xx", "code=200") == 57
     assert of(samples, "ais_target_replies_total", "class=4xx", "code=404") == 1
     assert of(samples, "ais_target_request_duration_seconds_count", "op=get") == 42
     assert of(samples, "ais_target_request_duration_seconds_bucket", "le=60.0", "op=get") == 42
