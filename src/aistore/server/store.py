@@ -25,19 +25,20 @@ _FACTS_SECONDS_MAX = 2.0
 class DiskFacts:
     """Asks the disks how full they are, in a thread, once at a time: one that hangs holds up one thread."""
 
-    def __init__(self, threads: ThreadPoolExecutor, data: str) -> None:
+    def __init__(self, threads: ThreadPoolExecutor, data: str, seconds_max: float = _FACTS_SECONDS_MAX) -> None:
         self._threads = threads
         self._data = data
+        self._seconds_max = seconds_max
         self._asking: asyncio.Future[list[MountpathFacts]] | None = None
 
     async def get(self) -> list[MountpathFacts] | None:
-        """Return the facts of every mountpath, None if a disk does not answer in time."""
+        """Return the facts of every mountpath, None if a disk does not answer in time or at all."""
         if self._asking is None or self._asking.done():
             loop = asyncio.get_running_loop()
             self._asking = loop.run_in_executor(self._threads, mountpath_facts, self._data)
         asking = self._asking
-        await asyncio.wait((asking,), timeout=_FACTS_SECONDS_MAX)
-        return asking.result() if asking.done() else None
+        await asyncio.wait((asking,), timeout=self._seconds_max)
+        return asking.result() if asking.done() and asking.exception() is None else None
 
 
 class Store:
