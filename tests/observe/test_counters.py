@@ -101,7 +101,8 @@ def test_a_name_of_full_length_comes_back_whole(tmp_path: Path) -> None:
 def test_words_do_not_overlap() -> None:
     first, last = layout.OPERATION_WORDS[0][1], layout.OPERATION_WORDS[-1][1]
     assert (last - first) % (len(layout.OPERATIONS) - 1) == 0
-    assert last + layout.HISTOGRAM + len(layout.LATENCY_NS) + 1 == layout.STATUS
+    assert layout.KEPT_HEAD + layout.HISTOGRAM + len(layout.LATENCY_NS) + 1 == layout.STATUS
+    assert last < layout.KEPT_GET < layout.KEPT_HEAD
     assert layout.error_word("ErrBckNotFound") != layout.error_word("ErrObjNotFound")
     assert layout.error_word("no such code") == layout.COMMIT_HISTOGRAM - 1
     assert layout.SCALAR_WORDS[-1] == (layout.RESTARTS, layout.SCALARS[-1])

@@ -32,11 +32,14 @@ _OPERATION_WORDS = HISTOGRAM + len(LATENCY_NS) + 1
 GET, HEAD, PUT, DELETE, LIST, ETL, BATCH, OTHER = (
     _HEADER + number * _OPERATION_WORDS for number in range(len(OPERATIONS))
 )
+#: GET and HEAD whose reply was found ready in memory: counted apart, because three words are all there is time for.
+#: Each of them is a reply with status 200 and a hit; whoever adds up tables adds them to those (``fold``).
+KEPT_GET, KEPT_HEAD = (_HEADER + (len(OPERATIONS) + number) * _OPERATION_WORDS for number in range(2))
 #: Each operation and its first word.
 OPERATION_WORDS = tuple(zip(OPERATIONS, (GET, HEAD, PUT, DELETE, LIST, ETL, BATCH, OTHER), strict=True))
 
 #: Replies by status code: the word of a status is this plus the status.
-STATUS = _HEADER + len(OPERATIONS) * _OPERATION_WORDS
+STATUS = _HEADER + (len(OPERATIONS) + 2) * _OPERATION_WORDS
 STATUSES = 600
 
 #: Errors told to clients, by their code, in this order; the last one is any other.
@@ -98,6 +101,16 @@ ETL_NUMBERS = ETL_UID + 1
 ETL_ROW_WORDS = ETL_NUMBERS + len(ETL_SCALARS)
 
 WORDS = ETLS + ETL_ROWS * ETL_ROW_WORDS
+
+
+def fold(words: list[int]) -> None:
+    """Add what was counted apart to what it is."""
+    for kept, operation in ((KEPT_GET, GET), (KEPT_HEAD, HEAD)):
+        for number in range(_OPERATION_WORDS):
+            words[operation + number] += words[kept + number]
+        replies = sum(words[kept + HISTOGRAM : kept + _OPERATION_WORDS])
+        words[STATUS + 200] += replies
+        words[HOT_HITS] += replies
 
 
 def error_word(code: str) -> int:

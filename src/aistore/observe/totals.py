@@ -62,6 +62,7 @@ class TotalsReader:
                 etls[key] = (
                     [have + more for have, more in zip(etls[key], numbers, strict=True)] if key in etls else numbers
                 )
+        layout.fold(words)
         return Totals(words, etls, processes)
 
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from time import perf_counter_ns
 from typing import Any
 
 from ..errors import AisError, BadRequestError, ClientGoneError
 from .access import Access
-from .at_once import AtOnce, Messages
+from .at_once import AtOnce
 from .error_replies import as_ais_error, error_of_request, error_reply
 from .record import Recorder, Recording, operation_of
-from .replies import Send
+from .replies import Messages, Send
 from .request import Receive, Request
 from .routes import route
 from .store import Store
@@ -23,8 +22,8 @@ class App:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._access = Access(store.settings.serve)
-        self._at_once = AtOnce(store, self._access)
         self._recorder = Recorder(store.settings.serve)
+        self._at_once = AtOnce(store, self._access, self._recorder)
 
     async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -60,6 +59,4 @@ class App:
 
     def at_once(self, scope: Mapping[str, Any]) -> Messages | None:
         """Return the messages of the reply if nothing has to be waited for, else None: the event loop will do it."""
-        started_ns = perf_counter_ns()
-        messages = self._at_once.reply(scope)
-        return None if messages is None else self._recorder.at_once(scope, messages, started_ns)
+        return self._at_once.reply(scope)

@@ -15,9 +15,8 @@ from ..observe.counters import COUNTERS
 from ..observe.layout import ERRORS, GET, HEAD, HISTOGRAM, IN_BYTES, LATENCY_NS, NS_TOTAL, OUT_BYTES, STATUS
 from ..observe.log import RequestIds, fields, request_id, sane_request_id
 from ..settings import ServeSettings
-from .at_once import Messages
 from .handlers import batch, buckets, objects
-from .replies import Message, Send
+from .replies import Message, Messages, Send
 from .request import Receive, Request
 from .routes import Handler
 
@@ -62,9 +61,10 @@ class Recorder:
         words[operation + OUT_BYTES] += size
         words[bucket] += 1
         words[STATUS + status] += 1
-        return self._logged(scope, messages, took) if self.logs_access else messages
+        return self.logged(scope, messages, took) if self.logs_access else messages
 
-    def _logged(self, scope: Mapping[str, Any], messages: Messages, took: int) -> Messages:
+    def logged(self, scope: Mapping[str, Any], messages: Messages, took: int) -> Messages:
+        """Log a request that is answered on the spot; return its reply with its id."""
         start, body = messages
         name = next((value for header, value in start["headers"] if header == b"x-request-id"), b"")
         if not name:  # a new list: this one may be the reply to others too

@@ -10,6 +10,8 @@ from typing import Any, Protocol
 import msgspec
 
 Message = dict[str, Any]
+#: A whole reply: its start and its body.
+Messages = tuple[Message, Message]
 Send = Callable[[Message], Awaitable[None]]
 Headers = Iterable[tuple[str, str]]
 
