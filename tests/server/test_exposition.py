@@ -63,13 +63,3 @@ def test_a_disk_that_hangs_holds_up_one_thread_and_nobody_else(tmp_path: Path) -
             assert await DiskFacts(threads, str(tmp_path / "gone"), seconds_max=60.0).get() is None
 
     asyncio.run(ask())
-
-
-def test_a_mountpath_that_cannot_be_read_is_told(tmp_path: Path) -> None:
-    from aistore.storage.local.facts import mountpath_facts
-
-    LocalEngine(str(tmp_path)).close()
-    (tmp_path / "mp1").mkdir()
-    good, bad = mountpath_facts(str(tmp_path))
-    assert (good.available, bad.available, bad.name, bad.capacity) == (True, False, "mp1", 0)
-    assert good.capacity >= good.used > 0

@@ -6,7 +6,9 @@ import os
 import sqlite3
 from typing import NamedTuple
 
-from .layout import Mountpath
+from .layout import further
+from .placement import ROOT, Member
+from .presence import is_away, mountpaths
 
 
 class DiskCounters(NamedTuple):
@@ -42,12 +44,15 @@ class MountpathFacts(NamedTuple):
 
 def mountpath_facts(data: str) -> list[MountpathFacts]:
     """Return the facts of every mountpath of a data directory. Takes a millisecond, and as long as a sick disk does."""
-    names = sorted(name for name in os.listdir(data) if name.startswith("mp") and name[2:].isdecimal())
-    return [_facts(name, f"{data}/{name}") for name in names]
+    os.stat(data)  # what is gone is not made again for somebody who only looks
+    return [_facts(data, member) for member in mountpaths(data).members]
 
 
-def _facts(name: str, directory: str) -> MountpathFacts:
-    mountpath = Mountpath(directory)
+def _facts(data: str, member: Member) -> MountpathFacts:
+    mountpath = further(data, member)
+    name, directory = member.id, mountpath.directory
+    if member.id != ROOT and is_away(mountpath):
+        return MountpathFacts(name, directory, available=False)
     try:
         disk = os.statvfs(mountpath.data)
         block = disk.f_frsize
