@@ -99,7 +99,7 @@ def main() -> None:
     options = parser.parse_args()
     wrk.need("wrk", "weed")
     root = tempfile.mkdtemp(prefix="ais-bench-", dir=options.directory)
-    arguments = ("--workers", str(options.workers), *(("--durable",) if options.durable else ()))
+    arguments = ("--workers", str(options.workers), *(("--durability", "durable") if options.durable else ()))
     try:
         weed = Weed(os.path.join(root, "weed"), durable=options.durable)
         try:
