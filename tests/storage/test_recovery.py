@@ -171,6 +171,21 @@ def test_sealed_generations_are_not_read_again(engine: LocalEngine, reclaimer: R
     assert recovery.recover(directory).generations == 0
 
 
+def test_only_what_a_killed_owner_left_is_compared(engine: LocalEngine, reclaimer: Reclaimer, directory: str) -> None:
+    mountpath = open_directory(directory)
+    for number in range(8):
+        engine.put("b", f"o{number}", b"x" * 1000, PLAIN).result()
+    let_go, killed = sorted(recovery.unsealed(mountpath))
+    for name in (let_go, killed):
+        Path(mountpath.data, name, "stranger").write_bytes(b"x")
+    os.truncate(f"{mountpath.markers}/{killed}", 0)  # a killed owner says nothing in its marker
+    work(reclaimer, 1000.0)
+    work(reclaimer, 1002.0)
+    assert recovery.unsealed(mountpath) == []
+    assert Path(mountpath.data, let_go, "stranger").exists()  # nobody looked
+    assert not Path(mountpath.data, killed, "stranger").exists()
+
+
 @needs("proc")  # without a boot id every start is one after a power cut
 def test_a_damaged_trailer_is_no_reason_to_lose_the_bytes(tmp_path: Path) -> None:
     """A file that the index knows stays, whatever its trailer looks like: damage must not become loss."""

@@ -1,13 +1,14 @@
 """Data files in the making: each engine instance writes into small directories, generations, that are its own.
 
 A generation has a marker in ``open/``, locked while its owner may still be writing. When a generation is full and all
-its writes are known to the index or undone, the owner lets the lock go; recovery (recovery.py) compares the files with
-the index and removes the marker, which *seals* the generation: nobody needs to look at it again. A killed owner lets
-the lock go as well, so there is one way to the seal.
+its writes are known to the index or undone, the owner says so in the marker and lets the lock go: once that is on the
+disk the reclaimer removes the marker, which *seals* the generation: nobody needs to look at it again. A killed owner
+lets the lock go as well but says nothing: then recovery (recovery.py) compares the files with the index first.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import secrets
@@ -22,6 +23,9 @@ sync_data = os.fsync if lacks("fdatasync") else os.fdatasync
 
 
 _COPY_BYTES = 1 << 20
+#: What an owner writes into the marker of a generation that it lets go itself: each of its files is known to the index
+#: or removed. Nobody has to compare them then, which would cost 35 us a file.
+SETTLED = b"settled"
 
 
 class _Generation:
@@ -180,6 +184,8 @@ class Generations:
     def _release_if_done(self, generation: _Generation) -> None:
         if generation.full and not generation.unsettled and generation in self._owned:
             self._owned.remove(generation)
+            with contextlib.suppress(OSError):  # a full disk: then the files are compared
+                os.pwrite(generation.marker, SETTLED, 0)
             os.close(generation.marker)
 
     def _begin(self) -> _Generation:

@@ -8,6 +8,7 @@ from collections import deque
 from ...observe.counters import COUNTERS
 from ...observe.layout import UNLINKED
 from . import index, recovery
+from .generations import SETTLED
 from .layout import Mountpath, open_directory
 from .stamps import Stamps
 
@@ -110,7 +111,8 @@ class Reclaimer:
                     recovery.seal(self._mountpath, name)
                     self._compared.discard(name)
                 else:
-                    recovery.examine(self._mountpath, self._writer.connection, name)
+                    if os.pread(marker, len(SETTLED), 0) != SETTLED:  # its owner was killed
+                        recovery.examine(self._mountpath, self._writer.connection, name)
                     self._compared.add(name)
                     self._log_state = None  # makes the next round sync, whatever the log did
             finally:
