@@ -9,6 +9,8 @@ used before, then GETs of 2,000 of them in turn. CPU is that of the servers' pro
 
 Without more, both answer a PUT before it is on the disk. The store syncs once a second on its own, weed leaves that to
 the kernel: the store does more. ``--durable`` has both sync before they answer.
+
+Run it on a disk where nothing was deleted in the last minutes: ext4 makes new files slowly then (block_groups.py).
 """
 
 from __future__ import annotations
