@@ -109,6 +109,38 @@ def test_what_runs_in_the_transforms_interpreter_needs_nothing_else() -> None:
                     assert name.split(".")[0] in standard | ours | optional, f"{relative(path)} imports {name}"
 
 
+#: What only Linux has, some of it lately. Who uses it asks first whether it is there, and has another way.
+LINUX_ONLY = {
+    "memfd_create", "pidfd_open", "pidfd_send_signal", "sched_getaffinity", "RWF_NOWAIT", "O_TMPFILE", "SO_PASSCRED",
+    "SCM_CREDENTIALS", "SOCK_SEQPACKET", "SOCK_NONBLOCK", "SOCK_CLOEXEC", "splice", "copy_file_range", "eventfd",
+    "posix_fadvise", "posix_fallocate", "O_DIRECT", "O_PATH", "fdatasync", "signalfd", "F_SETPIPE_SZ",
+}  # fmt: skip
+#: The sandbox is Linux's own; the tests' store is for tests.
+LINUX_MODULES = ("etl/worker/sandbox/", "testing/")
+
+
+def _uses_of_linux(tree: ast.AST) -> set[str]:
+    """Return the names that only Linux has, and the paths below /proc, that code uses; not what docstrings say."""
+    attributes = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    documentation = {
+        id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+    }
+    texts = {
+        node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in documentation
+    }
+    return (attributes & LINUX_ONLY) | {text for text in texts if text.startswith("/proc/")}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=relative)
+def test_what_only_linux_has_is_asked_for_first(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    if not relative(path).startswith(LINUX_MODULES) and "lacks" not in text and relative(path) != "fallbacks.py":
+        used = _uses_of_linux(ast.parse(text))
+        assert not used, f"{relative(path)} uses {used} without asking fallbacks.lacks() or lacking.lacks()"
+
+
 @pytest.mark.parametrize("path", MODULES, ids=relative)
 def test_modules_stay_readable(path: Path) -> None:
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 600

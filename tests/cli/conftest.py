@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import http.server
 import os
 import re
 import shlex
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import textwrap
+import threading
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -103,6 +105,34 @@ def _run_forked(arguments: list[str], work: Path, environment: dict[str, str]) -
         output.seek(0)
         errors.seek(0)
         return Said(output.read().decode(), errors.read().decode(), status)
+
+
+@pytest.fixture
+def other_server() -> Iterator[Callable[[int, bytes], str]]:
+    """Return a function that starts a server of something else, which answers everything alike."""
+    servers = []
+
+    def start(status: int, body: bytes) -> str:
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        servers.append((server, threading.Thread(target=server.serve_forever)))
+        servers[-1][1].start()
+        return f"http://127.0.0.1:{server.server_port}"
+
+    yield start
+    for server, thread in servers:
+        server.shutdown()
+        server.server_close()
+        thread.join()
 
 
 @pytest.fixture(scope="session")

@@ -95,6 +95,13 @@ def test_a_store_that_wants_a_token(new_store: Callable[..., StoreProcess]) -> N
     assert "AIS_AUTHN_TOKEN" in finding.advice
 
 
+@pytest.mark.parametrize(("status", "said"), [(200, "is not a store"), (404, "is not a store: HTTP 404: It works!")])
+def test_another_server(other_server: Callable[[int, bytes], str], status: int, said: str) -> None:
+    (finding,) = network.check_store(parse_endpoint(other_server(status, b"<h1>It works!</h1>")))
+    assert finding.level is Level.FAIL
+    assert finding.found.endswith(said)
+
+
 def test_a_clock_that_differs() -> None:
     (finding,) = network._check_date("Mon, 01 Jan 2024 00:00:00 GMT")
     assert finding.level is Level.WARN

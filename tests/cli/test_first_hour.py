@@ -5,7 +5,6 @@ Every line is compared. Ctrl-C in a long command is in test_cli_process.py.
 
 from __future__ import annotations
 
-import http.server
 import json
 import os
 import re
@@ -15,8 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -91,34 +89,6 @@ def things(cli_store: StoreProcess, tmp_path_factory: pytest.TempPathFactory, fo
     made = ["--name", "needs-argument", "--from-file", ais.write("argument.py", script), "--comm-type", "io://"]
     ais("etl", "init", "code", *made, code=0)
     ais("etl", "stop", "stopped-etl", code=0)
-
-
-@pytest.fixture
-def other_server() -> Iterator[Callable[[int, bytes], str]]:
-    """Return a function that starts a server of something else, which answers everything alike."""
-    servers = []
-
-    def start(status: int, body: bytes) -> str:
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                self.send_response(status)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        servers.append((server, threading.Thread(target=server.serve_forever)))
-        servers[-1][1].start()
-        return f"http://127.0.0.1:{server.server_port}"
-
-    yield start
-    for server, thread in servers:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 def closed_port() -> int:

@@ -7,6 +7,7 @@ import resource
 import shutil
 import tempfile
 
+from ..fallbacks import lacks
 from ..settings import RUNTIME_PATH_BYTES, SOCKET_PATH_BYTES_MAX, default_data_directory
 from .finding import Finding, Level
 
@@ -80,6 +81,8 @@ def _check_free(there: str) -> Finding:
 def file_system_of(path: str) -> str:
     """Return the kind of file system that ``path`` is on, from /proc/self/mountinfo; empty where that is not told."""
     real, best, kind = os.path.realpath(path), "", ""
+    if lacks("proc"):
+        return kind
     try:
         with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
             for line in file:
