@@ -48,7 +48,7 @@ Shell = Callable[[str], Said]
 @pytest.fixture(scope="session")
 def cli_store() -> Iterator[StoreProcess]:
     """Return a store whose buckets and transforms are those of these tests alone: listings are compared whole."""
-    with StoreProcess() as process:
+    with StoreProcess(env={"PIP_RETRIES": "0"}) as process:  # an index that does not answer is not asked five times
         yield process
 
 
