@@ -6,6 +6,7 @@ import os
 import sqlite3
 from typing import NamedTuple
 
+from ...fallbacks import lacks
 from .layout import further
 from .placement import ROOT, Member
 from .presence import is_away, mountpaths
@@ -77,6 +78,8 @@ def _facts(data: str, member: Member) -> MountpathFacts:
 
 def _disk_counters(device: int) -> DiskCounters | None:
     """Return a device's line of /proc/diskstats; None where there is no such file or line (macOS, overlay, tmpfs)."""
+    if lacks("proc"):
+        return None
     wanted = [str(os.major(device)), str(os.minor(device))]
     try:
         with open("/proc/diskstats", encoding="ascii") as lines:
