@@ -32,7 +32,8 @@ The tree branches by what the caller can do about it::
     │   ├── SamplesError                the objects do not form samples
     │   └── DecodeError                 the bytes of an object are not what its name promises
     ├── NotSupportedError         501, a thing this store does not do
-    └── InternalError             500, our bug or broken data
+    └── InternalError             500, our bug
+        └── ObjectDamagedError          500, the disk did not keep the bytes of this object
 
 A failing transform answers 422 and not 5xx: clients of the field retry 5xx with back-off for a minute, and a picture
 that cannot be decoded does not get better by waiting.
@@ -292,7 +293,13 @@ class NotSupportedError(AisError):
 
 
 class InternalError(AisError):
-    """A bug of ours, or data that the disk did not keep."""
+    """A bug of ours."""
+
+
+class ObjectDamagedError(InternalError):
+    """The stored bytes of an object are not those that were stored; they are never given out as if they were."""
+
+    code = "ErrObjDamaged"
 
 
 class ClientGoneError(Exception):

@@ -64,9 +64,9 @@ def input_from_reading(reading: Reading, memory_bytes_max: int, directory: str) 
     """Copy a whole object for a transform, checking its checksum on the way; blocks, so it belongs in a thread.
 
     Up to ``memory_bytes_max`` bytes it is a sealed memory file, above that an unlinked file in ``directory``.
-    Raises InternalError when the bytes are not those that were stored.
+    Raises ObjectDamagedError when the bytes are not those that were stored.
     """
-    import xxhash  # here: nothing else of this module needs more than the standard library
+    from ..storage.verified import VerifiedRead  # here: nothing else here needs more than the standard library
 
     info = reading.info
     in_memory = info.size <= memory_bytes_max and not lacks("memfd")
@@ -76,12 +76,9 @@ def input_from_reading(reading: Reading, memory_bytes_max: int, directory: str) 
     else:
         descriptor, read_only = _unlinked_file(directory)
     try:
-        checksum = xxhash.xxh64()
+        read = VerifiedRead(reading)
         for start in range(0, info.size, _COPY_BYTES):
-            piece = reading.read(start, min(_COPY_BYTES, info.size - start))
-            checksum.update(piece)
-            _write_all(descriptor, piece)
-        verify(reading, checksum.hexdigest())
+            _write_all(descriptor, read(start, min(_COPY_BYTES, info.size - start)))
         if in_memory:
             fcntl.fcntl(descriptor, F_ADD_SEALS, _SEALED | F_SEAL_SEAL)
             os.lseek(descriptor, 0, os.SEEK_SET)
@@ -93,17 +90,6 @@ def input_from_reading(reading: Reading, memory_bytes_max: int, directory: str) 
         raise
     os.close(descriptor)
     return read_only
-
-
-def verify(reading: Reading, hexdigest: str) -> None:
-    """Raise InternalError unless ``hexdigest`` (XXH64) is the stored checksum of the object."""
-    info = reading.info
-    if info.checksum.type == "xxhash2" and info.checksum.value != hexdigest:
-        raise InternalError(
-            f"ais://{info.bucket}/{info.name} does not have its checksum any more: stored {info.checksum.value}, "
-            f"read {hexdigest}",
-            hint="the disk has changed its bytes; put the object again from its source",
-        )
 
 
 def _unlinked_file(directory: str) -> tuple[int, int]:

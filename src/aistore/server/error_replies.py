@@ -12,6 +12,7 @@ from ..errors import (
     AisError,
     InternalError,
     MethodNotAllowedError,
+    ObjectDamagedError,
     OverloadedError,
     RetryLaterError,
     TransformError,
@@ -71,8 +72,9 @@ def _of(error: AisError) -> dict[str, object]:
 
 def as_ais_error(error: BaseException) -> AisError:
     """Return ``error`` if it is one of ours, else log it and return an internal error that gives nothing away."""
-    if isinstance(error, InternalError):
-        _log.error("%s", error, exc_info=error)  # ours, or broken data: somebody has to know
+    if isinstance(error, InternalError) and not isinstance(error, ObjectDamagedError):
+        # Ours: somebody has to know. Of damage the storage tells once per object.
+        _log.error("%s", error, exc_info=error)
     if isinstance(error, AisError):
         return error
     if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):

@@ -9,6 +9,8 @@ Promises, held by ``conformance.py`` on every engine:
 - A write is seen whole or not at all, by every process, from the moment its future is done.
 - An overwrite is one step: a reader has the old object or the new one, and an opened Reading keeps the one it has.
 - Versions of a name count 1, 2, 3 … and start again after a delete.
+- Bytes that are not those that were stored are not given out as a whole object: a read of all of an object at once is
+  compared with its checksum. Who reads in pieces does that itself (``verified.py``); a part alone cannot be compared.
 - Listings are in byte order of UTF-8 names and never miss a name that was committed before and not touched since.
 - Names are any text that UTF-8 can hold, up to 1,024 bytes; ``a`` and ``a/b`` are unrelated.
 """
@@ -20,6 +22,7 @@ from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, Protocol
 
+from ..errors import ObjectDamagedError
 from ..model.buckets import BucketInfo
 from ..model.objects import ListOptions, ListPage, ObjectInfo, PutOptions
 
@@ -35,10 +38,16 @@ class Reading(Protocol):
     path: str | None
 
     def read(self, start: int, length: int) -> bytes:
-        """Return ``length`` bytes from ``start``; raises InternalError if the disk holds fewer."""
+        """Return ``length`` bytes from ``start``; verified if that is the whole object. Raises ObjectDamagedError."""
 
     def read_cached(self, start: int, length: int) -> bytes | None:
         """Return the bytes if that surely needs no disk, else None: then ``read`` belongs in a thread."""
+
+    def damaged(self, problem: str) -> ObjectDamagedError:
+        """Note that the stored bytes are bad, ``problem`` says how, and return the error to raise."""
+
+    def suspected(self) -> bool:
+        """Say whether damage was noted before: then nothing may be given out before all of it was verified."""
 
     def close(self) -> None:
         """Give the descriptor back. May be called twice."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from msgspec import structs
 
-from ..errors import BucketExistsError, BucketNotFoundError, InternalError, ObjectNotFoundError
+from ..errors import BucketExistsError, BucketNotFoundError, InternalError, ObjectDamagedError, ObjectNotFoundError
 from ..model.buckets import BucketInfo
 from ..model.objects import Checksum, ListOptions, ListPage, ObjectInfo, PutOptions
 from .arguments import check_custom, check_version, encode_name, encode_text, listing_bounds
@@ -37,6 +37,14 @@ class BytesReading:
         return self._data if length == len(self._data) else self._data[start : start + length]
 
     read_cached = read
+
+    def damaged(self, problem: str) -> ObjectDamagedError:
+        """Return the error for bytes that changed in memory."""
+        return ObjectDamagedError(f"ais://{self.info.bucket}/{self.info.name} is damaged: it {problem}")
+
+    def suspected(self) -> bool:
+        """Say no: memory is not suspected."""
+        return False
 
     def close(self) -> None:
         """Do nothing: there is no descriptor."""

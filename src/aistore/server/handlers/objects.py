@@ -7,6 +7,7 @@ import functools
 from ...errors import BadRequestError, BucketNotFoundError, ClientGoneError, NotSupportedError, ObjectNotFoundError
 from ...model.names import check_bucket_name, check_object_name, check_provider
 from ...model.objects import ByteRange, Checksum, ObjectInfo, PutOptions, parse_range
+from ...storage import verified
 from ...storage.engine import Reading, Staging
 from ...wire import headers as names
 from ...wire.messages import decode_action
@@ -73,6 +74,8 @@ def get_at_once(store: Store, request: Request, rest: str) -> Bytes | None:
         return None
     with store.engine.get(*split_path(rest)) as reading:
         part, headers, status = _wanted(request, reading.info)
+        if part.length < reading.info.size and reading.suspected():
+            return None
         data = reading.read_cached(part.start, part.length) if part.length <= store.limits.piece_bytes else None
         return None if data is None else Bytes(data, headers, status=status)
 
@@ -102,11 +105,17 @@ def open_object(store: Store, bucket: str, name: str) -> Reading:
 
 
 async def _send_part(store: Store, reading: Reading, part: ByteRange, headers: Headers, status: int) -> Reply:
-    """Return a small part as bytes (read at once if it is cached, else in a thread), a large one in pieces."""
-    piece = store.limits.piece_bytes
+    """Return a small part as bytes (read at once if it is cached, else in a thread), a large one in pieces.
+
+    A whole object is verified on the way. What is known to be damaged is verified before the first byte: a clear error
+    instead of a reply cut short, and no part of it for a client that goes on after the cut.
+    """
+    piece, whole = store.limits.piece_bytes, part.length == reading.info.size
+    if (part.length > piece or not whole) and reading.suspected():
+        await store.in_thread(verified.verify, reading)
     if part.length > piece:
         return Pieces(
-            reading.read, part.start, part.length, headers,
+            verified.VerifiedRead(reading) if whole else reading.read, part.start, part.length, headers,
             threads=store.threads, close=reading.close, piece_bytes=piece, status=status,
         )  # fmt: skip
     data = reading.read_cached(part.start, part.length)

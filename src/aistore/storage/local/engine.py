@@ -13,6 +13,8 @@ from contextlib import ExitStack, closing
 from operator import itemgetter
 from typing import Any
 
+import xxhash
+
 from ...errors import BucketNotFoundError, InternalError, MountpathUnavailableError, ObjectNotFoundError
 from ...model.buckets import BucketInfo
 from ...model.objects import Checksum, ListOptions, ListPage, ObjectInfo, PutOptions
@@ -21,6 +23,7 @@ from ...observe.layout import HOT_HITS
 from ..arguments import check_custom, encode_name, encode_text, listing_bounds
 from ..checksums import STORED_TYPE, Hasher
 from ..memory import BytesReading
+from ..verified import wrong_checksum
 from . import index
 from .catalog import Snapshot
 from .commit import CreateBucket, Delete, DeleteBucket, SetCustom, Write
@@ -89,6 +92,7 @@ class LocalEngine:
             disk, row, ticket = self._find(bucket, name, key, to_keep=True)
             info = _info(bucket, name, row)
             if row[6] is not None:
+                _check_inline(disk, info, row[6])
                 if ticket is not None:
                     self._hot.keep(info, row[6], ticket)
                 return BytesReading(info, row[6])
@@ -106,12 +110,9 @@ class LocalEngine:
                     break
                 missing = path
             else:
-                return FileReading(info, path, descriptor, disk.health.file_fault, seen)
-        gone = InternalError(
-            f"ais://{bucket}/{name}: its file {missing} is gone",
-            hint="the disk lost it: restore the object from its source",
-        )
-        raise disk.health.suspect(gone, f"ais://{bucket}/{name}")
+                return FileReading(info, path, descriptor, disk.damage, disk.health.file_fault, seen)
+        gone = disk.health.suspect(InternalError(f"{missing} is gone"), f"ais://{bucket}/{name}")
+        raise gone if isinstance(gone, MountpathUnavailableError) else disk.damage.note(info, missing, "is gone")
 
     def kept(self, bucket: str, name: str) -> HotObject | None:
         """Return an object if it is in this process's memory and unchanged: no system call, raises nothing."""
@@ -281,3 +282,10 @@ def _info(bucket: str, name: str, row: tuple[Any, ...]) -> ObjectInfo:
         bucket, name, row[0], row[1], Checksum(STORED_TYPE, row[2]), row[3],
         {} if custom is None else index.decode_custom(custom),
     )  # fmt: skip
+
+
+def _check_inline(disk: OpenMountpath, info: ObjectInfo, data: object) -> None:
+    """Raise ObjectDamagedError unless the bytes from the index are those that were stored."""
+    found = xxhash.xxh64_hexdigest(data) if isinstance(data, bytes) else "nothing"
+    if found != info.checksum.value:
+        raise disk.damage.note(info, "", wrong_checksum(found, info.checksum.value))

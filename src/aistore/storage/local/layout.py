@@ -13,6 +13,8 @@
         open/GENERATION     held and present while the generation may contain files the index does not know
         data/GENERATION/N   immutable files
         catalog.json        a copy of the catalog, to make it again from
+        damaged/            what is known to be damaged, see damage.py
+        scrub.json          how far the scrubber is, see scrub.py
 
 A further mountpath is a directory on another disk with the same content but for the stamps, and its mark,
 ``mountpath.json``, which says whose it is: the directory that a disk is mounted on is empty when the disk is not there,
@@ -62,6 +64,11 @@ class Mountpath(NamedTuple):
     def markers(self) -> str:
         """The directory of unsealed generations' markers."""
         return f"{self.directory}/open"
+
+    @property
+    def damaged(self) -> str:
+        """The directory of what is known to be damaged."""
+        return f"{self.directory}/damaged"
 
     @property
     def data(self) -> str:

@@ -13,6 +13,7 @@ from ...observe.counters import COUNTERS
 from ...observe.layout import INDEX_LOOKUPS
 from . import index
 from .commit import Committer
+from .damage import DamageLog
 from .generations import Generations
 from .health import Health
 from .layout import Mountpath
@@ -49,6 +50,7 @@ class OpenMountpath:
         self._lock = threading.Lock()
         self._connections: weakref.WeakSet[index.ThreadConnection] = weakref.WeakSet()
         self.health = Health(id_, places, stamps, known)
+        self.damage = DamageLog(places.damaged)
         self.store = Generations(places, settings.generation_files_max, settings.reserve_bytes)
         self._readers = index.Readers(places.database, self._connections, self._lock)
         self.committer = Committer(self, mountpaths, settings)

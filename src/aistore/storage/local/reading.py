@@ -7,9 +7,13 @@ import threading
 from collections.abc import Callable
 from types import TracebackType
 
-from ...errors import InternalError
+import xxhash
+
+from ...errors import InternalError, ObjectDamagedError
 from ...fallbacks import lacks
 from ...model.objects import ObjectInfo
+from ..verified import wrong_checksum
+from .damage import DamageLog
 
 #: Linux has had RWF_NOWAIT since 4.14; without it nothing is surely cached.
 _NOWAIT = None if lacks("nowait-read") else os.RWF_NOWAIT
@@ -45,16 +49,17 @@ _scratch = _Scratch()
 class FileReading:
     """A Reading of the first ``info.size`` bytes of an immutable file.
 
-    ``fault`` makes the error to raise of the operating system's and the object's address; ``seen`` is called with the
-    whole object when ``read_cached`` returns it.
+    ``damage`` is where damage is noted; ``fault`` makes the error to raise of the operating system's and the object's
+    address. ``seen`` is called with the whole object when ``read_cached`` returns it.
     """
 
-    __slots__ = ("_descriptor", "_fault", "_seen", "info", "path")
+    __slots__ = ("_damage", "_descriptor", "_fault", "_seen", "info", "path")
 
     def __init__(
-        self, info: ObjectInfo, path: str, descriptor: int, fault: Callable[[OSError, str], Exception],
-        seen: Callable[[bytes], None] | None = None,
+        self, info: ObjectInfo, path: str, descriptor: int, damage: DamageLog,
+        fault: Callable[[OSError, str], Exception], seen: Callable[[bytes], None] | None = None,
     ) -> None:  # fmt: skip
+        self._damage = damage
         self._fault = fault
         self._seen = seen
         self._descriptor: _Descriptor | None = _Descriptor(descriptor)
@@ -62,29 +67,25 @@ class FileReading:
         self.path: str | None = path
 
     def read(self, start: int, length: int) -> bytes:
-        """Return ``length`` bytes from ``start``; raises InternalError if the object or the disk holds fewer."""
+        """Return ``length`` bytes from ``start``, verified if that is all of them; raises ObjectDamagedError."""
         descriptor = self._checked(start, length)
         try:
-            data = os.pread(descriptor.number, length, start)
-            if len(data) == length:
-                return data
-            pieces = [data]
-            while data and length > len(data):
-                length -= len(data)
-                start += len(data)
-                data = os.pread(descriptor.number, length, start)
-                pieces.append(data)
+            data = _read(descriptor.number, start, length)
         except OSError as error:
-            raise self._fault(error, self._what()) from error
-        if length > len(data):
-            raise InternalError(
-                f"{self._what()}: its file {self.path} ends at byte {start}, {self.info.size} were stored",
-                hint="the disk lost bytes: restore the object from its source",
-            )
-        return b"".join(pieces)
+            fault = self._fault(error, self._what())
+            if type(fault) is InternalError:  # of this file alone
+                fault = self.damaged(f"cannot be read: {error.strerror}")
+            raise fault from error
+        if len(data) < length:
+            raise self.damaged(f"ends at byte {start + len(data)}, {self.info.size} were stored")
+        if length == self.info.size:
+            found = xxhash.xxh64_hexdigest(data)
+            if found != self.info.checksum.value:
+                raise self.damaged(wrong_checksum(found, self.info.checksum.value))
+        return data
 
     def read_cached(self, start: int, length: int) -> bytes | None:
-        """Return the bytes if the page cache has all of them, else None."""
+        """Return the bytes if the page cache has all of them, verified as by ``read``, else None."""
         descriptor = self._checked(start, length)
         if _NOWAIT is None or length > _SCRATCH_BYTES:
             return None
@@ -96,9 +97,20 @@ class FileReading:
         except OSError:  # EAGAIN: not cached; EOPNOTSUPP: this file system cannot tell
             return None
         data = bytes(view)
-        if self._seen is not None and length == self.info.size:
-            self._seen(data)
+        if length == self.info.size:
+            if xxhash.xxh64_hexdigest(data) != self.info.checksum.value:
+                return None  # `read` will say so
+            if self._seen is not None:
+                self._seen(data)
         return data
+
+    def damaged(self, problem: str) -> ObjectDamagedError:
+        """Note that the file is damaged and return the error to raise."""
+        return self._damage.note(self.info, self.path or "", problem)
+
+    def suspected(self) -> bool:
+        """Say whether damage of this file was noted before."""
+        return self._damage.suspects(self.info)
 
     def close(self) -> None:
         """Give the descriptor back, as soon as no read uses it."""
@@ -122,3 +134,17 @@ class FileReading:
 
     def _what(self) -> str:
         return f"ais://{self.info.bucket}/{self.info.name}"
+
+
+def _read(descriptor: int, start: int, length: int) -> bytes:
+    """Return ``length`` bytes from ``start``, fewer only at the end of the file."""
+    data = os.pread(descriptor, length, start)
+    if len(data) == length:
+        return data
+    pieces = [data]
+    while data and length > len(data):
+        length -= len(data)
+        start += len(data)
+        data = os.pread(descriptor, length, start)
+        pieces.append(data)
+    return b"".join(pieces)
