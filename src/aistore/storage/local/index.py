@@ -71,7 +71,7 @@ def create(path: str) -> None:
     except sqlite3.DatabaseError as error:
         raise ConflictError(
             f"{path} cannot be opened: {error}",
-            hint="if it is broken it can be made again from the data files, see aistore.storage.local.rebuild",
+            hint="`ais fsck DIRECTORY` says what is wrong, `ais fsck --rebuild DIRECTORY` makes the index again",
         ) from error
     try:
         (version,) = connection.execute("PRAGMA user_version").fetchone()

@@ -29,7 +29,7 @@ import os
 from typing import NamedTuple
 
 from ...errors import ConflictError
-from . import index, stamps
+from . import index, lost_index, stamps
 from .block_groups import spread_subdirectories
 from .placement import ROOT, Member
 
@@ -96,7 +96,7 @@ def open_directory(directory: str) -> Mountpath:
     descriptor = os.open(directory, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
-        _recognise(directory)
+        recognise(directory)
         mountpath = Mountpath(f"{directory}/{ROOT}")
         begin(mountpath)
         _mark(directory)
@@ -110,6 +110,7 @@ def begin(mountpath: Mountpath) -> None:
     for part in (mountpath.directory, mountpath.markers, mountpath.data):
         os.makedirs(part, mode=0o700, exist_ok=True)
     spread_subdirectories(mountpath.data)
+    lost_index.refuse(mountpath)
     index.create(mountpath.database)
     os.close(os.open(mountpath.commit_lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     stamps.create(mountpath.stamps)
@@ -123,7 +124,8 @@ def further(directory: str, member: Member) -> Mountpath:
     return Mountpath(member.path, f"{directory}/{ROOT}/stamps.{member.id}")
 
 
-def _recognise(directory: str) -> None:
+def recognise(directory: str) -> None:
+    """Raise ConflictError unless ``directory`` is a data directory, or the beginning of one."""
     try:
         with open(f"{directory}/format.json", encoding="utf-8") as file:
             found = json.load(file)

@@ -111,6 +111,11 @@ def acquire_ownership(directory: str, *, wait_seconds: float = WRITERS_WAIT_SECO
     """
     directory = os.path.abspath(directory)
     open_directory(directory)
+    return hold(directory, wait_seconds=wait_seconds)
+
+
+def hold(directory: str, *, wait_seconds: float = WRITERS_WAIT_SECONDS) -> Ownership:
+    """Become the owner of ``directory`` as it is: a damaged one, say. Raises as ``acquire_ownership``."""
     owner = _Lock(f"{directory}/owner.lock")
     writers = _Lock(f"{directory}/writers.lock")
     try:

@@ -1,68 +1,93 @@
-"""Making the index again from the trailers of the files, when the index is lost or broken.
+"""Making the index again when it is lost or broken: from what is readable of the old one, and from the files' trailers.
 
-What cannot come back: objects that lived in the index (256 bytes and less), properties of buckets, and empty buckets.
-What may come back though it was deleted: objects whose files were still in their grace. Both are counted or said.
+The old index is put aside and stays. What it alone had, objects of 256 bytes and less and the buckets' properties,
+comes from the pages of it that can be read. A file's trailer has a checksum of its own, so where the two disagree the
+trailer counts; of two files for one name the later one. Deleted objects whose files were in their grace come back only
+if the old index cannot say any more that they were deleted.
+
+Killed at any moment, it can be run again: a file beside the index names the old one, and keeps a store from starting,
+until the new one is in its place.
 """
 
 from __future__ import annotations
 
 import os
+import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from typing import NamedTuple
 
 from ...errors import ConflictError
-from . import index, recovery
-from .layout import Mountpath, open_directory
-from .stamps import EVERYTHING, Stamps
-from .trailer import Record
+from . import index, lost_index, recovery
+from .layout import Mountpath
+from .salvage import Salvaged, raise_sequence, salvage
+
+#: A new index is made beside the old one under this ending.
+_NEW = ".new"
+
+# What the files say of themselves; `record` is 0 for a file without a trailer that can be read.
+_FILES = """CREATE TEMP TABLE files (place TEXT PRIMARY KEY, record INTEGER NOT NULL, bucket_name TEXT, bucket INTEGER,
+    name BLOB, size INTEGER, version INTEGER, checksum TEXT, created_ns INTEGER, custom BLOB) WITHOUT ROWID"""
+# Rows whose files are gone, and rows of files that say they are another object's.
+_UNFOUNDED = """place IS NOT NULL AND NOT EXISTS (SELECT 1 FROM files f WHERE f.place = objects.place
+    AND (f.record = 0 OR (f.bucket = objects.bucket AND f.name = objects.name)))"""
+_GONE = "place IS NOT NULL AND place NOT IN (SELECT place FROM files)"
+_ALIVE = "f.record AND f.bucket IN (SELECT id FROM buckets) AND f.place NOT IN (SELECT place FROM trash)"
+_FILL = f"""INSERT INTO objects
+    SELECT bucket, name, size, version, checksum, created_ns, custom, place, NULL FROM files f WHERE {_ALIVE}
+    ORDER BY created_ns, version
+    ON CONFLICT (bucket, name) DO UPDATE SET size = excluded.size, version = excluded.version,
+        checksum = excluded.checksum, created_ns = excluded.created_ns, custom = excluded.custom,
+        place = excluded.place, data = NULL
+    WHERE excluded.place = place OR (excluded.created_ns, excluded.version) > (created_ns, version)"""  # noqa: S608
 
 
 class Rebuilt(NamedTuple):
-    """What was found: buckets and objects indexed, older versions put into the trash, files without a trailer."""
+    """What came back and what did not.
+
+    Buckets; objects, and how many of them lie in the index; files put into the trash, because a later version or a
+    delete counts; files without a readable trailer; objects that the old index knew and whose files are gone (the first
+    hundred by name); what was read of the old index, and where that was put.
+    """
 
     buckets: int
     objects: int
+    inline: int
     superseded: int
     unreadable: int
+    lost: int
+    lost_names: list[str]
+    salvaged: Salvaged
+    old_index: str
 
 
-def rebuild(directory: str) -> Rebuilt:
-    """Put the old index aside (``index.db.before-…``) and make a new one; for the owner of a store nobody has open.
+def rebuild(mountpath: Mountpath, seen: Callable[[int], None] = lambda files: None) -> Rebuilt:
+    """Put the old index aside (``index.db.before-…``) and make a new one; the caller owns the store.
 
-    Raises ConflictError when a process is writing. Bytes are not read, only trailers: a scrub is a different thing.
+    ``seen`` is called with the number of files looked at since its last call. Raises ConflictError when there is
+    nothing to make an index from, or when a process is writing.
     """
-    mountpath = _unopened(directory)
-    _refuse_writers(mountpath)
-    _put_aside(mountpath)
-    open_directory(directory)
-    newest: dict[tuple[str, bytes], Record] = {}
-    losers: list[str] = []
-    unreadable = 0
-    for place in _places(mountpath):
-        record = recovery.read_trailer(mountpath, place)
-        if record is None:
-            unreadable += 1
-            continue
-        key = (record.bucket, record.name)
-        other = newest.get(key)
-        if other is None or _age(other) < _age(record):
-            newest[key] = record
-            losers += [other.place] if other else []
-        else:
-            losers.append(place)
-    buckets = _latest_buckets(newest)
-    kept = [record for record in newest.values() if buckets[record.bucket] == record.bucket_id]
-    losers += [record.place for record in newest.values() if buckets[record.bucket] != record.bucket_id]
-    _fill(mountpath, buckets, kept, losers)
-    return Rebuilt(len(buckets), len(kept), len(losers), unreadable)
-
-
-def _unopened(directory: str) -> Mountpath:
-    mountpath = Mountpath(f"{os.path.abspath(directory)}/mp0")
     if not os.path.isdir(mountpath.data):
-        raise ConflictError(f"{directory} has no data to make an index from", hint="expected a data directory")
-    return mountpath
+        raise ConflictError(f"{mountpath.directory} has no data to make an index from", hint="expected a mountpath")
+    _refuse_writers(mountpath)
+    old = _put_aside(mountpath)
+    new = f"{mountpath.database}{_NEW}"
+    for path in (new, f"{new}-wal", f"{new}-shm"):
+        if os.path.exists(path):
+            os.unlink(path)
+    index.create(new)
+    with closing(index.connect(new, durable=True)) as connection:
+        connection.execute(_FILES)
+        connection.execute("BEGIN IMMEDIATE")
+        rebuilt = _fill(mountpath, connection, old, seen)
+        connection.execute("COMMIT")
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    os.replace(new, mountpath.database)
+    _sync(mountpath.directory)
+    os.unlink(lost_index.rebuilding(mountpath))
+    _sync(mountpath.directory)
+    return rebuilt
 
 
 def _refuse_writers(mountpath: Mountpath) -> None:
@@ -73,49 +98,96 @@ def _refuse_writers(mountpath: Mountpath) -> None:
         os.close(marker)
 
 
-def _put_aside(mountpath: Mountpath) -> None:
-    suffix = f"before-{time.time_ns()}"
-    for part in ("", "-wal", "-shm"):
-        try:
-            os.rename(f"{mountpath.database}{part}", f"{mountpath.database}.{suffix}{part}")
-        except FileNotFoundError:
-            pass
-
-
-def _places(mountpath: Mountpath) -> Iterator[str]:
-    for generation in sorted(os.listdir(mountpath.data)):
-        for file in os.listdir(f"{mountpath.data}/{generation}"):
-            yield f"{generation}/{file}"
-
-
-def _age(record: Record) -> tuple[int, int, int]:
-    # Numbers of buckets only grow; a version starts again after a delete, so the time decides before it.
-    return record.bucket_id, record.created_ns, record.version
-
-
-def _latest_buckets(newest: dict[tuple[str, bytes], Record]) -> dict[str, int]:
-    """Return the number of each bucket: the last one, if a bucket of that name was removed and created again."""
-    buckets: dict[str, int] = {}
-    for (bucket, _), record in newest.items():
-        buckets[bucket] = max(record.bucket_id, buckets.get(bucket, 0))
-    return buckets
-
-
-def _fill(mountpath: Mountpath, buckets: dict[str, int], kept: list[Record], losers: list[str]) -> None:
-    stamps = Stamps(mountpath.stamps)
-    writer = index.Writer(mountpath.database, mountpath.commit_lock, stamps, durable=True)
+def _put_aside(mountpath: Mountpath) -> str:
+    """Move the old index away, if an earlier run has not done so, and return where it is then."""
+    note = lost_index.rebuilding(mountpath)
     try:
-        with writer.transaction((EVERYTHING,)) as connection:
-            now = time.time_ns()
-            connection.executemany(
-                "INSERT INTO buckets (id, name, created_ns, props) VALUES (?, ?, ?, ?)",
-                ((number, bucket, now, index.encode_props({})) for bucket, number in buckets.items()),
-            )
-            connection.executemany(
-                "INSERT INTO objects VALUES (?, ?, ?, ?, ?, ?, ?, ?, NULL)",
-                map(index.row_of, kept),
-            )
-            connection.executemany("INSERT INTO trash (place) VALUES (?)", ((place,) for place in losers))
+        with open(note, encoding="utf-8") as file:
+            old = f"{mountpath.directory}/{file.read()}"
+    except FileNotFoundError:
+        old = f"{mountpath.database}.before-{time.time_ns()}"
+        with open(f"{note}.new", "w", encoding="utf-8") as file:
+            file.write(os.path.basename(old))
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(f"{note}.new", note)
+        _sync(mountpath.directory)
+    # The database first: once it is aside, what is found in its place is a new one of an earlier run.
+    for part in ("", "-wal", "-shm"):
+        if os.path.exists(f"{mountpath.database}{part}") and not os.path.exists(f"{old}{part}"):
+            os.rename(f"{mountpath.database}{part}", f"{old}{part}")
+    _sync(mountpath.directory)
+    return old
+
+
+def _fill(
+    mountpath: Mountpath, connection: sqlite3.Connection, old: str, seen: Callable[[int], None]
+) -> Rebuilt:  # fmt: skip
+    marks = ", ".join("?" * 10)
+    connection.executemany(f"INSERT INTO files VALUES ({marks})", _files(mountpath, seen))  # noqa: S608
+    numbers = [row[0] for row in connection.execute("SELECT DISTINCT bucket FROM files WHERE record")]
+    salvaged = salvage(old, connection, f"{mountpath.database}.scratch", numbers)
+    if not salvaged.buckets_whole:
+        _add_buckets(connection)
+    raise_sequence(connection, "buckets", max(numbers, default=0))
+    where = f"FROM objects JOIN buckets b ON b.id = bucket WHERE {_GONE}"
+    (lost,) = connection.execute(f"SELECT count(*) {where}").fetchone()
+    names = connection.execute(f"SELECT b.name, objects.name {where} LIMIT 100")
+    lost_names = [f"ais://{bucket}/{name.decode(errors='replace')}" for bucket, name in names]
+    connection.execute(f"DELETE FROM objects WHERE {_UNFOUNDED}")  # noqa: S608
+    connection.execute(_FILL)
+    connection.execute(
+        "INSERT OR IGNORE INTO trash (place) SELECT place FROM files WHERE record"
+        " AND place NOT IN (SELECT place FROM objects WHERE place IS NOT NULL)"
+    )
+    buckets, objects, inline, superseded, unreadable = connection.execute(
+        "SELECT (SELECT count(*) FROM buckets), count(*), coalesce(sum(place IS NULL), 0),"
+        " (SELECT count(*) FROM trash WHERE place IN (SELECT place FROM files)),"
+        " (SELECT count(*) FROM files WHERE NOT record)"
+        " FROM objects WHERE bucket IN (SELECT id FROM buckets)"
+    ).fetchone()
+    return Rebuilt(buckets, objects, inline, superseded, unreadable, lost, lost_names, salvaged, old)
+
+
+def _files(mountpath: Mountpath, seen: Callable[[int], None]) -> Iterator[tuple[object, ...]]:
+    for generation in sorted(os.listdir(mountpath.data)):
+        files = os.listdir(f"{mountpath.data}/{generation}")
+        for file in files:
+            place = f"{generation}/{file}"
+            record = recovery.read_trailer(mountpath, place)
+            if record is None:
+                yield (place, 0, *([None] * 8))
+            else:
+                bucket, name, size, version, checksum, created_ns, custom, _ = index.row_of(record)
+                yield place, 1, record.bucket, bucket, name, size, version, checksum, created_ns, custom
+        seen(len(files))
+
+
+def _add_buckets(connection: sqlite3.Connection) -> None:
+    """Add the buckets that the old index cannot tell of: as the files say, the last one of each name.
+
+    Objects that lay in the index of one that no file tells of come back in a bucket ``recovered-NUMBER``.
+    """
+    rows = connection.execute(
+        "SELECT bucket_name, max(bucket) FROM files WHERE record AND bucket NOT IN (SELECT bucket FROM doomed)"
+        " GROUP BY bucket_name"
+    ).fetchall()
+    connection.executemany(
+        "INSERT OR IGNORE INTO buckets (id, name, created_ns, props) VALUES (?, ?, ?, ?)",
+        [(number, bucket, time.time_ns(), index.encode_props({})) for bucket, number in rows],
+    )
+    connection.execute(
+        "INSERT OR IGNORE INTO buckets (id, name, created_ns, props)"
+        " SELECT DISTINCT bucket, 'recovered-' || bucket, ?, ? FROM objects WHERE place IS NULL"
+        " AND bucket NOT IN (SELECT id FROM buckets)"
+        " AND bucket NOT IN (SELECT bucket FROM doomed) AND bucket NOT IN (SELECT bucket FROM files WHERE record)",
+        (time.time_ns(), index.encode_props({})),
+    )
+
+
+def _sync(directory: str) -> None:
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
     finally:
-        writer.close()
-        stamps.close()
+        os.close(descriptor)

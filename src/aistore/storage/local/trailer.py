@@ -69,6 +69,16 @@ def read_last(descriptor: int, place: str) -> Record | None:
     return record
 
 
+def ends_whole(descriptor: int) -> bool:
+    """Say whether the file ends with a valid trailer, rather than with one that is torn or damaged."""
+    end = os.fstat(descriptor).st_size
+    tail = os.pread(descriptor, min(end, _SEARCH_BYTES), max(0, end - _SEARCH_BYTES))
+    if len(tail) < _OVERHEAD:
+        return False
+    start = len(tail) - _TAIL.unpack_from(tail, len(tail) - _TAIL.size)[1]
+    return start >= 0 and _parse(tail, start) is not None
+
+
 def _last_in(tail: bytes, end: int, place: str) -> Record | None:
     start = tail.rfind(MARKER)
     while start >= 0:
