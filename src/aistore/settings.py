@@ -57,6 +57,12 @@ class Limits:
     # How long a read waits for an ETL that is being made ready, and for a free worker.
     etl_ready_wait_seconds: float = 60.0
     etl_queue_wait_seconds: float = 120.0
+    # How fast the scrubber reads, and how often it begins a pass over all objects. Guessed: a tenth of what a slow disk
+    # can read, and 80 TB a month.
+    scrub_bytes_per_second: int = 32 << 20
+    scrub_period_seconds: float = 30 * 86_400.0
+    # A pass that somebody asked for and waits for.
+    scrub_now_bytes_per_second: int = 256 << 20
     list_page_max: int = 10_000
     connections_per_worker: int = 16_384
     io_threads: int = 8

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from aistore.client import Client
-from aistore.errors import ObjectDamagedError
+from aistore.errors import BadRequestError, ObjectDamagedError
 from aistore.testing import StoreProcess
 from aistore.wire.batch import read_frames
 
@@ -196,3 +196,55 @@ def test_a_transform_never_sees_damaged_bytes(damaged_store):
         disk.flip(name, size // 2)
         with pytest.raises(ObjectDamagedError, match=f"ais://b/{name} is damaged"):
             bucket.object(name).get(etl="identity").read()
+
+
+def finished(client: Client, began: float) -> object:
+    """Ask until the pass that began then has ended."""
+    while (report := client.scrub_report()).running and report.began == began:
+        pass
+    return report
+
+
+def test_the_scrubber_finds_damage_that_nobody_read(damaged_store):
+    store, client, disk = damaged_store
+    bucket = client.bucket("b").create()
+    for name, size in (("large", LARGE), ("sound", SMALL), ("small", SMALL), ("tiny", TINY)):
+        bucket.object(name).put(os.urandom(size))
+    disk.flip("large", LARGE - 1)
+    disk.flip("small", 3)
+    report = finished(client, client.start_scrub().began)
+    assert [(damaged.bucket, damaged.name) for damaged in report.damaged] == [("b", "large"), ("b", "small")]
+    assert report.damaged[1].file == str(disk.file("small"))
+    assert (report.objects, report.bytes) == (4, LARGE + 2 * SMALL + TINY)
+    # Nobody is given a byte of it from now on, not even a part.
+    assert raw_get(store.endpoint, "/v1/objects/b/large")[0] == 500
+    bucket.object("large").put(b"good again")
+    bucket.object("small").delete()
+    assert client.scrub_report().damaged == []
+
+
+def test_a_pass_can_be_stopped_and_is_bounded(damaged_store):
+    _, client, _ = damaged_store
+    bucket = client.bucket("b").create()
+    bucket.object("large").put(b"x" * LARGE)
+    assert client.start_scrub(bytes_per_second=1000).running
+    assert not client.stop_scrub().running
+    with pytest.raises(BadRequestError, match="bytes_per_second is -1"):
+        client.start_scrub(-1)
+
+
+def test_a_pass_goes_on_after_a_restart(new_store, tmp_path):
+    first = new_store(str(tmp_path / "data"))
+    with Client(first.endpoint) as client:
+        bucket = client.bucket("b").create()
+        for number in range(3):
+            bucket.object(f"{number}").put(b"x" * LARGE)
+        began = client.start_scrub(bytes_per_second=1).began  # it reads a piece, and then waits for a long time
+        while client.scrub_report().bytes == 0:
+            pass
+    first.end()
+    second = new_store(str(tmp_path / "data"))
+    with Client(second.endpoint) as client:
+        assert client.scrub_report().began == began
+        report = finished(client, began)
+        assert (report.began, report.objects, report.damaged) == (began, 3, [])

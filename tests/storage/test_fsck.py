@@ -22,7 +22,7 @@ from aistore.storage.local.locks import acquire_ownership
 from aistore.storage.local.reclaim import Reclaimer
 from aistore.storage.local.recovery import recover
 
-KILLS = int(os.environ.get("AIS_TEST_KILLS", "20")) // 5
+KILLS = int(os.environ.get("AISTORE_KILL_ROUNDS", "60")) // 15
 
 
 def settle(directory: str, seconds: float = 4.0) -> None:

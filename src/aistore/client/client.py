@@ -8,13 +8,14 @@ from types import TracebackType
 import msgspec
 
 from ..errors import RetryLaterError
-from ..wire.messages import EtlSummary
+from ..wire.messages import EtlSummary, ScrubReport
 from .bucket import Bucket
 from .cluster import ClusterInfo, NodePerformance, cluster_info, node_performance
 from .endpoint import Endpoint, find_endpoint
 from .etl import Etl, list_etls
 from .legacy import LegacyCalls
 from .retry import RetryPolicy
+from .scrub import scrub_report, start_scrub, stop_scrub
 from .storage import Storage
 from .transport import Request, Transport, TransportSettings
 
@@ -111,6 +112,18 @@ class Client(LegacyCalls):
     def performance(self) -> list[NodePerformance]:
         """Return what every target has counted since the store started, and how full its disks are."""
         return node_performance(self.transport)
+
+    def start_scrub(self, bytes_per_second: int = 0) -> ScrubReport:
+        """Begin to verify all objects now, at most so fast (0 leaves it to the store)."""
+        return start_scrub(self.transport, bytes_per_second)
+
+    def stop_scrub(self) -> ScrubReport:
+        """End the pass that is under way."""
+        return stop_scrub(self.transport)
+
+    def scrub_report(self) -> ScrubReport:
+        """Return how far the verification of all objects is, and which ones are known to be damaged."""
+        return scrub_report(self.transport)
 
     def is_ready(self) -> bool:
         """Return whether a store answers at the endpoint and is ready for requests."""

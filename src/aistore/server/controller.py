@@ -18,6 +18,7 @@ from ..storage.local.housekeeping import Housekeeper
 from .error_replies import as_ais_error
 from .link import serve_verbs
 from .process import begin, end_with_parent, read_settings, say_ready, stop_on_signals
+from .scrubbing import Scrubbing
 
 _log = logging.getLogger("aistore.controller")
 
@@ -45,16 +46,20 @@ async def _run(settings: ProcessSettings, ready: int) -> None:
     manager = Manager(Places(settings.serve.data, settings.runtime, settings.serve.limits.etl_queue))
     house_stop = threading.Event()
     house = threading.Thread(target=_keep_house, args=(settings, house_stop), name="housekeeping")
-    server = await serve_verbs(settings.controller_socket, manager.verbs(), as_ais_error)
+    scrubbing = Scrubbing(settings)
+    verbs = {**manager.verbs(), **scrubbing.verbs()}
+    server = await serve_verbs(settings.controller_socket, verbs, as_ais_error)
     try:
         manager.load()
         house.start()
+        scrubbing.start()
         say_ready(ready)
         await stop.wait()
     finally:
         server.close()
         await manager.close()
         house_stop.set()
+        await asyncio.to_thread(scrubbing.close)
         if house.is_alive():
             await asyncio.to_thread(house.join)
 

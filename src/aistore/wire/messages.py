@@ -135,6 +135,38 @@ class ListMsgpack(msgspec.Struct, frozen=True):
     Flags: int = 0
 
 
+class DamagedObject(msgspec.Struct, frozen=True, omit_defaults=False):
+    """An object whose stored bytes are not those that were stored; ``harmless`` if that is so of its trailer alone.
+
+    ``file`` is empty for an object that lies in the index; ``problem`` goes on after "its file …".
+    """
+
+    bucket: str
+    name: str
+    version: int = 0
+    file: str = ""
+    problem: str = ""
+    found_ns: int = 0
+    harmless: bool = False
+
+
+class ScrubReport(msgspec.Struct, frozen=True, omit_defaults=False):
+    """How far the scrubber's pass is, or how the last one ended, and all damage that is known (``what=scrub``).
+
+    Times are Unix seconds, 0 for never.
+    """
+
+    running: bool = False
+    began: float = 0.0
+    ended: float = 0.0
+    objects: int = 0
+    bytes: int = 0
+    objects_total: int = 0
+    bytes_total: int = 0
+    index_errors: list[str] = []
+    damaged: list[DamagedObject] = []
+
+
 class EtlInitCode(msgspec.Struct, frozen=True, omit_defaults=True):
     """``POST /v1/etl/init_code`` of 2021; ``code`` and ``dependencies`` are base64.
 

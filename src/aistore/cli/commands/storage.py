@@ -12,6 +12,7 @@ from ..lazy import LazyGroup
 from ..options import confirm_removal, json_option, no_headers_option, yes_option
 from ..output import Column, Record, format_size, write_records
 from ..session import client
+from .validate import validate
 
 
 def _size(value: Any) -> str:
@@ -145,8 +146,9 @@ mountpath.add_command(enable)
 
 @click.group(cls=LazyGroup)
 def storage() -> None:
-    """Show the disks of the store, add and remove them."""
+    """Show the disks of the store, add and remove them, validate what is on them."""
 
 
 storage.add_command(show, "summary")
 storage.add_command(mountpath)
+storage.add_command(validate)

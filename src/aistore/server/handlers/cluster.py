@@ -13,6 +13,7 @@ from ...errors import BadRequestError, NotFoundError, NotSupportedError
 from ...fallbacks import lacks
 from ...storage.local.facts import MountpathFacts
 from ...wire import headers as names
+from ...wire.messages import decode_action, lower_keys
 from ..metrics import tracker
 from ..replies import Empty, Reply, json_reply
 from ..request import Request
@@ -126,6 +127,8 @@ async def query(store: Store, request: Request, rest: str) -> Reply:
         return json_reply(await _node_status(store, request))
     if what == "mountpaths":
         return await mountpaths.describe(store)
+    if what == "scrub":
+        return json_reply(await store.controller.call("scrub.state"))
     if what in ("status_all", "running_all"):
         return json_reply([])  # no jobs exist yet, and a client's question whether any run has this answer
     if what in ("cluster_config", "config"):
@@ -149,6 +152,14 @@ async def reverse(store: Store, request: Request, rest: str) -> Reply:
 
 
 async def action(store: Store, request: Request, rest: str) -> Reply:
-    """Refuse cluster actions: jobs and settings over the wire are not there yet."""
-    await request.body(store.limits.control_body_bytes_max)
-    raise NotSupportedError("cluster actions are not supported by this store")
+    """Start and stop a pass of the scrubber; other jobs, and settings over the wire, are not there yet."""
+    wanted = decode_action(await request.body(store.limits.control_body_bytes_max))
+    value = lower_keys(wanted.value) if isinstance(wanted.value, dict) else {}
+    if wanted.verb not in ("start", "stop") or value.get("kind") != "scrub":
+        raise NotSupportedError("of cluster actions, this store has start and stop of the kind scrub alone")
+    if wanted.verb == "stop":
+        return json_reply(await store.controller.call("scrub.stop"))
+    pace = value.get("bytes_per_second") or store.limits.scrub_now_bytes_per_second
+    if not isinstance(pace, int) or pace <= 0:
+        raise BadRequestError(f"bytes_per_second is {pace!r}", hint="expected a whole number above 0")
+    return json_reply(await store.controller.call("scrub.start", bytes_per_second=pace))

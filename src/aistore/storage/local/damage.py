@@ -25,12 +25,17 @@ _log = logging.getLogger("aistore.storage")
 #: Records kept at most; more is a lost disk, which nobody needs to be told object by object. Guessed.
 RECORDS_MAX = 10_000
 
+_HARMLESS = "-harmless"
+
 #: What to do about a damaged object, in every message about one.
 REMEDY = "put it again from its source, or delete it"
 
 
 class DamageRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """One damaged object: which version of it, where its bytes are ("" in the index), what is wrong. May only grow."""
+    """One damaged object: which version of it, where its bytes are ("" in the index), what is wrong. May only grow.
+
+    ``harmless`` is damage of the trailer alone: the bytes are good and are given out.
+    """
 
     bucket: str
     name: str
@@ -40,11 +45,13 @@ class DamageRecord(msgspec.Struct, frozen=True, kw_only=True):
     file: str
     problem: str
     found_ns: int
+    harmless: bool = False
 
     @property
     def key(self) -> str:
         """The name of the record's file."""
-        return _key(self.bucket, self.name, self.version, self.created_ns)
+        key = _key(self.bucket, self.name, self.version, self.created_ns)
+        return key + _HARMLESS if self.harmless else key
 
     def error(self) -> ObjectDamagedError:
         """Return the error that a read raises."""
@@ -60,11 +67,11 @@ class DamageLog:
         self._seen_ns = -1
         self._keys: frozenset[str] = frozenset()
 
-    def note(self, info: ObjectInfo, file: str, problem: str) -> ObjectDamagedError:
+    def note(self, info: ObjectInfo, file: str, problem: str, *, harmless: bool = False) -> ObjectDamagedError:
         """Record damage, log it if nobody has yet, and return the error to raise."""
         record = DamageRecord(
             bucket=info.bucket, name=info.name, version=info.version, size=info.size, created_ns=info.created_ns,
-            file=file, problem=problem, found_ns=time.time_ns(),
+            file=file, problem=problem, found_ns=time.time_ns(), harmless=harmless,
         )  # fmt: skip
         error = record.error()
         if not self.suspects(info) and self._write(record):
@@ -85,7 +92,10 @@ class DamageLog:
 
     def forget(self, info: ObjectInfo) -> None:
         """Remove the record of an object that was found whole after all."""
-        self._remove(_key_of(info))
+        key = _key_of(info)
+        for name in (key, key + _HARMLESS):
+            if os.path.exists(f"{self._directory}/{name}"):
+                self._remove(name)
 
     def current(self, connection: sqlite3.Connection) -> list[DamageRecord]:
         """Return the records, by bucket and name, and drop those of objects overwritten or deleted since."""

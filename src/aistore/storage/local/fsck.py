@@ -172,7 +172,9 @@ class _Check:
 
     def run(self) -> Report:
         """Look at everything."""
-        (total,) = self._connection.execute("SELECT coalesce(sum(size), 0) FROM objects").fetchone()
+        (total,) = self._connection.execute(
+            "SELECT coalesce(sum(size), 0) FROM objects WHERE bucket NOT IN (SELECT bucket FROM doomed)"
+        ).fetchone()
         self._progress.begin(total if self._read else 0)
         for raw in self._connection.execute(f"SELECT {COLUMNS} FROM objects WHERE place IS NULL"):  # noqa: S608
             self._look_at(Row(*raw))
@@ -216,10 +218,10 @@ class _Check:
             self._unknown(generation, file)
 
     def _look_at(self, row: Row) -> None:
-        self._counts["objects"] += 1
-        self._counts["bytes"] += row.size
         if row.bucket in self._doomed:
             return  # its bucket was removed; it is about to be purged
+        self._counts["objects"] += 1
+        self._counts["bytes"] += row.size
         if row.bucket not in self._buckets:
             self._find(BUCKET, row, f"belongs to a bucket of number {row.bucket}, which does not exist")
         looking = inspect(self._mountpath, row, read=self._read)

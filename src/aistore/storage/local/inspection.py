@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from typing import NamedTuple
 
 import xxhash
@@ -11,9 +11,9 @@ import xxhash
 from ..verified import wrong_checksum
 from . import trailer
 from .layout import Mountpath
+from .page_cache import Visit
 
 PIECE_BYTES = 1 << 20
-_NOWAIT = getattr(os, "RWF_NOWAIT", None)
 
 #: The columns of the table of objects, in its order.
 COLUMNS = "bucket, name, size, version, checksum, created_ns, custom, place, data"
@@ -77,49 +77,39 @@ def _inspect_file(descriptor: int, row: Row, *, read: bool) -> Generator[int, No
     end = os.fstat(descriptor).st_size
     if end < row.size:
         return Problem(SHORT, f"ends at byte {end}, {row.size} were stored")
-    record = trailer.read_last(descriptor, row.place)
-    if read:
-        digest = xxhash.xxh64()
-        for piece in _pieces(descriptor, row.size):
-            digest.update(piece)
-            yield len(piece)
-        found = digest.hexdigest()
-        if found != row.checksum:
-            blame = "; its trailer has that too, so the index is wrong" if record and record.checksum == found else ""
-            return Problem(CHECKSUM, wrong_checksum(found, row.checksum) + blame)
+    visit = Visit(descriptor)
+    try:
+        found = row.checksum
+        if read:
+            found = yield from _digest(descriptor, visit, row.size, end)
+        record = trailer.read_last(descriptor, row.place)
+        whole = trailer.ends_whole(descriptor)
+    finally:
+        visit.leave()
+    if found != row.checksum:
+        blame = "; its trailer has that too, so the index is wrong" if record and record.checksum == found else ""
+        return Problem(CHECKSUM, wrong_checksum(found, row.checksum) + blame)
     if record is None:
         return Problem(TRAILER, "has no trailer that can be read; its bytes are not affected")
     said = (record.bucket_id, record.name, record.size, record.version, record.checksum, record.created_ns)
     if said != row[:6]:
         name = record.name.decode(errors="replace")
         return Problem(TRAILER, f"says that it is version {record.version} of ais://{record.bucket}/{name}")
-    if not trailer.ends_whole(descriptor):
+    if not whole:
         return Problem(TRAILER, "ends with a trailer that cannot be read; its bytes are not affected")
     return None
 
 
-def _pieces(descriptor: int, size: int) -> Iterator[bytes]:
-    """Yield the first ``size`` bytes, fewer if the file ends; what was not in memory before does not stay there."""
-    advise = getattr(os, "posix_fadvise", None)
-    if advise is not None:  # no reading ahead: what it brings in would pass for having been there
-        advise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)
-    buffer = bytearray(min(size, PIECE_BYTES))
+def _digest(descriptor: int, visit: Visit, size: int, end: int) -> Generator[int, None, str]:
+    """Yield the sizes of pieces and return the checksum of the first ``size`` bytes of a file of ``end`` bytes."""
+    digest = xxhash.xxh64()
     for start in range(0, size, PIECE_BYTES):
-        view = memoryview(buffer)[: min(PIECE_BYTES, size - start)]
-        cached = _cached_bytes(descriptor, view, start)
-        got = cached
-        while got < len(view) and (more := os.preadv(descriptor, [view[got:]], start + got)):
-            got += more
-        if advise is not None and cached < len(view):
-            advise(descriptor, start + cached, len(view) - cached, os.POSIX_FADV_DONTNEED)
-        yield bytes(view[:got])
-
-
-def _cached_bytes(descriptor: int, view: memoryview, start: int) -> int:
-    """Read what is in memory from ``start`` on, and return how much that is."""
-    if _NOWAIT is None:
-        return 0
-    try:
-        return os.preadv(descriptor, [view], start, _NOWAIT)
-    except OSError:  # EAGAIN: nothing is; EOPNOTSUPP: this file system cannot tell
-        return 0
+        last = start + PIECE_BYTES >= size
+        visit.leave()
+        visit.announce(start, (end if last else start + PIECE_BYTES) - start)
+        stop = min(start + PIECE_BYTES, size)
+        while start < stop and (data := os.pread(descriptor, stop - start, start)):
+            digest.update(data)
+            start += len(data)
+            yield len(data)
+    return digest.hexdigest()
