@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from damaging import SMALL_GENERATIONS, checkpoint, database, execute, file_of, fill, flip, place, readable
 
-from aistore.errors import ConflictError, NotFoundError
+from aistore.errors import ConflictError, InternalError, NotFoundError
 from aistore.model.objects import PutOptions
 from aistore.storage.local.engine import LocalEngine
 from aistore.storage.local.fsck import Finding, check
@@ -197,6 +197,15 @@ def test_a_lost_index_is_found_and_no_store_starts_without_it(directory: str) ->
     with pytest.raises(ConflictError, match=r"index\.db is gone, but there are files of objects") as caught:
         LocalEngine(directory)
     assert f"ais fsck --rebuild {directory}" in caught.value.hint
+
+
+def test_a_start_on_a_damaged_index_says_what_to_do(directory: str) -> None:
+    with open(database(directory), "r+b") as file:
+        file.seek(4096 * 2)
+        file.write(b"\xff" * (os.path.getsize(database(directory)) - 4096 * 2))
+    with pytest.raises(InternalError, match="the index failed: database disk image is malformed") as caught:
+        recover(directory)
+    assert "ais fsck" in caught.value.hint
 
 
 def test_a_directory_in_use_is_refused(directory: str) -> None:

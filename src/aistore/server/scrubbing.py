@@ -28,11 +28,15 @@ class Scrubbing:
 
     def __init__(self, settings: ProcessSettings) -> None:
         limits = settings.serve.limits
+        found = mountpaths(settings.serve.data)
         self._scrubbers = [
             Scrubber(
-                mountpath, bytes_per_second=limits.scrub_bytes_per_second, period_seconds=limits.scrub_period_seconds
+                mountpath,
+                bytes_per_second=limits.scrub_bytes_per_second,
+                period_seconds=limits.scrub_period_seconds,
+                catalog=found[0],
             )
-            for mountpath in mountpaths(settings.serve.data)
+            for mountpath in found
         ]
         self._wake = threading.Event()
         self._ending = False

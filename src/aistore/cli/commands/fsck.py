@@ -158,5 +158,4 @@ def _write_rebuilt(mountpath: Mountpath, rebuilt: Rebuilt) -> None:
                 "  those of buckets that it does not name any more are lost, with all properties of these buckets"
             )
         for gap in salvaged.gaps:
-            span = f"after {gap.after.decode(errors='replace')!r} and before {gap.before.decode(errors='replace')!r}"
-            click.echo(f"  in bucket number {gap.bucket}, names {span} are lost")
+            click.echo(f"  in bucket number {gap.bucket}, names {gap} are lost")

@@ -1,4 +1,4 @@
-"""``ais storage validate``: are the bytes still those that were stored? For a running store; `ais fsck` is for a stopped one."""
+"""``ais storage validate``: are the bytes still those that were stored? `ais fsck` asks that of a stopped store."""
 
 from __future__ import annotations
 

@@ -18,7 +18,6 @@ import xxhash
 
 from ...errors import ObjectDamagedError
 from ...model.objects import ObjectInfo
-from . import index
 
 _log = logging.getLogger("aistore.storage")
 
@@ -26,6 +25,7 @@ _log = logging.getLogger("aistore.storage")
 RECORDS_MAX = 10_000
 
 _HARMLESS = "-harmless"
+_IDENTITY = "SELECT version, created_ns FROM objects WHERE bucket = ? AND name = ?"
 
 #: What to do about a damaged object, in every message about one.
 REMEDY = "put it again from its source, or delete it"
@@ -97,15 +97,19 @@ class DamageLog:
             if os.path.exists(f"{self._directory}/{name}"):
                 self._remove(name)
 
-    def current(self, connection: sqlite3.Connection) -> list[DamageRecord]:
-        """Return the records, by bucket and name, and drop those of objects overwritten or deleted since."""
+    def current(self, connection: sqlite3.Connection, catalog: sqlite3.Connection) -> list[DamageRecord]:
+        """Return the records, by bucket and name, and drop those of objects overwritten or deleted since.
+
+        ``catalog`` is a connection to the index that knows the buckets.
+        """
         records = []
         for key in self._list():
             record = self._read(key)
             if record is None:
                 continue
-            row = connection.execute(index.LOOK_UP, (record.bucket, record.name.encode())).fetchone()
-            if row is None or (row[1], row[3]) != (record.version, record.created_ns):
+            bucket = catalog.execute("SELECT id FROM buckets WHERE name = ?", (record.bucket,)).fetchone()
+            row = bucket and connection.execute(_IDENTITY, (*bucket, record.name.encode())).fetchone()
+            if row != (record.version, record.created_ns):
                 self._remove(key)
             else:
                 records.append(record)

@@ -48,6 +48,13 @@ class Report(NamedTuple):
     findings: list[Finding]
 
 
+class Catalog(NamedTuple):
+    """The buckets' names by their numbers, and the numbers of removed ones whose objects are not purged yet."""
+
+    buckets: dict[int, str]
+    removed: set[int]
+
+
 class Progress(NamedTuple):
     """Who wants to know: told of the bytes to come, once per mountpath, then of bytes as they are read."""
 
@@ -91,7 +98,8 @@ def mountpaths(directory: str) -> list[Mountpath]:
 def check(directory: str, *, fast: bool = False, progress: Progress = _SILENT) -> Report:
     """Compare index and files of a store nobody runs; ``fast`` looks at no bytes of objects."""
     with offline(directory) as found:
-        reports = [check_mountpath(mountpath, fast=fast, progress=progress) for mountpath in found]
+        catalog = Catalog({}, set())  # the first one's, for all
+        reports = [check_mountpath(mountpath, catalog, fast=fast, progress=progress) for mountpath in found]
     return Report(
         objects=sum(report.objects for report in reports),
         bytes=sum(report.bytes for report in reports),
@@ -105,11 +113,13 @@ def check(directory: str, *, fast: bool = False, progress: Progress = _SILENT) -
 def rebuild_all(directory: str, seen: Callable[[int], None] = lambda files: None) -> list[tuple[Mountpath, Rebuilt]]:
     """Make the index of every mountpath again, see rebuild.py."""
     with offline(directory) as found:
-        return [(mountpath, rebuild(mountpath, seen)) for mountpath in found]
+        first, *others = found
+        rebuilt = [(first, rebuild(first, seen=seen))]
+        return rebuilt + [(mountpath, rebuild(mountpath, catalog=first, seen=seen)) for mountpath in others]
 
 
-def check_mountpath(mountpath: Mountpath, *, fast: bool, progress: Progress) -> Report:
-    """Check one mountpath; the caller owns the store."""
+def check_mountpath(mountpath: Mountpath, catalog: Catalog, *, fast: bool, progress: Progress) -> Report:
+    """Check one mountpath; the caller owns the store. ``catalog`` is added to by the mountpath that has buckets."""
     if os.path.exists(lost_index.rebuilding(mountpath)):
         again = "making the index again was interrupted: run `ais fsck --rebuild` once more"
         return Report(0, 0, 0, 0, 0, [Finding(INTERRUPTED, "", mountpath.database, again)])
@@ -121,7 +131,7 @@ def check_mountpath(mountpath: Mountpath, *, fast: bool, progress: Progress) -> 
     with closing(open_readable(mountpath.database)) as connection:
         broken = list(_integrity(mountpath, connection, fast=fast))
         if not broken:
-            return _Check(mountpath, connection, fast, progress).run()
+            return _Check(mountpath, connection, catalog, fast, progress).run()
     # What can be read of it is checked all the same, in a copy that SQLite has no trouble with.
     with tempfile.TemporaryDirectory(prefix="ais-fsck-") as scratch:
         index.create(f"{scratch}/index.db")
@@ -131,9 +141,9 @@ def check_mountpath(mountpath: Mountpath, *, fast: bool, progress: Progress) -> 
             copy.execute("COMMIT")
             for gap in salvaged.gaps:
                 row = copy.execute("SELECT name FROM buckets WHERE id = ?", (gap.bucket,)).fetchone()
-                names = f"names after {_text(gap.after)!r} and before {_text(gap.before)!r} cannot be read"
+                names = f"names {gap} cannot be read"
                 broken.append(Finding(INDEX, f"ais://{row[0]}" if row else "", mountpath.database, names))
-            report = _Check(mountpath, copy, fast, progress).run()
+            report = _Check(mountpath, copy, catalog, fast, progress).run()
     return report._replace(findings=broken + report.findings)
 
 
@@ -159,13 +169,16 @@ def _integrity(mountpath: Mountpath, connection: sqlite3.Connection, *, fast: bo
 class _Check:
     """One mountpath, generation by generation: rows sorted by place on one side, directories on the other."""
 
-    def __init__(self, mountpath: Mountpath, connection: sqlite3.Connection, fast: bool, progress: Progress) -> None:
+    def __init__(
+        self, mountpath: Mountpath, connection: sqlite3.Connection, catalog: Catalog, fast: bool, progress: Progress
+    ) -> None:
         self._mountpath = mountpath
         self._connection = connection
         self._read = not fast
         self._progress = progress
-        self._buckets: dict[int, str] = dict(connection.execute("SELECT id, name FROM buckets"))
-        self._doomed = {row[0] for row in connection.execute("SELECT bucket FROM doomed")}
+        self._buckets, self._removed = catalog
+        self._buckets.update(connection.execute("SELECT id, name FROM buckets"))
+        self._removed.update(row[0] for row in connection.execute("SELECT bucket FROM doomed"))
         self._open = set(recovery.unsealed(mountpath))
         self._findings: list[Finding] = []
         self._counts: Counter[str] = Counter()
@@ -218,7 +231,7 @@ class _Check:
             self._unknown(generation, file)
 
     def _look_at(self, row: Row) -> None:
-        if row.bucket in self._doomed:
+        if row.bucket in self._removed:
             return  # its bucket was removed; it is about to be purged
         self._counts["objects"] += 1
         self._counts["bytes"] += row.size

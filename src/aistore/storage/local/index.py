@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import functools
 import os
 import sqlite3
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -24,6 +25,8 @@ from ...model.objects import Checksum, ObjectInfo
 from ..checksums import STORED_TYPE
 from .stamps import Stamps
 from .trailer import Record
+
+Result = TypeVar("Result")
 
 SCHEMA_VERSION = 2
 
@@ -149,7 +152,8 @@ def translate(error: Exception, what: str) -> Exception:
         # 3.10 has no error codes on exceptions; the message of SQLITE_FULL has been the same since 2000.
         if "database or disk is full" in str(error):
             return _full(what, error)
-        translated: Exception = InternalError(f"{what}: the index failed: {error}")
+        hint = "stop the store and run `ais fsck`" if "malformed" in str(error) else ""
+        translated: Exception = InternalError(f"{what}: the index failed: {error}", hint=hint)
     elif isinstance(error, OSError):
         if error.errno in _FULL_ERRNOS:
             return _full(what, error)
@@ -160,6 +164,19 @@ def translate(error: Exception, what: str) -> Exception:
     else:
         return error
     translated.__cause__ = error
+    return translated
+
+
+def translating(function: Callable[[str], Result]) -> Callable[[str], Result]:
+    """Let a function of a directory raise the project's errors where SQLite's would come out of it."""
+
+    @functools.wraps(function)
+    def translated(directory: str) -> Result:
+        try:
+            return function(directory)
+        except sqlite3.Error as error:
+            raise translate(error, directory) from error
+
     return translated
 
 

@@ -14,14 +14,15 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from typing import NamedTuple
 
 from ...errors import ConflictError
+from ...model.buckets import BucketInfo
 from . import index, lost_index, recovery
 from .layout import Mountpath
-from .salvage import Salvaged, raise_sequence, salvage
+from .salvage import Salvaged, open_readable, raise_sequence, salvage
 
 #: A new index is made beside the old one under this ending.
 _NEW = ".new"
@@ -33,7 +34,7 @@ _FILES = """CREATE TEMP TABLE files (place TEXT PRIMARY KEY, record INTEGER NOT 
 _UNFOUNDED = """place IS NOT NULL AND NOT EXISTS (SELECT 1 FROM files f WHERE f.place = objects.place
     AND (f.record = 0 OR (f.bucket = objects.bucket AND f.name = objects.name)))"""
 _GONE = "place IS NOT NULL AND place NOT IN (SELECT place FROM files)"
-_ALIVE = "f.record AND f.bucket IN (SELECT id FROM buckets) AND f.place NOT IN (SELECT place FROM trash)"
+_ALIVE = "f.record AND f.bucket IN (SELECT id FROM alive) AND f.place NOT IN (SELECT place FROM trash)"
 _FILL = f"""INSERT INTO objects
     SELECT bucket, name, size, version, checksum, created_ns, custom, place, NULL FROM files f WHERE {_ALIVE}
     ORDER BY created_ns, version
@@ -62,11 +63,19 @@ class Rebuilt(NamedTuple):
     old_index: str
 
 
-def rebuild(mountpath: Mountpath, seen: Callable[[int], None] = lambda files: None) -> Rebuilt:
+def rebuild(
+    mountpath: Mountpath,
+    *,
+    catalog: Mountpath | None = None,
+    copied: Iterable[BucketInfo] = (),
+    seen: Callable[[int], None] = lambda files: None,
+) -> Rebuilt:
     """Put the old index aside (``index.db.before-…``) and make a new one; the caller owns the store.
 
-    ``seen`` is called with the number of files looked at since its last call. Raises ConflictError when there is
-    nothing to make an index from, or when a process is writing.
+    ``catalog`` is the mountpath whose index knows the buckets, if that is another one; it must be sound. ``copied`` are
+    the buckets as a copy of the catalog has them, for what the old index cannot tell. ``seen`` is called with the
+    number of files looked at since its last call. Raises ConflictError when there is nothing to make an index from, or
+    when a process is writing.
     """
     if not os.path.isdir(mountpath.data):
         raise ConflictError(f"{mountpath.directory} has no data to make an index from", hint="expected a mountpath")
@@ -80,7 +89,7 @@ def rebuild(mountpath: Mountpath, seen: Callable[[int], None] = lambda files: No
     with closing(index.connect(new, durable=True)) as connection:
         connection.execute(_FILES)
         connection.execute("BEGIN IMMEDIATE")
-        rebuilt = _fill(mountpath, connection, old, seen)
+        rebuilt = _Filling(mountpath, connection, old).run(catalog, copied, seen)
         connection.execute("COMMIT")
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
     os.replace(new, mountpath.database)
@@ -120,33 +129,60 @@ def _put_aside(mountpath: Mountpath) -> str:
     return old
 
 
-def _fill(
-    mountpath: Mountpath, connection: sqlite3.Connection, old: str, seen: Callable[[int], None]
-) -> Rebuilt:  # fmt: skip
-    marks = ", ".join("?" * 10)
-    connection.executemany(f"INSERT INTO files VALUES ({marks})", _files(mountpath, seen))  # noqa: S608
-    numbers = [row[0] for row in connection.execute("SELECT DISTINCT bucket FROM files WHERE record")]
-    salvaged = salvage(old, connection, f"{mountpath.database}.scratch", numbers)
-    if not salvaged.buckets_whole:
-        _add_buckets(connection)
-    raise_sequence(connection, "buckets", max(numbers, default=0))
-    where = f"FROM objects JOIN buckets b ON b.id = bucket WHERE {_GONE}"
-    (lost,) = connection.execute(f"SELECT count(*) {where}").fetchone()
-    names = connection.execute(f"SELECT b.name, objects.name {where} LIMIT 100")
-    lost_names = [f"ais://{bucket}/{name.decode(errors='replace')}" for bucket, name in names]
-    connection.execute(f"DELETE FROM objects WHERE {_UNFOUNDED}")  # noqa: S608
-    connection.execute(_FILL)
-    connection.execute(
-        "INSERT OR IGNORE INTO trash (place) SELECT place FROM files WHERE record"
-        " AND place NOT IN (SELECT place FROM objects WHERE place IS NOT NULL)"
-    )
-    buckets, objects, inline, superseded, unreadable = connection.execute(
-        "SELECT (SELECT count(*) FROM buckets), count(*), coalesce(sum(place IS NULL), 0),"
-        " (SELECT count(*) FROM trash WHERE place IN (SELECT place FROM files)),"
-        " (SELECT count(*) FROM files WHERE NOT record)"
-        " FROM objects WHERE bucket IN (SELECT id FROM buckets)"
-    ).fetchone()
-    return Rebuilt(buckets, objects, inline, superseded, unreadable, lost, lost_names, salvaged, old)
+class _Filling:
+    """A new index on the way, in one transaction."""
+
+    def __init__(self, mountpath: Mountpath, connection: sqlite3.Connection, old: str) -> None:
+        self._mountpath = mountpath
+        self._connection = connection
+        self._old = old
+
+    def run(
+        self, catalog: Mountpath | None, copied: Iterable[BucketInfo], seen: Callable[[int], None]
+    ) -> Rebuilt:  # fmt: skip
+        """Fill the index from the old one and the files."""
+        connection = self._connection
+        marks = ", ".join("?" * 10)
+        connection.executemany(f"INSERT INTO files VALUES ({marks})", _files(self._mountpath, seen))  # noqa: S608
+        numbers = [row[0] for row in connection.execute("SELECT DISTINCT bucket FROM files WHERE record")]
+        salvaged = salvage(self._old, connection, f"{self._mountpath.database}.scratch", numbers)
+        if catalog is None:
+            if not salvaged.buckets_whole:
+                _add_buckets(connection, copied)
+            raise_sequence(connection, "buckets", max(numbers, default=0))
+        self._say_alive(catalog)
+        lost, lost_names = self._lost()
+        connection.execute(f"DELETE FROM objects WHERE {_UNFOUNDED}")  # noqa: S608
+        connection.execute(_FILL)
+        connection.execute(
+            "INSERT OR IGNORE INTO trash (place) SELECT place FROM files WHERE record"
+            " AND place NOT IN (SELECT place FROM objects WHERE place IS NOT NULL)"
+        )
+        buckets, objects, inline, superseded, unreadable = connection.execute(
+            "SELECT (SELECT count(*) FROM alive), count(*), coalesce(sum(place IS NULL), 0),"
+            " (SELECT count(*) FROM trash WHERE place IN (SELECT place FROM files)),"
+            " (SELECT count(*) FROM files WHERE NOT record)"
+            " FROM objects WHERE bucket IN (SELECT id FROM alive)"
+        ).fetchone()
+        return Rebuilt(buckets, objects, inline, superseded, unreadable, lost, lost_names, salvaged, self._old)
+
+    def _say_alive(self, catalog: Mountpath | None) -> None:
+        """Note which buckets there are: the files of all others are of removed ones."""
+        query = "SELECT id, name FROM buckets"
+        if catalog is None:
+            alive = self._connection.execute(query).fetchall()
+        else:
+            with closing(open_readable(catalog.database)) as other:
+                alive = other.execute(query).fetchall()
+        self._connection.execute("CREATE TEMP TABLE alive (id INTEGER PRIMARY KEY, name TEXT NOT NULL)")
+        self._connection.executemany("INSERT INTO alive VALUES (?, ?)", alive)
+
+    def _lost(self) -> tuple[int, list[str]]:
+        """Return how many objects the old index knew whose files are gone, and some of their names."""
+        where = f"FROM objects JOIN alive b ON b.id = bucket WHERE {_GONE}"
+        (lost,) = self._connection.execute(f"SELECT count(*) {where}").fetchone()
+        names = self._connection.execute(f"SELECT b.name, objects.name {where} LIMIT 100")
+        return lost, [f"ais://{bucket}/{name.decode(errors='replace')}" for bucket, name in names]
 
 
 def _files(mountpath: Mountpath, seen: Callable[[int], None]) -> Iterator[tuple[object, ...]]:
@@ -163,11 +199,15 @@ def _files(mountpath: Mountpath, seen: Callable[[int], None]) -> Iterator[tuple[
         seen(len(files))
 
 
-def _add_buckets(connection: sqlite3.Connection) -> None:
-    """Add the buckets that the old index cannot tell of: as the files say, the last one of each name.
+def _add_buckets(connection: sqlite3.Connection, copied: Iterable[BucketInfo]) -> None:
+    """Add the buckets that the old index cannot tell of: from a copy, else as the files say, the last one of each name.
 
     Objects that lay in the index of one that no file tells of come back in a bucket ``recovered-NUMBER``.
     """
+    connection.executemany(
+        "INSERT OR IGNORE INTO buckets (id, name, created_ns, props) VALUES (?, ?, ?, ?)",
+        [(bucket.id, bucket.name, bucket.created_ns, index.encode_props(dict(bucket.props))) for bucket in copied],
+    )
     rows = connection.execute(
         "SELECT bucket_name, max(bucket) FROM files WHERE record AND bucket NOT IN (SELECT bucket FROM doomed)"
         " GROUP BY bucket_name"

@@ -37,6 +37,7 @@ class Recovered(NamedTuple):
     objects_torn: int
 
 
+@index.translating
 def recover(directory: str) -> Recovered:
     """Clean up after processes that were killed, and after a power cut; for the owner of ``directory``, at its start.
 

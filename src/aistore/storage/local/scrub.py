@@ -31,7 +31,7 @@ _IDLE_SECONDS = 60.0
 
 _NEXT = f"""SELECT {COLUMNS} FROM objects WHERE (bucket, name) > (?, ?)
     ORDER BY bucket, name LIMIT {_ROWS_AT_ONCE}"""  # noqa: S608
-_TOTAL = "SELECT count(*), coalesce(sum(size), 0) FROM objects WHERE bucket IN (SELECT id FROM buckets)"
+_TOTALS = "SELECT bucket, count(*), sum(size) FROM objects GROUP BY bucket"
 
 
 class ScrubState(msgspec.Struct):
@@ -60,16 +60,21 @@ class ScrubState(msgspec.Struct):
 class Scrubber:
     """Passes over one mountpath: ``bytes_per_second`` at most, begun every ``period_seconds``.
 
+    ``catalog`` is the mountpath whose index knows the buckets, if that is another one.
+
     ``step`` belongs to one thread; the other methods may be called from any.
     """
 
-    def __init__(self, mountpath: Mountpath, *, bytes_per_second: int, period_seconds: float) -> None:
+    def __init__(
+        self, mountpath: Mountpath, *, bytes_per_second: int, period_seconds: float, catalog: Mountpath | None = None
+    ) -> None:
         self._mountpath = mountpath
         self._path = f"{mountpath.directory}/scrub.json"
         self._usual_pace = self._pace = bytes_per_second
         self._period_seconds = period_seconds
         self._damage = DamageLog(mountpath.damaged)
         self._connection = index.connect(mountpath.database)
+        self._catalog = index.connect((catalog or mountpath).database)
         self._lock = threading.Lock()
         self._state = self._load()
         self._rows: deque[Row] = deque()
@@ -121,7 +126,7 @@ class Scrubber:
     def damaged(self) -> list[DamageRecord]:
         """Return what is known to be damaged now, whoever found it."""
         with self._lock:
-            return self._damage.current(self._connection)
+            return self._damage.current(self._connection, self._catalog)
 
     def close(self) -> None:
         """Write the place down and give everything back."""
@@ -130,11 +135,14 @@ class Scrubber:
             if self._state.began:
                 self._save()
             self._connection.close()
+            self._catalog.close()
 
     def _begin(self, pace: int) -> None:
         self._drop()
         self._pace = pace
-        objects, size = self._connection.execute(_TOTAL).fetchone()
+        rows = self._connection.execute(_TOTALS).fetchall()
+        known = {row[0] for row in self._catalog.execute("SELECT id FROM buckets")}
+        objects, size = (sum(row[column] for row in rows if row[0] in known) for column in (1, 2))
         self._state = ScrubState(began=time.time(), objects_total=objects, bytes_total=size)
         self._save()
 
@@ -179,7 +187,7 @@ class Scrubber:
         if not self._rows:
             return False
         row = self._rows.popleft()
-        bucket = self._connection.execute("SELECT name FROM buckets WHERE id = ?", (row.bucket,)).fetchone()
+        bucket = self._catalog.execute("SELECT name FROM buckets WHERE id = ?", (row.bucket,)).fetchone()
         if bucket is not None:
             info = index.object_info(bucket[0], row.name.decode(errors="replace"), *row[2:7])
             self._current = row, info, inspect(self._mountpath, row)
