@@ -111,6 +111,7 @@ def test_damage_is_shown_by_name(run: Run, stopped: Path) -> None:
 def test_a_lost_index_is_made_again(run: Run, stopped: Path, new_store: Callable[..., StoreProcess]) -> None:
     for path in (stopped / "mp0").glob("index.db*"):
         path.unlink()
+    (stopped / "mp0" / "catalog.json").unlink(missing_ok=True)  # written within seconds: here, or not yet
     assert run("serve", "--data", str(stopped), "--port", "0") == (
         1,
         "! Error: DATA/mp0/index.db is gone, but there are files of objects\n"
@@ -126,12 +127,12 @@ def test_a_lost_index_is_made_again(run: Run, stopped: Path, new_store: Callable
     assert run("fsck", str(stopped), "--rebuild") == (
         1,
         "DATA/mp0/index.db was made again; there was no old one.\n"
-        "  Buckets:  1, 0 of them with their properties\n"
+        "  Buckets:  1, 1 of them without their properties\n"
         "  Objects:  3\n"
         "  from files:  3\n"
         "  from the index:  0\n"
         "  Into the trash:  0 files replaced by later ones or deleted\n"
-        "Objects of 256 bytes and less lay in the old index alone, and are lost, with the properties of buckets.\n",
+        "Objects of 256 bytes and less lay in the old index alone, and are lost.\n",
     )
     store = new_store(str(stopped))
     with Client(store.endpoint) as client:
@@ -144,7 +145,7 @@ def test_a_sound_index_made_again(run: Run, stopped: Path) -> None:
     assert run("fsck", "--rebuild", str(stopped)) == (
         0,
         "DATA/mp0/index.db was made again; the old one is DATA/mp0/index.db.before-<time>.\n"
-        "  Buckets:  1, 1 of them with their properties\n"
+        "  Buckets:  1\n"
         "  Objects:  6\n"
         "  from files:  3\n"
         "  from the index:  3\n"

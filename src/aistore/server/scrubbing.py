@@ -13,34 +13,31 @@ from typing import Any
 import msgspec
 
 from ..settings import ProcessSettings
-from ..storage.local.fsck import mountpaths
+from ..storage.local import presence
+from ..storage.local.layout import further
+from ..storage.local.placement import ROOT
 from ..storage.local.scrub import Scrubber
 from ..wire.messages import DamagedObject, ScrubReport
 from .link import ReportProgress, Verb
 
 _log = logging.getLogger("aistore.scrub")
 
-_AFTER_FAILURE_SECONDS = 60.0
+#: How often mountpaths are looked at. Derived: one that is disabled can be unmounted after so long.
+_LOOK_SECONDS = 1.0
 
 
 class Scrubbing:
     """One scrubber per mountpath, stepped in one thread of low priority."""
 
     def __init__(self, settings: ProcessSettings) -> None:
-        limits = settings.serve.limits
-        found = mountpaths(settings.serve.data)
-        self._scrubbers = [
-            Scrubber(
-                mountpath,
-                bytes_per_second=limits.scrub_bytes_per_second,
-                period_seconds=limits.scrub_period_seconds,
-                catalog=found[0],
-            )
-            for mountpath in found
-        ]
+        self._data = settings.serve.data
+        self._limits = settings.serve.limits
+        self._lock = threading.Lock()
+        self._scrubbers: dict[str, Scrubber] = {}
         self._wake = threading.Event()
         self._ending = False
         self._thread = threading.Thread(target=self._run, name="scrub")
+        self._follow()
 
     def start(self) -> None:
         """Begin to work."""
@@ -52,7 +49,7 @@ class Scrubbing:
         self._wake.set()
         if self._thread.is_alive():
             self._thread.join()
-        for scrubber in self._scrubbers:
+        for scrubber in self._opened():
             scrubber.close()
 
     def verbs(self) -> dict[str, Verb]:
@@ -66,12 +63,13 @@ class Scrubbing:
             return verb
 
         def start(arguments: dict[str, Any]) -> None:
-            for scrubber in self._scrubbers:
+            self._follow()
+            for scrubber in self._opened():
                 scrubber.start(int(arguments["bytes_per_second"]))
             self._wake.set()
 
         def stop(arguments: dict[str, Any]) -> None:
-            for scrubber in self._scrubbers:
+            for scrubber in self._opened():
                 scrubber.stop()
 
         return {
@@ -82,11 +80,12 @@ class Scrubbing:
 
     def report(self) -> ScrubReport:
         """Return how far the passes are, added up, and all damage that is known."""
-        states = [scrubber.state() for scrubber in self._scrubbers]
+        scrubbers = self._opened()
+        states = [scrubber.state() for scrubber in scrubbers]
         damaged = [
             DamagedObject(record.bucket, record.name, record.version, record.file, record.problem, record.found_ns,
                           record.harmless)
-            for scrubber in self._scrubbers
+            for scrubber in scrubbers
             for record in scrubber.damaged()
         ]  # fmt: skip
         return ScrubReport(
@@ -106,12 +105,39 @@ class Scrubbing:
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
         except OSError:
             pass
+        next_look = float("-inf")
         while not self._ending:
-            wait = _AFTER_FAILURE_SECONDS
-            for scrubber in self._scrubbers:
+            wait = _LOOK_SECONDS
+            try:
+                if time.monotonic() >= next_look:
+                    next_look = time.monotonic() + _LOOK_SECONDS
+                    self._follow()
+            except Exception as error:  # it is looked at again
+                _log.error("scrubbing: the mountpaths cannot be told: %s", error)
+            for scrubber in self._opened():
                 try:
                     wait = min(wait, scrubber.step(time.monotonic()))
                 except Exception as error:  # one mountpath's failure must not end the others' scrubbing
                     _log.error("scrubbing failed: %s: %s", type(error).__name__, error)
             if self._wake.wait(wait):
                 self._wake.clear()
+
+    def _follow(self) -> None:
+        """Open a scrubber for each mountpath that is available, and close those of others: nothing of them is held."""
+        members = presence.mountpaths(self._data).members
+        places = {member.id: further(self._data, member) for member in members}
+        available = {id_ for id_, place in places.items() if id_ == ROOT or not presence.is_away(place)}
+        with self._lock:
+            for id_ in set(self._scrubbers) - available:
+                self._scrubbers.pop(id_).close()
+            for id_ in available - set(self._scrubbers):
+                self._scrubbers[id_] = Scrubber(
+                    places[id_],
+                    bytes_per_second=self._limits.scrub_bytes_per_second,
+                    period_seconds=self._limits.scrub_period_seconds,
+                    catalog=places[ROOT],
+                )
+
+    def _opened(self) -> list[Scrubber]:
+        with self._lock:
+            return list(self._scrubbers.values())

@@ -136,7 +136,8 @@ def _write_rebuilt(mountpath: Mountpath, rebuilt: Rebuilt) -> None:
     there_was = os.path.exists(rebuilt.old_index)
     old = f"the old one is {rebuilt.old_index}" if there_was else "there was no old one"
     click.echo(f"{mountpath.database} was made again; {old}.")
-    click.echo(f"  Buckets:           {rebuilt.buckets:,}, {salvaged.buckets:,} of them with their properties")
+    bare = f", {rebuilt.bare_buckets:,} of them without their properties" if rebuilt.bare_buckets else ""
+    click.echo(f"  Buckets:           {rebuilt.buckets:,}{bare}")
     click.echo(f"  Objects:           {rebuilt.objects:,}")
     click.echo(f"    from files:      {rebuilt.objects - rebuilt.inline:,}")
     click.echo(f"    from the index:  {rebuilt.inline:,}")
@@ -148,14 +149,10 @@ def _write_rebuilt(mountpath: Mountpath, rebuilt: Rebuilt) -> None:
         for name in rebuilt.lost_names:
             click.echo(f"    {name}")
     if not there_was:
-        click.echo(
-            "Objects of 256 bytes and less lay in the old index alone, and are lost, with the properties of buckets."
-        )
+        click.echo("Objects of 256 bytes and less lay in the old index alone, and are lost.")
     elif not salvaged.whole:
         click.echo("The old index could not be read to the last row. Objects of 256 bytes and less lay there alone:")
         if not salvaged.gaps:
-            click.echo(
-                "  those of buckets that it does not name any more are lost, with all properties of these buckets"
-            )
+            click.echo("  those of buckets that nothing tells of any more are lost")
         for gap in salvaged.gaps:
             click.echo(f"  in bucket number {gap.bucket}, names {gap} are lost")

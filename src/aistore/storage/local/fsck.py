@@ -15,16 +15,22 @@ from contextlib import closing, contextmanager
 from itertools import groupby
 from typing import NamedTuple
 
+import msgspec
+
 from ...errors import ConflictError, NotFoundError
 from . import index, lost_index, recovery
+from .catalog import read_mountpaths
+from .catalog_copy import read_copy
 from .inspection import COLUMNS, Row, inspect
-from .layout import Mountpath, recognise
+from .layout import Mountpath, further, recognise
 from .locks import hold
+from .placement import ROOT, MountpathSet
 from .rebuild import Rebuilt, rebuild
 from .salvage import open_readable, salvage
 
 #: Kinds of findings that are about the index or a file; those about an object are in inspection.py.
 INDEX, BUCKET, TRASH, UNKNOWN_FILE, INTERRUPTED = "index", "bucket", "trash", "unknown-file", "interrupted"
+MOUNTPATH = "mountpath"
 _MESSAGES_MAX = 100  # of one integrity check
 
 
@@ -86,13 +92,25 @@ def offline(directory: str) -> Iterator[list[Mountpath]]:
 
 
 def mountpaths(directory: str) -> list[Mountpath]:
-    """Return the mountpaths of a data directory, none if it is not one."""
-    try:
-        names = os.listdir(directory)
-    except (FileNotFoundError, NotADirectoryError):
+    """Return the mountpaths of a data directory as it is, the first one first; none if it is not one."""
+    root = Mountpath(f"{directory}/{ROOT}")
+    if not os.path.isdir(root.directory):
         return []
-    found = [name for name in names if name[:2] == "mp" and name[2:].isdecimal()]
-    return [Mountpath(f"{directory}/{name}") for name in sorted(found, key=lambda name: int(name[2:]))]
+    known = _known_mountpaths(root)
+    return [root, *(further(directory, member) for member in known.members if member.id != ROOT)]
+
+
+def _known_mountpaths(root: Mountpath) -> MountpathSet:
+    """Return the set of mountpaths by the index, by the one put aside if that is being made again, or by its copy."""
+    for database in (lost_index.put_aside(root), root.database):
+        if database and os.path.exists(database):
+            try:
+                with closing(open_readable(database)) as connection:
+                    return read_mountpaths(connection)
+            except (sqlite3.Error, msgspec.DecodeError):
+                pass
+    copy = read_copy(root)
+    return copy.mountpaths if copy else MountpathSet()
 
 
 def check(directory: str, *, fast: bool = False, progress: Progress = _SILENT) -> Report:
@@ -114,12 +132,21 @@ def rebuild_all(directory: str, seen: Callable[[int], None] = lambda files: None
     """Make the index of every mountpath again, see rebuild.py."""
     with offline(directory) as found:
         first, *others = found
-        rebuilt = [(first, rebuild(first, seen=seen))]
+        for mountpath in others:
+            if not os.path.isdir(mountpath.data):
+                raise ConflictError(f"mountpath {mountpath.directory} is not there", hint="is its disk mounted?")
+        copies = [copy for copy in map(read_copy, found) if copy is not None]
+        copy = max(copies, key=lambda copy: (copy.next_bucket, copy.mountpaths.next), default=None)
+        rebuilt = [(first, rebuild(first, copy=copy, seen=seen))]
         return rebuilt + [(mountpath, rebuild(mountpath, catalog=first, seen=seen)) for mountpath in others]
 
 
 def check_mountpath(mountpath: Mountpath, catalog: Catalog, *, fast: bool, progress: Progress) -> Report:
     """Check one mountpath; the caller owns the store. ``catalog`` is added to by the mountpath that has buckets."""
+    if not os.path.isdir(mountpath.data):
+        return Report(
+            0, 0, 0, 0, 0, [Finding(MOUNTPATH, "", mountpath.directory, "is not there: is its disk mounted?")]
+        )
     if os.path.exists(lost_index.rebuilding(mountpath)):
         again = "making the index again was interrupted: run `ais fsck --rebuild` once more"
         return Report(0, 0, 0, 0, 0, [Finding(INTERRUPTED, "", mountpath.database, again)])
@@ -178,16 +205,17 @@ class _Check:
         self._progress = progress
         self._buckets, self._removed = catalog
         self._buckets.update(connection.execute("SELECT id, name FROM buckets"))
-        self._removed.update(row[0] for row in connection.execute("SELECT bucket FROM doomed"))
+        names = {row[0] for row in connection.execute("SELECT name FROM sqlite_master")}
+        for table in {"doomed", "removed"} & names:  # an older index has not both
+            self._removed.update(row[0] for row in connection.execute(f"SELECT bucket FROM {table}"))  # noqa: S608
         self._open = set(recovery.unsealed(mountpath))
         self._findings: list[Finding] = []
         self._counts: Counter[str] = Counter()
 
     def run(self) -> Report:
         """Look at everything."""
-        (total,) = self._connection.execute(
-            "SELECT coalesce(sum(size), 0) FROM objects WHERE bucket NOT IN (SELECT bucket FROM doomed)"
-        ).fetchone()
+        sizes = self._connection.execute("SELECT bucket, sum(size) FROM objects GROUP BY bucket")
+        total = sum(size for bucket, size in sizes if bucket not in self._removed)
         self._progress.begin(total if self._read else 0)
         for raw in self._connection.execute(f"SELECT {COLUMNS} FROM objects WHERE place IS NULL"):  # noqa: S608
             self._look_at(Row(*raw))

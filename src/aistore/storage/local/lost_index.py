@@ -16,6 +16,15 @@ def rebuilding(mountpath: Mountpath) -> str:
     return f"{mountpath.database}.rebuilding"
 
 
+def put_aside(mountpath: Mountpath) -> str:
+    """Return the path of the old index while the new one is being made, else ""."""
+    try:
+        with open(rebuilding(mountpath), encoding="utf-8") as file:
+            return f"{mountpath.directory}/{file.read()}"
+    except FileNotFoundError:
+        return ""
+
+
 def refuse(mountpath: Mountpath) -> None:
     """Raise ConflictError when there are files of objects but no index, or one that is only half made."""
     directory = os.path.dirname(mountpath.directory)

@@ -14,13 +14,14 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import NamedTuple
 
 from ...errors import ConflictError
-from ...model.buckets import BucketInfo
 from . import index, lost_index, recovery
+from .catalog import read_mountpaths, write_mountpaths
+from .catalog_copy import CatalogCopy
 from .layout import Mountpath
 from .salvage import Salvaged, open_readable, raise_sequence, salvage
 
@@ -47,12 +48,13 @@ _FILL = f"""INSERT INTO objects
 class Rebuilt(NamedTuple):
     """What came back and what did not.
 
-    Buckets; objects, and how many of them lie in the index; files put into the trash, because a later version or a
-    delete counts; files without a readable trailer; objects that the old index knew and whose files are gone (the first
-    hundred by name); what was read of the old index, and where that was put.
+    Buckets, and how many of them without properties; objects, and how many of them lie in the index; files put into the
+    trash, because a later version or a delete counts; files without a readable trailer; objects that the old index knew
+    and whose files are gone (the first hundred by name); what was read of the old index, and where that was put.
     """
 
     buckets: int
+    bare_buckets: int
     objects: int
     inline: int
     superseded: int
@@ -67,14 +69,14 @@ def rebuild(
     mountpath: Mountpath,
     *,
     catalog: Mountpath | None = None,
-    copied: Iterable[BucketInfo] = (),
+    copy: CatalogCopy | None = None,
     seen: Callable[[int], None] = lambda files: None,
 ) -> Rebuilt:
     """Put the old index aside (``index.db.before-…``) and make a new one; the caller owns the store.
 
-    ``catalog`` is the mountpath whose index knows the buckets, if that is another one; it must be sound. ``copied`` are
-    the buckets as a copy of the catalog has them, for what the old index cannot tell. ``seen`` is called with the
-    number of files looked at since its last call. Raises ConflictError when there is nothing to make an index from, or
+    ``catalog`` is the mountpath whose index knows the buckets, if that is another one; it must be sound. ``copy`` is
+    the latest copy of the catalog, for what the old index cannot tell. ``seen`` is called with the number of files
+    looked at since its last call. Raises ConflictError when there is nothing to make an index from, or
     when a process is writing.
     """
     if not os.path.isdir(mountpath.data):
@@ -89,7 +91,7 @@ def rebuild(
     with closing(index.connect(new, durable=True)) as connection:
         connection.execute(_FILES)
         connection.execute("BEGIN IMMEDIATE")
-        rebuilt = _Filling(mountpath, connection, old).run(catalog, copied, seen)
+        rebuilt = _Filling(mountpath, connection, old).run(catalog, copy, seen)
         connection.execute("COMMIT")
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
     os.replace(new, mountpath.database)
@@ -110,10 +112,8 @@ def _refuse_writers(mountpath: Mountpath) -> None:
 def _put_aside(mountpath: Mountpath) -> str:
     """Move the old index away, if an earlier run has not done so, and return where it is then."""
     note = lost_index.rebuilding(mountpath)
-    try:
-        with open(note, encoding="utf-8") as file:
-            old = f"{mountpath.directory}/{file.read()}"
-    except FileNotFoundError:
+    old = lost_index.put_aside(mountpath)
+    if not old:
         old = f"{mountpath.database}.before-{time.time_ns()}"
         with open(f"{note}.new", "w", encoding="utf-8") as file:
             file.write(os.path.basename(old))
@@ -138,7 +138,7 @@ class _Filling:
         self._old = old
 
     def run(
-        self, catalog: Mountpath | None, copied: Iterable[BucketInfo], seen: Callable[[int], None]
+        self, catalog: Mountpath | None, copy: CatalogCopy | None, seen: Callable[[int], None]
     ) -> Rebuilt:  # fmt: skip
         """Fill the index from the old one and the files."""
         connection = self._connection
@@ -146,9 +146,12 @@ class _Filling:
         connection.executemany(f"INSERT INTO files VALUES ({marks})", _files(self._mountpath, seen))  # noqa: S608
         numbers = [row[0] for row in connection.execute("SELECT DISTINCT bucket FROM files WHERE record")]
         salvaged = salvage(self._old, connection, f"{self._mountpath.database}.scratch", numbers)
+        bare = 0
         if catalog is None:
             if not salvaged.buckets_whole:
-                _add_buckets(connection, copied)
+                bare = _add_buckets(connection, copy)
+            if copy is not None and len(read_mountpaths(connection).members) < len(copy.mountpaths.members):
+                write_mountpaths(connection, copy.mountpaths)
             raise_sequence(connection, "buckets", max(numbers, default=0))
         self._say_alive(catalog)
         lost, lost_names = self._lost()
@@ -164,7 +167,7 @@ class _Filling:
             " (SELECT count(*) FROM files WHERE NOT record)"
             " FROM objects WHERE bucket IN (SELECT id FROM alive)"
         ).fetchone()
-        return Rebuilt(buckets, objects, inline, superseded, unreadable, lost, lost_names, salvaged, self._old)
+        return Rebuilt(buckets, bare, objects, inline, superseded, unreadable, lost, lost_names, salvaged, self._old)
 
     def _say_alive(self, catalog: Mountpath | None) -> None:
         """Note which buckets there are: the files of all others are of removed ones."""
@@ -199,30 +202,37 @@ def _files(mountpath: Mountpath, seen: Callable[[int], None]) -> Iterator[tuple[
         seen(len(files))
 
 
-def _add_buckets(connection: sqlite3.Connection, copied: Iterable[BucketInfo]) -> None:
-    """Add the buckets that the old index cannot tell of: from a copy, else as the files say, the last one of each name.
+def _add_buckets(connection: sqlite3.Connection, copy: CatalogCopy | None) -> int:
+    """Add the buckets that the old index cannot tell of, return how many of them without their properties.
 
-    Objects that lay in the index of one that no file tells of come back in a bucket ``recovered-NUMBER``.
+    They are those of the copy, and what the files tell of later ones: the last one of each name. Objects that lay in
+    the index of a bucket that neither tells of come back in a bucket ``recovered-NUMBER``.
     """
-    connection.executemany(
-        "INSERT OR IGNORE INTO buckets (id, name, created_ns, props) VALUES (?, ?, ?, ?)",
-        [(bucket.id, bucket.name, bucket.created_ns, index.encode_props(dict(bucket.props))) for bucket in copied],
-    )
-    rows = connection.execute(
-        "SELECT bucket_name, max(bucket) FROM files WHERE record AND bucket NOT IN (SELECT bucket FROM doomed)"
-        " GROUP BY bucket_name"
-    ).fetchall()
-    connection.executemany(
-        "INSERT OR IGNORE INTO buckets (id, name, created_ns, props) VALUES (?, ?, ?, ?)",
-        [(number, bucket, time.time_ns(), index.encode_props({})) for bucket, number in rows],
+    next_bucket = 0
+    if copy is not None:
+        next_bucket = copy.next_bucket
+        connection.executemany(
+            "INSERT OR IGNORE INTO buckets (id, name, created_ns, props) VALUES (?, ?, ?, ?)",
+            [(one.id, one.name, one.created_ns, index.encode_props(one.props)) for one in copy.buckets],
+        )
+        raise_sequence(connection, "buckets", next_bucket - 1)
+    (known,) = connection.execute("SELECT count(*) FROM buckets").fetchone()
+    new = (time.time_ns(), index.encode_props({}), next_bucket)
+    connection.execute(
+        "INSERT OR IGNORE INTO buckets (id, name, created_ns, props)"
+        " SELECT max(bucket), bucket_name, ?, ? FROM files WHERE record AND bucket >= ?"
+        " AND bucket NOT IN (SELECT bucket FROM doomed) GROUP BY bucket_name",
+        new,
     )
     connection.execute(
         "INSERT OR IGNORE INTO buckets (id, name, created_ns, props)"
-        " SELECT DISTINCT bucket, 'recovered-' || bucket, ?, ? FROM objects WHERE place IS NULL"
+        " SELECT DISTINCT bucket, 'recovered-' || bucket, ?, ? FROM objects WHERE place IS NULL AND bucket >= ?"
         " AND bucket NOT IN (SELECT id FROM buckets)"
         " AND bucket NOT IN (SELECT bucket FROM doomed) AND bucket NOT IN (SELECT bucket FROM files WHERE record)",
-        (time.time_ns(), index.encode_props({})),
+        new,
     )
+    (all_,) = connection.execute("SELECT count(*) FROM buckets").fetchone()
+    return int(all_ - known)
 
 
 def _sync(directory: str) -> None:

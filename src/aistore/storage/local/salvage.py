@@ -151,10 +151,12 @@ def _copy(source: sqlite3.Connection, target: sqlite3.Connection, known_buckets:
 
 def _copy_others(source: sqlite3.Connection, target: sqlite3.Connection) -> bool:
     """Copy the small tables that later versions of the schema added; return whether all of them could be read."""
+    try:
+        wanted = (_tables(target) & _tables(source)) - _OWN  # an older index does not have all of them
+    except sqlite3.Error:
+        return False
     whole = True
-    for name in _tables(target) - _OWN:
-        if name not in _tables(source):
-            continue  # older than the table
+    for name in wanted:
         rows, complete = _both_ends(source, f"SELECT * FROM {name}", "1")  # noqa: S608
         whole &= complete
         if rows:

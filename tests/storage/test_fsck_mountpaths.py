@@ -1,0 +1,116 @@
+"""Checking, scrubbing and rebuilding a store of several disks."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from pathlib import Path
+
+import pytest
+from damaging import Model, contents
+
+from aistore.errors import ConflictError
+from aistore.model.objects import PutOptions
+from aistore.storage.local.engine import LocalEngine
+from aistore.storage.local.fsck import check, mountpaths, rebuild_all
+from aistore.storage.local.housekeeping import Housekeeper
+from aistore.storage.local.members import attach
+from aistore.storage.local.scrub import Scrubber
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> tuple[str, list[Path], Model]:
+    """Return a store over three mountpaths, their directories, and what is in it."""
+    directory, further = str(tmp_path / "store"), [tmp_path / "disk1", tmp_path / "disk2"]
+    engine = LocalEngine(directory)
+    keeper = Housekeeper(directory)
+    try:
+        for path in further:
+            attach(directory, str(path))
+        engine.create_bucket("b", {"kept": "in the catalog"})
+        engine.create_bucket("removed", {})
+        source = random.Random(5)
+        for number in range(60):
+            engine.put("b", f"{number}", source.randbytes(1000), PutOptions()).result()
+            engine.put("b", f"{number}.cls", str(number).encode(), PutOptions()).result()
+            engine.put("removed", f"{number}", source.randbytes(500), PutOptions()).result()
+        engine.delete_bucket("removed")
+        keeper.step(0.0)  # copies the catalog
+        model = contents(engine)
+    finally:
+        keeper.close()
+        engine.close()
+    assert len(model) == 120
+    return directory, [Path(directory, "mp0"), *further], model
+
+
+def damage_one_per_disk(disks: list[Path]) -> set[str]:
+    files = [max(disk.glob("data/*/*"), key=lambda path: path.stat().st_size) for disk in disks]
+    for file in files:
+        content = bytearray(file.read_bytes())
+        content[5] ^= 1
+        file.write_bytes(content)
+    return {str(file) for file in files}
+
+
+def read(directory: str) -> Model:
+    engine = LocalEngine(directory)
+    try:
+        return contents(engine)
+    finally:
+        engine.close()
+
+
+def test_every_disk_is_checked(store: tuple[str, list[Path], Model]) -> None:
+    directory, disks, _ = store
+    report = check(directory)
+    assert report.findings == []
+    assert report.objects == 120
+    damaged = damage_one_per_disk(disks)
+    assert {finding.file for finding in check(directory).findings} == damaged
+    shutil.move(disks[2], f"{disks[2]}.away")
+    assert {finding.kind for finding in check(directory).findings} == {"checksum", "mountpath"}
+    with pytest.raises(ConflictError, match="disk2 is not there"):
+        rebuild_all(directory)
+
+
+def test_every_disk_is_scrubbed(store: tuple[str, list[Path], Model]) -> None:
+    directory, disks, _ = store
+    damaged = damage_one_per_disk(disks)
+    found = set()
+    places = mountpaths(directory)
+    for place in places:
+        scrubber = Scrubber(place, bytes_per_second=1 << 40, period_seconds=1e9, catalog=places[0])
+        try:
+            scrubber.start()
+            now = 0.0
+            while scrubber.state().running:
+                now += scrubber.step(now)
+            assert scrubber.state().objects == scrubber.state().objects_total
+            found |= {record.file for record in scrubber.damaged()}
+        finally:
+            scrubber.close()
+    assert found == damaged
+
+
+@pytest.mark.parametrize("lost", [(), (0,), (1,), (0, 1, 2)])
+def test_indexes_are_made_again(store: tuple[str, list[Path], Model], lost: tuple[int, ...]) -> None:
+    directory, disks, model = store
+    gone = set()
+    for number in lost:
+        for path in disks[number].glob("index.db*"):
+            path.unlink()
+    for (_, rebuilt), number in zip(rebuild_all(directory), range(3), strict=True):
+        assert rebuilt.salvaged.whole == (number not in lost)
+    good = read(directory)
+    gone = {key for key in model if key not in good}
+    # Small objects of a lost index, and nothing else; names, bytes and the bucket's properties are as they were.
+    assert all(name.endswith(".cls") for _, name in gone)
+    assert bool(gone) == bool(lost)
+    assert good == {key: value for key, value in model.items() if key not in gone}
+    assert check(directory).findings == []
+    engine = LocalEngine(directory)
+    try:
+        assert engine.head_bucket("b").props == {"kept": "in the catalog"}
+    finally:
+        engine.close()
