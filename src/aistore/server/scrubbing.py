@@ -37,7 +37,6 @@ class Scrubbing:
         self._wake = threading.Event()
         self._ending = False
         self._thread = threading.Thread(target=self._run, name="scrub")
-        self._follow()
 
     def start(self) -> None:
         """Begin to work."""
@@ -75,7 +74,7 @@ class Scrubbing:
         return {
             "scrub.start": in_thread(start),
             "scrub.stop": in_thread(stop),
-            "scrub.state": in_thread(lambda arguments: None),
+            "scrub.state": in_thread(lambda arguments: self._follow()),
         }
 
     def report(self) -> ScrubReport:
@@ -126,7 +125,11 @@ class Scrubbing:
         """Open a scrubber for each mountpath that is available, and close those of others: nothing of them is held."""
         members = presence.mountpaths(self._data).members
         places = {member.id: further(self._data, member) for member in members}
-        available = {id_ for id_, place in places.items() if id_ == ROOT or not presence.is_away(place)}
+        available = {
+            id_
+            for id_, place in places.items()
+            if id_ == ROOT or (not presence.is_away(place) and os.path.exists(place.database))
+        }
         with self._lock:
             for id_ in set(self._scrubbers) - available:
                 self._scrubbers.pop(id_).close()
