@@ -62,6 +62,8 @@ FEATURES = (
     Feature("affinity", "cores this process may use", "cores of the machine", lambda: hasattr(os, "sched_getaffinity")),
     Feature("tmpfile", "files that never had a name", "files unlinked after they were made",
             lambda: hasattr(os, "O_TMPFILE")),
+    Feature("fadvise", "scrubbing without filling the page cache", "what was scrubbed stays in it",
+            lambda: hasattr(os, "posix_fadvise")),
     Feature("fdatasync", "syncing content without times", "fsync", lambda: hasattr(os, "fdatasync")),
 )  # fmt: skip
 

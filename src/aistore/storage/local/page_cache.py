@@ -11,6 +11,8 @@ import mmap
 import os
 from itertools import groupby
 
+from ...fallbacks import lacks
+
 _PAGE = mmap.PAGESIZE
 _mincore = getattr(ctypes.CDLL(None), "mincore", None)
 
@@ -21,7 +23,7 @@ class Visit:
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self._brought: list[tuple[int, int]] = []
-        self._able = hasattr(os, "posix_fadvise")
+        self._able = not lacks("fadvise")
         if self._able:  # no reading ahead: what it brings in would pass for having been there
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)
 
