@@ -8,8 +8,8 @@ both sides the same requests, to ``/bench/<name>`` there and to ``/v1/objects/be
 used before, then GETs of 2,000 of them in turn. CPU is that of the servers' processes.
 
 Without more, both answer a PUT before it is on the disk. The store syncs once a second on its own, weed leaves that to
-the kernel: the store does more. ``--durable`` has both sync before they answer: weed the
-volume's file (one fsync a PUT, seen by strace) and not the filer's database, the store both.
+the kernel: the store does more. ``--durable`` has both sync before they answer: weed the volume's file (one fsync a
+PUT, seen by strace) and not the filer's database, the store both.
 
 Run it on a disk where nothing was deleted in the last minutes: ext4 makes new files slowly then (block_groups.py).
 """
