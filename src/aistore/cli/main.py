@@ -33,7 +33,9 @@ COMMANDS = {
     "etl": Lazy(f"{_COMMANDS}.etl:etl", "Run transforms where the data is."),
     "bucket": Lazy(f"{_COMMANDS}.bucket:bucket", "Buckets: ls, create, rm, show."),
     "object": Lazy(f"{_COMMANDS}.object:object_", "Objects: put, get, cat, show, rm, set-custom."),
-    "storage": Lazy(f"{_COMMANDS}.storage:storage", "The disks of the store: show, add, remove, validate."),
+    "storage": Lazy(
+        f"{_COMMANDS}.storage:storage", "Show the disks of the store, add and remove them, validate what is on them."
+    ),
     "scrub": Lazy(f"{_COMMANDS}.validate:validate", "Verify all objects of a running store."),
     "fsck": Lazy(f"{_COMMANDS}.fsck:fsck", "Check a data directory offline; rebuild its index.", local=True),
     "show": Lazy(
