@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from typing import Literal, get_args
 
 import msgspec
 
@@ -14,6 +15,8 @@ from .errors import BadRequestError
 from .fallbacks import usable_cores
 
 DEFAULT_PORT = 8080
+Durability = Literal["default", "durable"]
+DURABILITIES: tuple[Durability, ...] = get_args(Durability)
 _RUNTIME_PREFIX = "ais-run-"
 SOCKET_PATH_BYTES_MAX = 107  # sun_path of Linux without its last byte
 _SOCKET_NAME_BYTES = len("/etl-12345678-123456-123456.sock")
@@ -86,6 +89,9 @@ class ServeSettings:
     log_level: str = "warning"
     log_format: str = "text"
     access_log: bool = False
+    #: "default": safe against the kill of any process, a power cut may cost the last second. "durable": synced before
+    #: the reply.
+    durability: Durability = "default"
     limits: Limits = field(default_factory=Limits)
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 import threading
@@ -10,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from aistore.errors import ConflictError, InternalError, OverloadedError
+from aistore.errors import ConflictError, InternalError, ObjectNotFoundError, OverloadedError
 from aistore.model.objects import ListOptions, PutOptions
 from aistore.storage.engine import Engine
-from aistore.storage.local import trailer
+from aistore.storage.local import generations, trailer
 from aistore.storage.local.engine import LocalEngine
 from aistore.storage.local.settings import LocalSettings
 
@@ -247,3 +248,46 @@ def test_an_operation_at_fault_does_not_take_others_with_it(engine: LocalEngine,
         # The trailer of the transaction that failed was cut off or overwritten.
         trailers = 1 if record.name == b"good" else 2
         assert Path(path).read_bytes()[record.size : size].count(trailer.MARKER) == trailers
+
+
+def test_durable_writes_in_any_number(directory: str) -> None:
+    """Few files are synced one by one, many with their file system."""
+    engine = LocalEngine(directory, LocalSettings(durable=True, generation_files_max=5))
+    try:
+        engine.create_bucket("b", {})
+        for count in (1, 3, 40):
+            futures = [engine.put("b", f"{count}/{number}", b"x" * 1000, PLAIN) for number in range(count)]
+            assert [future.result().version for future in futures] == [1] * count
+        staging = engine.stage("b", "large", PLAIN)
+        staging.write(b"x" * (3 << 20))
+        assert staging.commit().result().size == 3 << 20
+    finally:
+        engine.close()
+
+
+def test_a_failed_sync_is_never_taken_for_done(directory: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel says once that bytes were lost, and a second sync succeeds: such a write must not be repeated."""
+    engine = LocalEngine(directory, LocalSettings(durable=True))
+    failures = [OSError(errno.EIO, "the disk has gone")]
+
+    def sync_once_failing(descriptor: int) -> None:
+        if failures:
+            raise failures.pop()
+
+    try:
+        engine.create_bucket("b", {})
+        monkeypatch.setattr(generations, "sync_data", sync_once_failing)
+        entered, leave = threading.Event(), threading.Event()
+        engine.put("b", "first", b"", PLAIN).add_done_callback(lambda _: (entered.set(), leave.wait(30)))
+        assert entered.wait(30)
+        # These two share a transaction; when that fails they are tried again one by one.
+        lost, kept = (engine.put("b", name, b"x" * 1000, PLAIN) for name in ("lost", "kept"))
+        leave.set()
+        with pytest.raises(InternalError, match="the disk failed to take its bytes"):
+            lost.result()
+        assert kept.result().version == 1
+        with pytest.raises(ObjectNotFoundError):
+            engine.head("b", "lost")
+        assert len(data_files(directory)) == 1
+    finally:
+        engine.close()

@@ -11,6 +11,7 @@ import uvloop
 from ..settings import ProcessSettings
 from ..storage.local.engine import LocalEngine
 from ..storage.local.locks import join_writers
+from ..storage.local.settings import LocalSettings
 from .app import App
 from .asgi import serve
 from .process import begin, end_with_parent, raise_descriptor_limit, read_settings, say_ready, stop_on_signals
@@ -20,7 +21,8 @@ from .store import Store
 async def _run(settings: ProcessSettings, listener: socket.socket, ready: int) -> None:
     stop = stop_on_signals()
     writers = join_writers(settings.serve.data)
-    store = Store(settings, LocalEngine(settings.serve.data))
+    local = LocalSettings(durable=settings.serve.durability == "durable")
+    store = Store(settings, LocalEngine(settings.serve.data, local))
     try:
         await serve(
             App(store),

@@ -13,7 +13,7 @@ import sys
 import click
 
 from ...errors import AisError
-from ...settings import DEFAULT_PORT, Secret, ServeSettings, default_data_directory
+from ...settings import DEFAULT_PORT, DURABILITIES, Durability, Secret, ServeSettings, default_data_directory
 
 _ROOM_BYTES_MIN = 64 << 10  # an empty index
 _NEEDS = ("granian", "uvloop", "packaging")
@@ -49,6 +49,15 @@ Examples:
 @click.option(
     "--allow-host", multiple=True, metavar="NAME", help="A further name by which browsers may reach this store."
 )
+@click.option(
+    "--durability",
+    type=click.Choice(DURABILITIES),
+    default="default",
+    envvar="AIS_DURABILITY",
+    show_envvar=True,
+    show_default=True,
+    help="What a power cut may cost: the last second, or, with durable, nothing; writes wait for the disk then.",
+)
 @click.option("--insecure", is_flag=True, help="Serve other machines without a token.")
 @click.option(
     "--log-level",
@@ -74,6 +83,7 @@ def serve(
     host: str,
     workers: int,
     allow_host: tuple[str, ...],
+    durability: Durability,
     insecure: bool,
     log_level: str,
     log_format: str,
@@ -105,6 +115,7 @@ def serve(
         log_level=log_level,
         log_format=log_format,
         access_log=access_log,
+        durability=durability,
     )
     try:
         sys.exit(Supervisor(settings, click.echo).run())

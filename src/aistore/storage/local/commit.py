@@ -47,6 +47,10 @@ _DELETE = "DELETE FROM objects WHERE bucket = ? AND name = ?"
 _SET_CUSTOM = "UPDATE objects SET custom = ? WHERE bucket = ? AND name = ?"
 _TRASH = "INSERT INTO trash (place) VALUES (?)"
 
+#: A durable write of more than this is synced before its turn; the file's end again with the transaction. Derived: what
+#: takes a disk longer than the sync itself does.
+_SYNC_AHEAD_BYTES = 1 << 20
+
 
 class Operation(ABC, Generic[Result]):
     """A change of the store. ``apply`` runs inside the transaction, the others outside of it.
@@ -152,8 +156,8 @@ class Write(_ObjectOperation):
             self._data = None
         if self.file is not None:
             self.file = self.file.moved_to(store)
-        if self.file is not None and self._settings.durable:
-            self.file.sync()
+        if self.file is not None and self._settings.durable and self.file.size > _SYNC_AHEAD_BYTES:
+            self.file.sync()  # now, while the others can use the index
 
     def apply(self, turn: Turn) -> ObjectInfo:
         """Put the row; the file's trailer too, because only now the version is known."""
@@ -180,7 +184,7 @@ class Write(_ObjectOperation):
                 created_ns=created_ns,
                 custom=self._custom,
             )
-            file.finish(trailer.encode(record), durable=self._settings.durable)
+            file.finish(trailer.encode(record))
         custom = index.encode_custom(self._custom)
         turn.connection.execute(
             _PUT, (bucket_id, self._key, size, version, self._checksum, created_ns, custom, place, self._data)
@@ -434,9 +438,8 @@ class Committer:
             self._finish(operation)
 
     def _sync(self, batch: list[Operation[Any]]) -> None:
-        written = [op for op in batch if op.error is None and op.elsewhere is None]
-        files = [op.file for op in written if isinstance(op, Write) and op.file is not None]
-        self._disk.store.sync_directories([file.place for file in files])
+        files = [op.file for op in batch if isinstance(op, Write) and op.file is not None and _is_applied(op)]
+        self._disk.store.sync(files)
 
     def _finish(self, operation: Operation[Any]) -> None:
         if operation.error is None and operation.elsewhere is not None:
@@ -477,6 +480,10 @@ def _count(changes: int, took_ns: int) -> None:
         words[COMMITS] += 1
         words[COMMIT_CHANGES] += changes
         words[COMMIT_NS] += took_ns
+
+
+def _is_applied(operation: Operation[Any]) -> bool:
+    return operation.error is None and operation.elsewhere is None
 
 
 def _apply(operation: Operation[Any], turn: Turn) -> None:

@@ -9,17 +9,21 @@ lets the lock go as well but says nothing: then recovery (recovery.py) compares 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import secrets
 import threading
 
 from ...errors import InternalError, OutOfSpaceError
-from ...fallbacks import lacks
 from .layout import Mountpath
+from .syncing import CAN_SYNC_ALL, sync_data, sync_directory, sync_file_system
 
-# macOS has no fdatasync.
-sync_data = os.fsync if lacks("fdatasync") else os.fdatasync
+#: From this many files of one transaction on, the whole file system is synced instead of one file after the other.
+#: Measured: 64 files of 20 KB cost 13 ms one by one, 8 ms in 8 threads and 2.4 ms at once; 8 files 2.4 and 0.8 ms.
+#: Somebody else's writes wait with ours then, which the sync that every second has anyhow keeps few: beside 100 MB/s of
+#: them 64 files cost 19, 9 and 14 ms.
+_SYNC_ALL_FILES = 8
 
 
 _COPY_BYTES = 1 << 20
@@ -44,13 +48,14 @@ class _Generation:
 class NewFile:
     """A file being written: its bytes first, its trailer at the commit. Not for use by two threads at once."""
 
-    __slots__ = ("_descriptor", "_generation", "_owner", "_repeated", "place", "size")
+    __slots__ = ("_descriptor", "_generation", "_lost", "_owner", "_repeated", "place", "size")
 
     def __init__(self, owner: Generations, generation: _Generation, place: str, descriptor: int) -> None:
         self._owner = owner
         self._generation = generation
         self._descriptor = descriptor
         self._repeated = False
+        self._lost = False
         self.place = place
         self.size = 0
 
@@ -63,19 +68,23 @@ class NewFile:
                 view = view[os.write(self._descriptor, view) :]
         self.size += len(chunk)
 
-    def finish(self, trailer: bytes, *, durable: bool) -> None:
+    def finish(self, trailer: bytes) -> None:
         """Put the trailer after the bytes; may be repeated when a transaction is."""
         if os.pwrite(self._descriptor, trailer, self.size) != len(trailer):
             raise OutOfSpaceError(f"{self.place}: the disk is full")
         if self._repeated:  # the first one may have been longer; truncating always would cost 70 us of kernel time
             os.ftruncate(self._descriptor, self.size + len(trailer))
         self._repeated = True
-        if durable:
-            sync_data(self._descriptor)
 
     def sync(self) -> None:
-        """Bring the bytes to the disk."""
-        sync_data(self._descriptor)
+        """Bring the bytes to the disk; raises OSError, and ever after when it did once."""
+        if self._lost:
+            raise OSError(errno.EIO, f"{self.place}: the disk failed to take its bytes")
+        try:
+            sync_data(self._descriptor)
+        except OSError:
+            self._lost = True  # the kernel says so only once, and takes the lost pages for written then
+            raise
 
     def moved_to(self, owner: Generations) -> NewFile:
         """Return the file as one of ``owner``'s: itself, or a copy of its bytes, and then it is gone."""
@@ -117,6 +126,10 @@ class Generations:
         self._mountpath = mountpath
         self._files_max = files_max
         self._prefix = f"{mountpath.data}/"
+        # Kept open: a failure to write is told once to each descriptor that was open when it happened.
+        self._disk = os.open(mountpath.data, os.O_RDONLY | os.O_CLOEXEC)
+        #: Generations that a power cut cannot take away, nor their markers.
+        self._on_disk: set[str] = set()
         # Reentrant: an abandoned staging is dropped by the garbage collector, which may run in here.
         self._lock = threading.RLock()
         self._current: _Generation | None = None
@@ -157,15 +170,20 @@ class Generations:
             raise
         return NewFile(self, generation, place, descriptor)
 
-    def sync_directories(self, places: list[str]) -> None:
-        """Bring the directory entries of new files to the disk."""
-        # The empty name is the directory of generations itself, whose newest member may be new to the disk.
-        for name in {place.partition("/")[0] for place in places} | ({""} if places else set()):
-            descriptor = os.open(self._prefix + name, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+    def sync(self, files: list[NewFile]) -> None:
+        """Bring new files to the disk, with all that leads to them; raises OSError."""
+        if CAN_SYNC_ALL and len(files) >= _SYNC_ALL_FILES:
+            sync_file_system(self._disk)
+            return
+        for file in files:
+            file.sync()
+        names = {file.place.partition("/")[0] for file in files}
+        for name in names:
+            sync_directory(self._prefix + name)
+        if not names <= self._on_disk:
+            sync_directory(self._mountpath.data)
+            sync_directory(self._mountpath.markers)
+            self._on_disk = names  # older generations are full
 
     def settle(self, generation: _Generation) -> None:
         """Count one file less whose fate is open; the last one of a full generation lets it go."""
@@ -180,6 +198,9 @@ class Generations:
             for generation in list(self._owned):
                 generation.full = True
                 self._release_if_done(generation)
+            if self._disk >= 0:
+                os.close(self._disk)
+                self._disk = -1
 
     def _release_if_done(self, generation: _Generation) -> None:
         if generation.full and not generation.unsettled and generation in self._owned:

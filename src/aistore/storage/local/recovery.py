@@ -12,7 +12,6 @@ is stored. Two kinds of damage are different:
 
 from __future__ import annotations
 
-import ctypes
 import fcntl
 import os
 import sqlite3
@@ -22,7 +21,7 @@ from typing import NamedTuple
 import xxhash
 
 from ...fallbacks import lacks
-from . import index, trailer
+from . import index, syncing, trailer
 from .layout import Mountpath, open_directory
 from .stamps import EVERYTHING, Stamps
 
@@ -133,14 +132,9 @@ def seal(mountpath: Mountpath, name: str) -> None:
 
 def sync_file_system(path: str) -> None:
     """Bring everything written so far to the disk that has ``path``."""
-    syncfs = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
-    if syncfs is None:  # macOS
-        os.sync()
-        return
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        if syncfs(descriptor) != 0:
-            raise OSError(ctypes.get_errno(), f"syncfs {path}: {os.strerror(ctypes.get_errno())}")
+        syncing.sync_file_system(descriptor)
     finally:
         os.close(descriptor)
 
