@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from aistore.errors import ConflictError, InternalError, ObjectNotFoundError, OverloadedError
+from aistore.errors import ConflictError, InternalError, MountpathUnavailableError, ObjectNotFoundError, OverloadedError
 from aistore.model.objects import ListOptions, PutOptions
 from aistore.storage.engine import Engine
 from aistore.storage.local import generations, trailer
 from aistore.storage.local.engine import LocalEngine
+from aistore.storage.local.layout import open_directory
 from aistore.storage.local.settings import LocalSettings
 
 PLAIN = PutOptions()
@@ -283,7 +284,7 @@ def test_a_failed_sync_is_never_taken_for_done(directory: str, monkeypatch: pyte
         # These two share a transaction; when that fails they are tried again one by one.
         lost, kept = (engine.put("b", name, b"x" * 1000, PLAIN) for name in ("lost", "kept"))
         leave.set()
-        with pytest.raises(InternalError, match="the disk failed to take its bytes"):
+        with pytest.raises(MountpathUnavailableError, match="b/lost"):
             lost.result()
         assert kept.result().version == 1
         with pytest.raises(ObjectNotFoundError):
@@ -291,3 +292,18 @@ def test_a_failed_sync_is_never_taken_for_done(directory: str, monkeypatch: pyte
         assert len(data_files(directory)) == 1
     finally:
         engine.close()
+
+
+def test_an_index_of_the_first_schema_is_read(engine: LocalEngine, directory: str) -> None:
+    engine.put("b", "o", b"x" * 1000, PLAIN).result()
+    engine.close()
+    with sqlite3.connect(open_directory(directory).database) as connection:
+        for column in ("bucket", "name", "version"):
+            connection.execute(f"ALTER TABLE trash DROP COLUMN {column}")
+        connection.executescript("DROP TABLE facts; DROP TABLE removed; PRAGMA user_version=1;")
+    connection.close()
+    again = LocalEngine(directory)
+    try:
+        assert again.delete("b", "o").result().size == 1000
+    finally:
+        again.close()

@@ -271,6 +271,8 @@ def test_the_first_format_opens(directory: str, disks: list[str]) -> None:
     LocalEngine(directory).close()
     connection = sqlite3.connect(f"{directory}/mp0/index.db")
     connection.executescript("DROP TABLE facts; DROP TABLE removed; PRAGMA user_version=1;")
+    for column in ("bucket", "name", "version"):
+        connection.execute(f"ALTER TABLE trash DROP COLUMN {column}")
     connection.close()
     engine = LocalEngine(directory)
     engine.create_bucket("b", {})

@@ -12,7 +12,7 @@ from hosts import needs
 
 from aistore.errors import ObjectNotFoundError
 from aistore.model.objects import PutOptions
-from aistore.storage.local import recovery
+from aistore.storage.local import generations, recovery
 from aistore.storage.local.engine import LocalEngine
 from aistore.storage.local.layout import open_directory
 from aistore.storage.local.reclaim import Reclaimer
@@ -161,6 +161,45 @@ def test_a_power_cut_takes_back_what_it_tore(engine: LocalEngine, directory: str
         assert recovery.recover(directory).objects_torn == 0
     finally:
         again.close()
+
+
+@pytest.mark.parametrize(("first_life", "second_life"), [(1, 1), (1, 2), (2, 3), (3, 2)])
+def test_a_power_cut_does_not_bring_deleted_objects_back(
+    engine: LocalEngine, directory: str, first_life: int, second_life: int
+) -> None:
+    for number in range(first_life):
+        engine.put("b", "o", f"first {number}".encode() * 100, PLAIN).result()
+    engine.delete("b", "o").result()
+    for number in range(second_life):
+        engine.put("b", "o", f"second {number}".encode() * 100, PLAIN).result()
+    engine.close()
+    for path in files(directory):
+        if Path(path).read_bytes().startswith(b"second"):
+            os.truncate(path, 10)
+    Path(directory, "mp0/boot").write_text("another boot")
+    assert recovery.recover(directory).objects_torn == 1
+    after = LocalEngine(directory)
+    try:
+        with pytest.raises(ObjectNotFoundError):
+            after.head("b", "o")
+    finally:
+        after.close()
+
+
+def test_a_file_is_on_the_disk_before_it_replaces_bytes_in_the_index(
+    engine: LocalEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing could be taken back if a power cut tore it: the old bytes go with the transaction."""
+    synced: list[int] = []
+    monkeypatch.setattr(generations, "sync_data", lambda descriptor: synced.append(os.fstat(descriptor).st_size))
+    engine.put("b", "grows", b"x", PLAIN).result()
+    engine.put("b", "new", b"x" * 5000, PLAIN).result()
+    assert synced == []
+    engine.put("b", "grows", b"x" * 1000, PLAIN).result()
+    assert len(synced) == 1
+    assert synced[0] > 1000
+    engine.put("b", "grows", b"x" * 2000, PLAIN).result()
+    assert len(synced) == 1
 
 
 def test_sealed_generations_are_not_read_again(engine: LocalEngine, reclaimer: Reclaimer, directory: str) -> None:

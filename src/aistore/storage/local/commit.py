@@ -45,7 +45,7 @@ Result = TypeVar("Result")
 _PUT = "INSERT OR REPLACE INTO objects VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _DELETE = "DELETE FROM objects WHERE bucket = ? AND name = ?"
 _SET_CUSTOM = "UPDATE objects SET custom = ? WHERE bucket = ? AND name = ?"
-_TRASH = "INSERT INTO trash (place) VALUES (?)"
+_TRASH = "INSERT INTO trash (place, bucket, name, version) VALUES (?, ?, ?, ?)"
 
 #: A durable write of more than this is synced before its turn; the file's end again with the transaction. Derived: what
 #: takes a disk longer than the sync itself does.
@@ -127,6 +127,8 @@ class Write(_ObjectOperation):
         self._checksum = ""
         self._unhashed = False
         self._data: bytes | None = None
+        #: Whether the file has to be on the disk before the index can say so.
+        self.sync_first = settings.durable
         self.file: NewFile | None = None
         self.bucket_id: int | None = None
 
@@ -185,12 +187,15 @@ class Write(_ObjectOperation):
                 custom=self._custom,
             )
             file.finish(trailer.encode(record))
+            # What lies in the row goes with this transaction, and there is no older file that recovery could take
+            # back if a power cut tore this one.
+            self.sync_first = self._settings.durable or (row is not None and row[6] is not None)
         custom = index.encode_custom(self._custom)
         turn.connection.execute(
             _PUT, (bucket_id, self._key, size, version, self._checksum, created_ns, custom, place, self._data)
         )
         if old_place is not None:
-            turn.connection.execute(_TRASH, (old_place,))
+            turn.connection.execute(_TRASH, (old_place, bucket_id, self._key, version - 1))
         return index.object_info(self._bucket, self._name, size, version, self._checksum, created_ns, custom)
 
     def committed(self) -> None:
@@ -212,7 +217,7 @@ class Delete(_ObjectOperation):
         bucket_id, row = self._find(turn)
         turn.connection.execute(_DELETE, (bucket_id, self._key))
         if row[5] is not None:
-            turn.connection.execute(_TRASH, (row[5],))
+            turn.connection.execute(_TRASH, (row[5], bucket_id, self._key, row[1]))
         return index.object_info(self._bucket, self._name, *row[:5])
 
 
@@ -422,8 +427,7 @@ class Committer:
                 turn = Turn(connection, self._disk, self._mountpaths)
                 for operation in batch:
                     _apply(operation, turn)
-                if self._settings.durable:
-                    self._sync(batch)
+                self._sync(batch)
         except Exception as error:
             if len(batch) > 1:
                 # Only the operation at fault shall fail: on a full disk, say, deletes still go through.
@@ -438,8 +442,8 @@ class Committer:
             self._finish(operation)
 
     def _sync(self, batch: list[Operation[Any]]) -> None:
-        files = [op.file for op in batch if isinstance(op, Write) and op.file is not None and _is_applied(op)]
-        self._disk.store.sync(files)
+        writes = [op for op in batch if isinstance(op, Write) and op.sync_first and _is_applied(op)]
+        self._disk.store.sync([write.file for write in writes if write.file is not None])
 
     def _finish(self, operation: Operation[Any]) -> None:
         if operation.error is None and operation.elsewhere is not None:

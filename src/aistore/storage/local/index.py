@@ -43,10 +43,14 @@ CREATE TABLE doomed (bucket INTEGER PRIMARY KEY);
 CREATE TABLE trash (seq INTEGER PRIMARY KEY AUTOINCREMENT, place TEXT NOT NULL UNIQUE);
 """
 # Since version 2: `facts` of the store, and all buckets that ever were `removed`. Only the first mountpath uses these
-# and `buckets`; the others know buckets by their ids.
+# and `buckets`; the others know buckets by their ids. And what a thrown away file was: recovery has to know it when
+# a power cut tore the file.
 _SCHEMA_2 = """
 CREATE TABLE facts (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE removed (bucket INTEGER PRIMARY KEY);
+ALTER TABLE trash ADD COLUMN bucket INTEGER;
+ALTER TABLE trash ADD COLUMN name BLOB;
+ALTER TABLE trash ADD COLUMN version INTEGER;
 """
 
 #: Everything a read needs.

@@ -32,6 +32,7 @@ from ...errors import ConflictError
 from . import index, lost_index, stamps
 from .block_groups import spread_subdirectories
 from .placement import ROOT, Member
+from .syncing import sync_directory
 
 FORMAT = 1
 _KIND = "pyaistore data directory"
@@ -160,3 +161,6 @@ def _mark(directory: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(f"{path}.new", path)
+    # What is synced in here later is there after a power cut only if the way to it is.
+    for part in (f"{directory}/mp0", directory, os.path.dirname(directory)):
+        sync_directory(part)

@@ -199,9 +199,8 @@ def _take_back_torn(mountpath: Mountpath) -> int:
     try:
         with writer.transaction((EVERYTHING,)) as connection:
             torn = list(_torn(mountpath, connection, trusted))
-            former = _former_versions(mountpath, connection) if torn else {}
-            for bucket_id, name in torn:
-                _restore(connection, bucket_id, name, former.get((bucket_id, name)))
+            for bucket_id, name, version in torn:
+                _restore(connection, bucket_id, name, _former(mountpath, connection, bucket_id, name, version))
         return len(torn)
     finally:
         writer.close()
@@ -219,11 +218,11 @@ def _trusted(mountpath: Mountpath) -> set[str]:
     return trusted
 
 
-def _torn(mountpath: Mountpath, connection: sqlite3.Connection, trusted: set[str]) -> Iterator[tuple[int, bytes]]:
-    rows = connection.execute("SELECT bucket, name, place, checksum FROM objects WHERE place IS NOT NULL")
-    for bucket_id, name, place, checksum in rows:
+def _torn(mountpath: Mountpath, connection: sqlite3.Connection, trusted: set[str]) -> Iterator[tuple[int, bytes, int]]:
+    rows = connection.execute("SELECT bucket, name, version, place, checksum FROM objects WHERE place IS NOT NULL")
+    for bucket_id, name, version, place, checksum in rows:
         if place.partition("/")[0] not in trusted and not _is_whole(mountpath, place, checksum):
-            yield bucket_id, name
+            yield bucket_id, name, version
 
 
 def _is_whole(mountpath: Mountpath, place: str, checksum: str) -> bool:
@@ -238,13 +237,21 @@ def _is_whole(mountpath: Mountpath, place: str, checksum: str) -> bool:
     return not left and hasher.hexdigest() == checksum
 
 
-def _former_versions(mountpath: Mountpath, connection: sqlite3.Connection) -> dict[tuple[int, bytes], trailer.Record]:
-    former: dict[tuple[int, bytes], trailer.Record] = {}
-    for (place,) in connection.execute("SELECT place FROM trash ORDER BY seq").fetchall():
+def _former(
+    mountpath: Mountpath, connection: sqlite3.Connection, bucket_id: int, name: bytes, version: int
+) -> trailer.Record | None:
+    """Return the newest whole version before ``version`` that the trash has of this life of the object."""
+    thrown_away = connection.execute(
+        "SELECT place, version FROM trash WHERE bucket = ? AND name = ? ORDER BY seq DESC", (bucket_id, name)
+    )
+    for place, former in thrown_away:
+        if former != version - 1:  # of an earlier life of the name: it was deleted since
+            return None
         record = read_trailer(mountpath, place)
-        if record is not None and _is_whole(mountpath, place, record.checksum):
-            former[record.bucket_id, record.name] = record
-    return former
+        if record is not None and record.version == former and _is_whole(mountpath, place, record.checksum):
+            return record
+        version = former
+    return None
 
 
 def _restore(connection: sqlite3.Connection, bucket_id: int, name: bytes, former: trailer.Record | None) -> None:
