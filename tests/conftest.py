@@ -33,6 +33,26 @@ def new_store() -> Iterator[Callable[..., StoreProcess]]:
         process.stop()
 
 
+_COUNTS: dict[str, int] = {}
+
+
+@pytest.fixture(scope="session")
+def count() -> Callable[[str, int], None]:
+    """Return a function that adds to a number which the run prints at its end."""
+
+    def add(what: str, number: int) -> None:
+        _COUNTS[what] = _COUNTS.get(what, 0) + number
+
+    return add
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if _COUNTS:
+        terminalreporter.section("counted")
+        for what, number in _COUNTS.items():
+            terminalreporter.line(f"{number:8,} {what}")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _nothing_left_behind() -> Iterator[None]:
     """Fail the session when it leaves a child process running."""

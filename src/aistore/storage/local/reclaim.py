@@ -133,18 +133,18 @@ class Reclaimer:
                 os.unlink(f"{self._mountpath.data}/{place}")
             except FileNotFoundError:  # a step that was killed had come this far
                 pass
+        # Before the rows go: whoever is killed here leaves it all to be done again.
+        self._remove_empty({place.partition("/")[0] for _, place in rows})
         with self._writer.transaction(_NOTHING_SEEN) as connection:
             connection.execute("DELETE FROM trash WHERE seq <= ?", (rows[-1][0],))
-        unlinked = len(rows)
-        COUNTERS.words[UNLINKED] += unlinked
-        self._remove_empty({place.partition("/")[0] for _, place in rows})
+        COUNTERS.words[UNLINKED] += len(rows)
         return True
 
     def _remove_empty(self, generations: set[str]) -> None:
         for name in generations - set(recovery.unsealed(self._mountpath)):
             try:
                 os.rmdir(f"{self._mountpath.data}/{name}")
-            except OSError:  # not empty: it goes with its last file
+            except OSError:  # not empty: it goes with its last file; or gone
                 pass
 
     def _purge_some(self) -> bool:

@@ -123,7 +123,14 @@ def examine(mountpath: Mountpath, connection: sqlite3.Connection, name: str) -> 
 
 
 def seal(mountpath: Mountpath, name: str) -> None:
-    """Declare that the generation needs no look again: compared, and on the disk. The caller has taken it."""
+    """Declare that the generation needs no look again: compared, and on the disk. The caller has taken it.
+
+    It is removed if all its files have gone since it was compared.
+    """
+    try:
+        os.rmdir(f"{mountpath.data}/{name}")
+    except OSError:  # not empty, which is usual: it goes with its last file
+        pass
     try:
         os.unlink(f"{mountpath.markers}/{name}")
     except FileNotFoundError:  # it was empty and is gone
