@@ -75,8 +75,8 @@ class Ledger:
         for lane, count in enumerate(counts):
             self._words[lane * _WORDS + 1] = count
 
-    def floor(self, lane: int) -> int:
-        return self._words[lane * _WORDS + 1]
+    def floors(self) -> list[int]:
+        return [self._words[lane * _WORDS + 1] for lane in range(self.lanes)]
 
 
 def work(engine: LocalEngine, ledger: Ledger, lane: int, source: random.Random, kinds: tuple[int, ...]) -> None:
@@ -161,7 +161,7 @@ def check_after_kill(ledger: Ledger, before: list[Lane], found: list[Lane]) -> N
 def check_after_power_cut(ledger: Ledger, before: list[Lane], found: list[Lane]) -> None:
     """Each name is as it was after the last finished sync or at any moment since."""
     for number, lane in enumerate(before):
-        floor, states = ledger.floor(number), [lane]
+        floor, states = ledger.floors()[number], [lane]
         for position, line in enumerate(ledger.lines(number)):
             states = [*states, after(states[-1], line)] if position >= floor else [after(states[-1], line)]
         actual = found[number]
@@ -169,7 +169,14 @@ def check_after_power_cut(ledger: Ledger, before: list[Lane], found: list[Lane])
             assert (actual is None) in {state is None for state in states}, f"lane {number}: the bucket"
         for name in range(len(NAMES)):
             allowed = {(state or {}).get(name) for state in states}
-            assert (actual or {}).get(name) in allowed, f"lane {number}, name {name}: {actual}, allowed {allowed}"
+            assert (actual or {}).get(name) in allowed, (
+                f"lane {number}, name {name} is {(actual or {}).get(name)}, allowed {allowed}, floor {floor}, "
+                f"before {(lane or {}).get(name)}, done since {_concerning(ledger.lines(number), name)}"
+            )
+
+
+def _concerning(lines: list[Line], name: int) -> list[tuple[int, Line]]:
+    return [(at, line) for at, line in enumerate(lines) if line[1] == name or line[0] in (DESTROY, CREATE)][-12:]
 
 
 def check_files(directory: str) -> None:
