@@ -17,6 +17,8 @@ import pytest
 import urllib3
 from hosts import needs
 
+from aistore.server.supervisor import Supervisor
+from aistore.settings import ServeSettings
 from aistore.testing import StoreProcess
 from aistore.wire.messages import encode_base64
 
@@ -199,3 +201,17 @@ def test_a_signal_stops_everything(new_store: NewStore, number: signal.Signals) 
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
     assert store.errors() == ""
+
+
+def test_a_process_that_keeps_dying_is_started_less_and_less_often(tmp_path: Path) -> None:
+    supervisor = Supervisor(ServeSettings(data=str(tmp_path)), print)
+    child = supervisor._children[0]
+    pauses = []
+    for lived in (*[0.1] * 8, 11.0, 0.1):
+        child.process = subprocess.Popen(["true"])
+        child.process.wait()
+        child.started = 1000.0
+        supervisor._note_death(child, 1000.0 + lived)
+        pauses.append(round(child.start_again_at - 1000.0 - lived, 3))
+    assert pauses == [0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0, 5.0, 0.0, 0.2]
+    supervisor._end_children()  # closes its pipes

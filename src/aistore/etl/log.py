@@ -6,6 +6,7 @@ The transform holds a pipe and not the file, so that it can neither fill the dis
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import select
 
@@ -33,12 +34,19 @@ class TransformLog:
             data = os.read(self._reader, 1 << 16)
         except BlockingIOError:
             return
-        if self._size + len(data) > LOG_BYTES_MAX:
-            os.close(self._file)
+        try:
+            if self._size + len(data) > LOG_BYTES_MAX:
+                self._begin_again()
+            self._size += os.write(self._file, data)
+        except OSError:
+            pass  # a full disk costs these lines, and nothing else
+
+    def _begin_again(self) -> None:
+        with contextlib.suppress(FileNotFoundError):  # moved before, when there was no room for the next one
             os.replace(self._path, self._path + ".1")
-            self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-            self._size = 0
-        self._size += os.write(self._file, data)
+        file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        os.close(self._file)
+        self._file, self._size = file, 0
 
     def tail(self, limit: int) -> str:
         """Return the last ``limit`` bytes as text, with what is in the pipe."""

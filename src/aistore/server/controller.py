@@ -11,10 +11,12 @@ import sys
 import threading
 import time
 
+from ..errors import OutOfSpaceError
 from ..etl.managed import Places
 from ..etl.manager import Manager
 from ..settings import ProcessSettings
 from ..storage.local.housekeeping import Housekeeper
+from ..storage.local.index import translate
 from .error_replies import as_ais_error
 from .link import serve_verbs
 from .process import begin, end_with_parent, read_settings, say_ready, stop_on_signals
@@ -34,8 +36,11 @@ def _keep_house(settings: ProcessSettings, stop: threading.Event) -> None:
             if keeper is None:
                 keeper = Housekeeper(settings.serve.data)
             more = keeper.step(time.monotonic())
-        except Exception:  # housekeeping must not end because one step failed
-            _log.exception("a housekeeping step failed")
+        except Exception as error:  # housekeeping must not end because one step failed
+            if isinstance(translate(error, settings.serve.data), OutOfSpaceError):
+                _log.warning("housekeeping waits for room: the disk of %s is full", settings.serve.data)
+            else:
+                _log.exception("a housekeeping step failed")
         stop.wait(0.01 if more else _HOUSEKEEPING_SECONDS)
     if keeper is not None:
         keeper.close()

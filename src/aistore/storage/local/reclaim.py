@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 from collections import deque
 
+from ...errors import OutOfSpaceError
 from ...observe.counters import COUNTERS
 from ...observe.layout import UNLINKED
 from . import index, recovery
@@ -77,7 +79,15 @@ class Reclaimer:
         log_bytes = self._log_state[0] if self._log_state else 0
         if written and (now >= self._next_checkpoint or log_bytes > _CHECKPOINT_BYTES):
             self._next_checkpoint = now + _CHECKPOINT_SECONDS
+            self._checkpoint()
+
+    def _checkpoint(self) -> None:
+        try:
             self._writer.checkpoint()
+        except sqlite3.Error as error:
+            # On a full disk the log keeps what it has; what is unlinked next makes room.
+            if not isinstance(index.translate(error, self._mountpath.directory), OutOfSpaceError):
+                raise
 
     def _sync(self) -> bool:
         """Sync if anything was written since the last time; return whether it was."""
