@@ -23,6 +23,7 @@ import ledger as ledgers
 from ledger import ABORT, CREATE, CUSTOM, DELETE, DESTROY, MIXED, PUT, STAGE, Lane, Ledger, work
 from tracing import Killed, run_until
 
+from aistore.storage.local import trailer
 from aistore.storage.local.engine import LocalEngine
 from aistore.storage.local.reclaim import Reclaimer
 from aistore.storage.local.recovery import recover
@@ -92,6 +93,7 @@ SCENARIOS: dict[str, tuple[Callable[[Run, int], None], tuple[int, ...]]] = {
     "put": (operations((CREATE, *(PUT, STAGE, ABORT) * 5)), ()),
     "overwrite": (operations((*(PUT, STAGE, PUT, CUSTOM, CUSTOM) * 4,)), (CREATE, *(PUT,) * 12)),
     "durable": (operations((*(PUT, STAGE, CUSTOM, DELETE) * 4,), DURABLE), (CREATE, *(PUT,) * 6)),
+    "metadata": (operations((CUSTOM,) * 40), (CREATE, *(PUT,) * 12)),
     "delete": (operations((*(DELETE, PUT, DELETE) * 6,)), (CREATE, *(STAGE,) * 12)),
     "destroy": (operations((DESTROY, CREATE, PUT, PUT, DESTROY, CREATE, STAGE)), (CREATE, *(PUT,) * 12)),
     "housekeeping": (housekeeping, (CREATE, *(PUT,) * 20, DESTROY, CREATE, *(PUT,) * 20, *(DELETE,) * 5)),
@@ -199,6 +201,7 @@ def bury(run: Run, pid: int) -> int:
 
 
 def main() -> None:
+    trailer.FOLD_BYTES = 600  # every few changes of an object's metadata
     what, *arguments = sys.argv[1:]
     if what == "points":
         result = points(*arguments)

@@ -16,7 +16,7 @@ from aistore.model.objects import ListOptions, PutOptions
 from aistore.storage.local.engine import LocalEngine
 from aistore.storage.local.layout import open_directory
 from aistore.storage.local.reclaim import Reclaimer
-from aistore.storage.local.recovery import unsealed
+from aistore.storage.local.recovery import read_trailer, unsealed
 
 SIZES = (0, 3, 256, 257, 4096, 20_000, 70_000)
 NAMES = [f"{number}/\0é𝄞" for number in range(8)]
@@ -180,11 +180,13 @@ def _concerning(lines: list[Line], name: int) -> list[tuple[int, Line]]:
 
 
 def check_files(directory: str) -> None:
-    """Every file is known to the index, and every object's file is there."""
+    """Every file is known to the index, every object's file is there, and an index could be made from them again."""
     objects, trash = _places(directory)
     on_disk = _files(directory)
     assert objects <= on_disk, f"lost: {objects - on_disk}"
     assert on_disk <= objects | trash, f"leaked: {on_disk - objects - trash}"
+    for place in objects:
+        assert read_trailer(open_directory(directory), place) is not None, f"{place} has no trailer"
 
 
 def check_nothing_left(directory: str) -> None:

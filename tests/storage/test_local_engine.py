@@ -9,12 +9,13 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from aistore.errors import ConflictError, InternalError, MountpathUnavailableError, ObjectNotFoundError, OverloadedError
 from aistore.model.objects import ListOptions, PutOptions
 from aistore.storage.engine import Engine
-from aistore.storage.local import generations, trailer
+from aistore.storage.local import generations, recovery, trailer
 from aistore.storage.local.engine import LocalEngine
 from aistore.storage.local.layout import open_directory
 from aistore.storage.local.settings import LocalSettings
@@ -307,3 +308,43 @@ def test_an_index_of_the_first_schema_is_read(engine: LocalEngine, directory: st
         assert again.delete("b", "o").result().size == 1000
     finally:
         again.close()
+
+
+@pytest.mark.parametrize("value", ["1", "x" * 8000])
+def test_changes_of_metadata_do_not_make_a_file_grow_for_ever(engine: LocalEngine, directory: str, value: str) -> None:
+    engine.put("b", "o", b"d" * 1000, PLAIN).result()
+    (path,) = data_files(directory)
+    place = os.path.relpath(path, open_directory(directory).data)
+    sizes = []
+    for number in range(600 if value == "1" else 40):
+        custom = {"value": value, "number": str(number)}
+        engine.set_custom("b", "o", custom, replace=True).result()
+        sizes.append(os.path.getsize(path))
+        record = recovery.read_trailer(open_directory(directory), place)
+        assert record is not None
+        assert record.custom == custom == engine.head("b", "o").custom
+    assert max(sizes) < 1000 + trailer.FOLD_BYTES + 20_000
+    assert sizes != sorted(sizes)
+    with engine.get("b", "o") as reading:
+        assert reading.read(0, 1000) == b"d" * 1000
+
+
+def test_changes_that_fail_together_leave_the_trailer_there_was(engine: LocalEngine, directory: str) -> None:
+    engine.put("b", "o", b"d" * 1000, PLAIN).result()
+    (path,) = data_files(directory)
+    before = Path(path).read_bytes()
+    other = sqlite3.connect(open_directory(directory).database, isolation_level=None)
+    entered, leave = threading.Event(), threading.Event()
+    engine.put("b", "first", b"", PLAIN).add_done_callback(lambda _: (entered.set(), leave.wait(30)))
+    assert entered.wait(30)
+    other.execute("CREATE TRIGGER full BEFORE UPDATE ON objects WHEN instr(NEW.custom, CAST('third' AS BLOB)) "
+                  "BEGIN SELECT RAISE(ROLLBACK, 'no'); END")  # fmt: skip
+    changes = [engine.set_custom("b", "o", {"k": text}, replace=True) for text in ("first", "second", "third")]
+    leave.set()
+    assert [type(change.exception()) for change in changes] == [type(None), type(None), InternalError]
+    other.close()
+    record = recovery.read_trailer(open_directory(directory), os.path.relpath(path, open_directory(directory).data))
+    assert record is not None
+    assert record.custom == {"k": "second"}
+    first = msgspec.structs.replace(record, custom={"k": "first"})
+    assert Path(path).read_bytes() == before + trailer.encode(first) + trailer.encode(record)

@@ -17,6 +17,8 @@ from collections.abc import Mapping
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+import msgspec
+
 from ...errors import (
     AisError,
     BucketExistsError,
@@ -250,7 +252,7 @@ class SetCustom(_ObjectOperation):
                 created_ns=created_ns,
                 custom=custom,
             )
-            self._append(turn.store.path(place), trailer.encode(record))
+            self._append(turn.store.path(place), record, index.decode_custom(old))
         encoded = index.encode_custom(custom)
         turn.connection.execute(_SET_CUSTOM, (encoded, bucket_id, self._key))
         return index.object_info(self._bucket, self._name, size, version, checksum, created_ns, encoded)
@@ -260,12 +262,16 @@ class SetCustom(_ObjectOperation):
         if self._appended is not None:
             path, end = self._appended
             self._appended = None
-            os.truncate(path, end)
+            if os.stat(path).st_size > end:  # else a change before this one in the batch was cut off already
+                os.truncate(path, end)
 
-    def _append(self, path: str, data: bytes) -> None:
+    def _append(self, path: str, record: trailer.Record, before: dict[str, str]) -> None:
+        data = trailer.encode(record)
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         try:
             end = os.fstat(descriptor).st_size
+            if end - record.size > trailer.FOLD_BYTES:
+                end = trailer.fold(descriptor, msgspec.structs.replace(record, custom=before))
             self._appended = (path, end)
             if os.pwrite(descriptor, data, end) != len(data):
                 raise OSError(errno.ENOSPC, "the disk is full")

@@ -15,11 +15,14 @@ cannot pass for one, because nobody outside the store knows the names of files.
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 
 import msgspec
 import xxhash
+
+from .syncing import sync_data
 
 MARKER = b"\x89AIS\r\n\x1a\n"
 FORMAT = 1
@@ -47,6 +50,10 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     custom: dict[str, str] = {}
 
 
+#: From this many bytes of trailers on, a file's are folded into one before the next is added. Derived: far enough from
+#: the object that its one trailer and the last one do not touch, and with one more within ``_SEARCH_BYTES``.
+FOLD_BYTES = 48 << 10
+
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Record)
 
@@ -56,6 +63,20 @@ def encode(record: Record) -> bytes:
     payload = _encoder.encode(record)
     head = _HEAD.pack(MARKER, FORMAT, len(payload)) + payload
     return head + _TAIL.pack(xxhash.xxh64_intdigest(head), len(head) + _TAIL.size)
+
+
+def fold(descriptor: int, record: Record) -> int:
+    """Replace all trailers of a file by one of ``record``, what the last one says; return the file's new length.
+
+    Until the file is cut there is a whole trailer at its end, from then on one behind the object, both on the disk.
+    """
+    data = encode(record)
+    sync_data(descriptor)
+    if os.pwrite(descriptor, data, record.size) != len(data):
+        raise OSError(errno.ENOSPC, "the disk is full")
+    sync_data(descriptor)
+    os.ftruncate(descriptor, record.size + len(data))
+    return record.size + len(data)
 
 
 def read_last(descriptor: int, place: str) -> Record | None:
