@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -112,4 +113,66 @@ def test_many_processes_begin_one_directory(tmp_path: Path) -> None:
     try:
         assert len(engine.list_buckets()) == 5
     finally:
+        engine.close()
+
+
+CHURN = """
+import random, sys
+from aistore.errors import ObjectNotFoundError
+from aistore.model.objects import PutOptions
+from aistore.storage.local.engine import LocalEngine
+
+directory, me, names = sys.argv[1], int(sys.argv[2]), sys.argv[3:]
+engine, source, turns = LocalEngine(directory), random.Random(me), 0
+print("ready", flush=True)
+while True:
+    name = source.choice(names)
+    if source.random() < 0.5:
+        engine.put("b", name, b"x" * source.choice((1, 1000)), PutOptions())
+    else:
+        try:
+            engine.delete("b", name).result()
+        except ObjectNotFoundError:
+            pass
+"""
+
+
+def test_listings_under_change_miss_no_untouched_name(tmp_path: Path) -> None:
+    """Names from all of Unicode; those that come and go lie anywhere between those that stay."""
+    source = random.Random(7)
+    letters = [chr(code) for code in range(0x110000) if not 0xD800 <= code <= 0xDFFF]
+    names = {"".join(source.choices(letters, k=source.randrange(1, 9))) for _ in range(900)}
+    stays, changes = sorted(names)[::2], [name for name in sorted(names)[1::2] if "\0" not in name]
+    engine = LocalEngine(str(tmp_path / "store"))
+    engine.create_bucket("b", {})
+    for future in [engine.put("b", name, b"", PutOptions()) for name in stays]:
+        future.result()
+    children = [
+        subprocess.Popen(
+            [sys.executable, "-c", CHURN, str(tmp_path / "store"), str(number), *changes], stdout=subprocess.PIPE
+        )
+        for number in range(2)
+    ]
+    try:
+        for child in children:
+            assert child.stdout.readline() == b"ready\n"
+        seen: set[str] = set()
+        for _ in range(60):
+            limit, found, after = source.randrange(1, 200), [], ""
+            while True:
+                page = engine.list("b", ListOptions(limit=limit, start_after=after))
+                found += [entry.name for entry in page.entries]
+                after = page.continuation
+                if not after:
+                    break
+            assert found == sorted(set(found), key=str.encode)
+            assert set(stays) <= set(found)
+            assert set(found) <= names
+            seen |= set(found) - set(stays)
+        assert len(seen) > 10  # they did come and go
+        assert [child.poll() for child in children] == [None, None]
+    finally:
+        for child in children:
+            with child:
+                child.kill()
         engine.close()

@@ -1,12 +1,18 @@
-"""The local engine against a plain dictionary, driven by hypothesis through any sequence of verbs."""
+"""The local engine against a plain dictionary, driven by hypothesis through any sequence of verbs.
+
+Once with engines in this process, once with each verb in the next of three processes, which may be killed in between.
+"""
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import tempfile
 from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import pytest
+from engine_actor import RemoteEngine
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -211,3 +217,58 @@ EngineMachine.TestCase.settings = settings(
     max_examples=25, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
 )
 TestEngine = EngineMachine.TestCase
+
+
+class ProcessesMachine(EngineMachine):
+    """Each verb is done by the next of three processes, and all is read in two."""
+
+    remotes: ClassVar[list[RemoteEngine]] = []
+
+    def open(self) -> None:
+        self.local = LocalEngine(self.directory, LocalSettings(generation_files_max=3))
+        for remote in self.remotes:
+            remote.open(self.directory)
+        self._engines = itertools.cycle([self.local, *self.remotes])
+
+    @property
+    def engine(self) -> Any:
+        return next(self._engines)
+
+    @property
+    def reader(self) -> Any:
+        return next(self._engines)
+
+    @rule()
+    def reopen(self) -> None:
+        self.close()
+        recover_store(self.directory)
+        self.open()
+
+    @rule(which=st.integers(0, 1))
+    def kill(self, which: int) -> None:
+        self.remotes[which].kill()
+
+    def close(self) -> None:
+        self.local.close()
+        for remote in self.remotes:
+            remote.close()
+
+    def teardown(self) -> None:
+        self.close()
+        shutil.rmtree(self.top)
+
+
+ProcessesMachine.TestCase.settings = settings(
+    max_examples=8, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
+)
+
+
+class TestProcesses(ProcessesMachine.TestCase):
+    @classmethod
+    def setUpClass(cls) -> None:
+        ProcessesMachine.remotes = [RemoteEngine(), RemoteEngine()]
+
+    @classmethod
+    def tearDownClass(cls) -> None:
+        for remote in ProcessesMachine.remotes:
+            remote.end()
