@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import os
 import re
@@ -113,6 +114,23 @@ def test_the_table_of_attacks_is_what_is_tried() -> None:
     documented = re.findall(r"^\| (.+?) \| stopped \|", text, re.MULTILINE)
     assert len(tried) >= 27
     assert documented == tried
+
+
+def test_the_table_of_durability_is_what_is_tested() -> None:
+    """Each row names a test that there is, and a count that the test itself insists on."""
+    text = (ROOT / "docs" / "storage.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\|[^|]+\|[^|]+\| `(tests/[\w/.]+)::(\w+)` \| ?([\d,]*) ?\|$", text, re.MULTILINE)
+    assert len(rows) >= 11
+    documented: dict[str, dict[str, int]] = {}
+    for path, test, times in rows:
+        source = (ROOT / path).read_text(encoding="utf-8")
+        assert f"def {test}(" in source, f"{path} has no {test}"
+        if times:
+            documented.setdefault(path, {})[test] = int(times.replace(",", ""))
+    for path, counts in documented.items():
+        source = (ROOT / path).read_text(encoding="utf-8")
+        (literal,) = re.findall(r"^AT_LEAST = (\{.*?\})$", source, re.MULTILINE | re.DOTALL)
+        assert ast.literal_eval(literal) == counts, f"docs/storage.md says otherwise than {path}"
 
 
 def test_every_environment_variable_is_documented() -> None:

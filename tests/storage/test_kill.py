@@ -24,7 +24,7 @@ SEED = int(os.environ.get("AIS_KILLS_SEED", "1"))
 RUN = str(Path(__file__).with_name("kill_run.py"))
 
 #: What a run with the defaults does at least; docs/storage.md says so too.
-AT_LEAST = {"test_kill_before_every_change": 600, "test_kill_at_any_moment": 500, "test_kill_the_recovery": 1000}
+AT_LEAST = {"test_kill_before_every_change": 700, "test_kill_at_any_moment": 500, "test_kill_the_recovery": 1000}
 
 Count = Callable[[str, int], None]
 POINTS: dict[str, int] = {}
