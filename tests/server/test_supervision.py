@@ -18,7 +18,7 @@ import urllib3
 from hosts import needs
 
 from aistore.server.supervisor import Supervisor
-from aistore.settings import ServeSettings
+from aistore.settings import ProcessSettings, ServeSettings
 from aistore.testing import StoreProcess
 from aistore.wire.messages import encode_base64
 
@@ -215,3 +215,12 @@ def test_a_process_that_keeps_dying_is_started_less_and_less_often(tmp_path: Pat
         pauses.append(round(child.start_again_at - 1000.0 - lived, 3))
     assert pauses == [0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0, 5.0, 0.0, 0.2]
     supervisor._end_children()  # closes its pipes
+
+
+def test_the_policy_is_told_to_the_processes(tmp_path: Path) -> None:
+    result = serve("--data", str(tmp_path / "d"), env={"AIS_DURABILITY": "paranoid"})
+    assert result.returncode == 2
+    assert "'default', 'durable'" in result.stderr
+    settings = ServeSettings(data="d", durability="durable")
+    told = ProcessSettings(settings, "r", "n", 0, 0)
+    assert ProcessSettings.decode(told.encode()).serve.durability == "durable"

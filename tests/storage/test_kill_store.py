@@ -223,7 +223,9 @@ def test_kill_any_process(
             if stopped:
                 assert f"in use by process {store.pid}" in refused(data)
             store.kill()
-            store = new_store(data, arguments=("--workers", "2"))
+            # Every other one under the other policy: the data are the same.
+            policy = "durable" if stopped else "default"
+            store = new_store(data, arguments=("--workers", "2", "--durability", policy))
             for one, pids in found.items():
                 for pid in pids:
                     wait_for(lambda pid=pid: is_gone(pid), f"{one} {pid} outlives the supervisor")
