@@ -231,7 +231,7 @@ def test_a_killed_store_is_clean(tmp_path: Path, seed: int) -> None:
     engine.put("b", "first", b"1" * 1000, PutOptions()).result()
     engine.close()
     victim = subprocess.Popen(
-        [sys.executable, str(Path(__file__).parent / "kill_victim.py"), directory, str(seed)], stdout=subprocess.PIPE
+        [sys.executable, str(Path(__file__).parent / "fsck_victim.py"), directory, str(seed)], stdout=subprocess.PIPE
     )
     assert victim.stdout is not None
     with victim.stdout:

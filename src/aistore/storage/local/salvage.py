@@ -125,8 +125,10 @@ def _copy(source: sqlite3.Connection, target: sqlite3.Connection, known_buckets:
     target.executemany("INSERT OR IGNORE INTO buckets (id, name, created_ns, props) VALUES (?, ?, ?, ?)", buckets)
     doomed, doomed_whole = _both_ends(source, "SELECT bucket FROM doomed", "bucket")
     target.executemany("INSERT OR IGNORE INTO doomed VALUES (?)", doomed)
-    trash, rest_whole = _both_ends(source, "SELECT seq, place FROM trash", "seq")
-    target.executemany("INSERT OR IGNORE INTO trash VALUES (?, ?)", trash)
+    trash, rest_whole = _both_ends(source, "SELECT * FROM trash", "seq")
+    # An index of the first version does not know what the files were.
+    trash = [(*row, None, None, None)[:5] for row in trash]
+    target.executemany("INSERT OR IGNORE INTO trash (seq, place, bucket, name, version) VALUES (?, ?, ?, ?, ?)", trash)
     sequences, sequences_whole = _both_ends(source, "SELECT name, seq FROM sqlite_sequence", "rowid")
     for name, seq in sequences:
         raise_sequence(target, name, seq)
