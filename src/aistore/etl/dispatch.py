@@ -99,6 +99,10 @@ class Result:
             self.descriptor = -1
 
 
+class _KilledError(Exception):
+    """The worker was killed by the one signal that its own code does not get by a mistake."""
+
+
 class _Call:
     """One request on one connection to a transform worker."""
 
@@ -306,6 +310,23 @@ class Dispatcher:
     async def _transform(
         self, running: Running, source: int, header: bytes, gone: Callable[[], Awaitable[None]] | None
     ) -> Result:
+        try:
+            try:
+                return await self._attempt(running, source, header, gone)
+            except _KilledError:
+                # By the kernel for want of memory, or by an operator, and perhaps not for this object's sake. One that
+                # does it again does it to itself.
+                os.lseek(source, 0, os.SEEK_SET)
+                running = await self.find(running.name)
+                return await self._attempt(running, source, header, gone)
+        except _KilledError as error:
+            raise TransformCrashError(str(error)) from None
+        finally:
+            os.close(source)
+
+    async def _attempt(
+        self, running: Running, source: int, header: bytes, gone: Callable[[], Awaitable[None]] | None
+    ) -> Result:
         output = errors = -1
         try:
             output = exchange.exchange_file("output", self._spool)
@@ -334,7 +355,7 @@ class Dispatcher:
             output = -1
             return result
         finally:
-            for descriptor in (source, output, errors):
+            for descriptor in (output, errors):
                 if descriptor >= 0:
                     os.close(descriptor)
 
@@ -400,7 +421,10 @@ class Dispatcher:
         )
         if status is not None and os.WIFEXITED(status) and os.WEXITSTATUS(status) == 0:
             return  # os._exit(0): what it wrote is the result
-        raise TransformCrashError(_with_stderr(f"the transform's process {_how_it_ended(status)}", errors))
+        text = _with_stderr(f"the transform's process {_how_it_ended(status)}", errors)
+        if status is not None and os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL:
+            raise _KilledError(text)
+        raise TransformCrashError(text)
 
 
 def _close_result(copying: asyncio.Future[int]) -> None:
