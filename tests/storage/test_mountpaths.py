@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -17,13 +18,14 @@ from aistore.errors import (
     BadRequestError,
     BucketNotFoundError,
     ConflictError,
+    InternalError,
     MountpathUnavailableError,
     NotFoundError,
     ObjectNotFoundError,
 )
 from aistore.model.objects import ListOptions, PutOptions
 from aistore.storage.local import index
-from aistore.storage.local.catalog_copy import read_copy
+from aistore.storage.local.catalog_copy import read_copy, restore
 from aistore.storage.local.engine import LocalEngine
 from aistore.storage.local.housekeeping import Housekeeper, recover_store
 from aistore.storage.local.layout import Mountpath, open_directory
@@ -245,6 +247,75 @@ def test_a_disabled_mountpath(engine: LocalEngine, directory: str, disks: list[s
     assert sum(status.objects or 0 for status in statuses(directory)) == 60
 
 
+def test_a_bucket_that_goes_while_a_disk_is_away(engine: LocalEngine, directory: str, disks: list[str]) -> None:
+    attach(directory, disks[0])
+    names = [str(number) for number in range(30)]
+    put(engine, names)
+    switch(directory, disks[0], enabled=False)
+    engine.delete_bucket("b")
+    engine.create_bucket("b", {})
+    assert names_on(disks[0])
+    switch(directory, disks[0], enabled=True)
+    check(engine, [])
+    put(engine, ["1"])
+    keeper = Housekeeper(directory, grace_seconds=0.0)
+    for now in range(0, 20, 3):
+        keeper.step(float(now))
+    keeper.close()
+    check(engine, ["1"])
+    assert len(names_on(disks[0])) + len(names_on(f"{directory}/mp0")) == 1
+
+
+def test_one_unreadable_file_is_an_error_of_its_own(engine: LocalEngine, directory: str, disks: list[str]) -> None:
+    attach(directory, disks[0])
+    names = [f"name{number}" for number in range(20)]
+    put(engine, names)
+    for path in (f"{directory}/mp0", disks[0]):
+        name = names_on(path)[0]
+        with engine.get("b", name) as reading:
+            file = reading.path
+        os.unlink(file)
+        os.symlink("/proc/self/mem", file)  # reads of its beginning fail with EIO, by the kernel
+        with engine.get("b", name) as reading:
+            with pytest.raises(
+                InternalError, match="its file on mountpath .* cannot be read: Input/output error"
+            ) as said:
+                reading.read(0, reading.info.size)
+        assert path in str(said.value)
+        assert f"ais://b/{name}" in str(said.value)
+        names.remove(name)
+        engine.delete("b", name).result()
+    check(engine, names)
+    assert [status.state for status in statuses(directory)] == ["available"] * 2
+
+
+def test_the_catalog_comes_back_from_its_copies(engine: LocalEngine, directory: str, disks: list[str]) -> None:
+    for disk in disks:
+        attach(directory, disk)
+    engine.create_bucket("empty", {"p": 2})
+    engine.create_bucket("gone", {})
+    engine.delete_bucket("gone")
+    put(engine, [str(number) for number in range(30)])
+    there = {name for disk in disks for name in names_on(disk)}
+    keeper = Housekeeper(directory)
+    keeper.step(0.0)
+    keeper.close()
+    before, known = engine.list_buckets(), mountpaths(directory)
+    engine.close()
+    for part in ("", "-wal", "-shm"):
+        Path(f"{directory}/mp0/index.db{part}").unlink(missing_ok=True)
+    index.create(f"{directory}/mp0/index.db")
+    with closing(index.connect(f"{directory}/mp0/index.db")) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        assert restore(connection, directory) is not None
+        connection.execute("COMMIT")
+    again = LocalEngine(directory)
+    assert (again.list_buckets(), mountpaths(directory)) == (before, known)
+    assert {entry.name for entry in again.list("b", ListOptions()).entries} == there
+    assert again.create_bucket("new", {}).id == 4, "ids of removed buckets are not used again"
+    again.close()
+
+
 def test_a_staged_write_goes_where_its_name_belongs_by_then(
     engine: LocalEngine, directory: str, disks: list[str]
 ) -> None:
@@ -343,6 +414,55 @@ def test_attaching_while_processes_write(tmp_path: Path, directory: str, disks: 
     # Each of the 4 x 60 writes of three processes counted, whichever mountpath it came to.
     versions = sum(entry.version for entry in listed if entry.name.startswith("shared/"))
     assert versions == 3 * 60 * 4
+    engine.close()
+
+
+def test_killed_writers(tmp_path: Path, directory: str, disks: list[str]) -> None:
+    """What was acknowledged is there, once and whole; what was not leaves no file behind."""
+    engine = LocalEngine(directory)
+    engine.create_bucket("b", {})
+    attach(directory, disks[0])
+    children = [
+        subprocess.Popen(
+            [sys.executable, "-c", WRITER, directory, str(number)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )
+        for number in range(2)
+    ]  # fmt: skip
+    done = []
+    try:
+        for child in children:
+            assert child.stdout.readline() == "ready\n"
+        for child in children:
+            child.stdin.write("go\n")
+            child.stdin.flush()
+        for turn in range(15):
+            assert children[0].stdout.readline() == f"{turn}\n"
+            if turn == 5:
+                attach(directory, disks[1])
+        for child in children:
+            child.kill()
+            done.append(15 * (child is children[0]) + child.stdout.read().count("\n"))
+    finally:
+        for child in children:
+            with child:
+                child.kill()
+    engine.close()
+    recover_store(directory)
+    engine = LocalEngine(directory)
+    paths = (f"{directory}/mp0", *disks)
+    rows = [name for path in paths for name in names_on(path)]
+    assert len(rows) == len(set(rows)), "a name has one place"
+    acknowledged = {f"{me}/{turn}/{n}" for me in range(2) for turn in range(done[me]) for n in range(1, 4)}
+    assert acknowledged <= set(rows)
+    for entry in engine.list("b", ListOptions()).entries:
+        with engine.get("b", entry.name) as reading:
+            assert set(reading.read(0, entry.size)) <= set(b"x01")
+    for path in paths:
+        with closing(sqlite3.connect(f"{path}/index.db")) as connection:
+            known = {row[0] for row in connection.execute("SELECT place FROM objects UNION SELECT place FROM trash")}
+        files = {f"{file.parent.name}/{file.name}" for file in Path(path, "data").glob("*/*")}
+        assert files == known - {None}
     engine.close()
 
 

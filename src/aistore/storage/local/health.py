@@ -164,7 +164,7 @@ class Health:
     def file_fault(self, error: OSError, what: str) -> Exception:
         """Return the project's error for one of an object's file: the disk's if that fails, else of the file alone."""
         fault = self.fault(error, what)
-        if not isinstance(fault, MountpathUnavailableError) or not self.current or not self.further:
+        if not isinstance(fault, MountpathUnavailableError) or not self._takes_writes():
             return fault
         unreadable = InternalError(
             f"{what}: its file on mountpath {self._mountpath.directory} ({self._id}) cannot be read: {error.strerror}",
@@ -172,6 +172,15 @@ class Health:
         )
         unreadable.__cause__ = error
         return unreadable
+
+    def _takes_writes(self) -> bool:
+        if self.further:
+            return self.current
+        try:
+            write_something(self._mountpath)
+        except OSError:
+            return False
+        return True
 
     def _named(self, reason: str, what: str) -> MountpathUnavailableError:
         return unavailable(self._id, self._mountpath.directory, reason, what)
