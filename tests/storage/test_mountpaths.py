@@ -8,6 +8,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -24,6 +25,7 @@ from aistore.errors import (
     ObjectNotFoundError,
 )
 from aistore.model.objects import ListOptions, PutOptions
+from aistore.storage.checksums import Hasher
 from aistore.storage.local import index
 from aistore.storage.local.catalog_copy import read_copy, restore
 from aistore.storage.local.engine import LocalEngine
@@ -276,11 +278,9 @@ def test_one_unreadable_file_is_an_error_of_its_own(engine: LocalEngine, directo
             file = reading.path
         os.unlink(file)
         os.symlink("/proc/self/mem", file)  # reads of its beginning fail with EIO, by the kernel
-        with engine.get("b", name) as reading:
-            with pytest.raises(
-                InternalError, match="its file on mountpath .* cannot be read: Input/output error"
-            ) as said:
-                reading.read(0, reading.info.size)
+        words = r"its file on mountpath .* cannot be read: Input/output error"
+        with engine.get("b", name) as reading, pytest.raises(InternalError, match=words) as said:
+            reading.read(0, reading.info.size)
         assert path in str(said.value)
         assert f"ais://b/{name}" in str(said.value)
         names.remove(name)
@@ -352,6 +352,63 @@ def test_the_first_format_opens(directory: str, disks: list[str]) -> None:
     check(engine, ["a", "b"])
     engine.close()
     assert index.SCHEMA_VERSION > 1
+
+
+def test_a_write_proves_in_its_turn_that_it_is_in_the_right_place(
+    engine: LocalEngine, directory: str, disks: list[str]
+) -> None:
+    put(engine, ["1", "2", "3", "4"])
+    for disk in disks:
+        attach(directory, disk)
+    names = [str(number) for number in range(1, 40)]
+    for id_ in ("mp0", "mp1", "mp2"):  # whoever sent it to whatever mountpath
+        for name in names:
+            write, _ = engine._new_write("b", name, PLAIN, Hasher(()))
+            committer = engine._mountpaths.get(id_, "").committer
+            committer.submit(write.with_data(name.encode() * 200, hashed=False)).result()
+    check(engine, names)
+    placement = Placement(mountpaths(directory))
+    for id_, path in zip(placement.ids, (f"{directory}/mp0", *disks), strict=True):
+        there = names_on(path)
+        assert {"1", "2", "3", "4"} <= set(there) if id_ == "mp0" else not {"1", "2", "3", "4"} & set(there)
+        for name in set(there) - {"1", "2", "3", "4"}:
+            assert placement.candidates("b", name.encode())[0] == id_
+    assert {engine.head("b", name).version for name in names} == {3, 4}
+    assert engine.head("b", "1").version == 4
+
+
+def test_the_set_changes_between_turns_only(engine: LocalEngine, directory: str, disks: list[str]) -> None:
+    """A writer that has proved that its name is new commits before anybody can have another proof."""
+    attach(directory, disks[0])
+    before, after = mountpaths(directory), mountpaths(directory).joined(disks[1])[0]
+    homes = ((str(n), [Placement(one).candidates("b", b"%d" % n)[0] for one in (before, after)]) for n in range(1000))
+    name = next(name for name, home in homes if home == ["mp1", "mp2"])
+    entered, leave = threading.Event(), threading.Event()
+
+    def stop_at_commit(statement: str) -> None:
+        if statement == "COMMIT":
+            entered.set()
+            leave.wait(30)
+
+    engine._mountpaths.get("mp1", "").committer._writer.connection.set_trace_callback(stop_at_commit)
+    first = engine.put("b", name, b"1", PLAIN)
+    assert entered.wait(30)
+    other = LocalEngine(directory)
+    second: list[int] = []
+
+    def attach_and_write() -> None:
+        attach(directory, disks[1])
+        second.append(other.put("b", name, b"2", PLAIN).result().version)
+
+    thread = threading.Thread(target=attach_and_write)
+    thread.start()
+    thread.join(0.5)  # long enough for an attachment that does not wait for the turn
+    leave.set()
+    thread.join()
+    assert (first.result().version, second) == (1, [2])
+    assert [name in names_on(path) for path in disks] == [True, False]
+    assert [entry.version for entry in engine.list("b", ListOptions()).entries] == [2]
+    other.close()
 
 
 WRITER = """
