@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -595,6 +596,45 @@ def test_a_directory_without_its_disk_is_no_mountpath(engine: LocalEngine, direc
     check(other, names)
     keeper.close()
     other.close()
+
+
+def test_a_disk_that_is_mounted_elsewhere(engine: LocalEngine, directory: str, disks: list[str]) -> None:
+    first = attach(directory, disks[0])
+    names = [str(number) for number in range(30)]
+    put(engine, names)
+    shutil.copytree(disks[0], disks[1])
+    with pytest.raises(ConflictError, match="looks like mp1"):
+        attach(directory, disks[1])
+    shutil.rmtree(disks[1])
+    os.rename(disks[0], disks[1])
+    assert attach(directory, disks[1]).id == first.id
+    check(engine, names)
+    assert [status.path for status in statuses(directory)] == [directory, disks[1]]
+
+
+def test_a_mountpath_leaves_while_all_of_them_are_read(engine: LocalEngine, directory: str, disks: list[str]) -> None:
+    kept = [f"kept{number}" for number in range(30)]
+    put(engine, kept)
+    reader, stop, seen = LocalEngine(directory), threading.Event(), []
+
+    def read() -> None:
+        while not stop.is_set():
+            try:
+                listed = {entry.name for entry in reader.list("b", ListOptions()).entries}
+                seen.append(listed == set(kept) and all(reader.head("b", name) for name in kept))
+                reader.put("b", kept[0], b"", PLAIN).result()
+            except Exception as error:
+                seen.append(error)
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    for _ in range(10):
+        attach(directory, disks[0])
+        detach(directory, disks[0])
+    stop.set()
+    thread.join()
+    reader.close()
+    assert set(seen) == {True}
 
 
 def test_every_descriptor_is_given_back(directory: str, disks: list[str]) -> None:

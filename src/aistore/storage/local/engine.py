@@ -7,15 +7,15 @@ import heapq
 import os
 import threading
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from contextlib import ExitStack, closing
 from operator import itemgetter
-from typing import Any
+from typing import Any, TypeVar
 
 import xxhash
 
-from ...errors import BucketNotFoundError, InternalError, MountpathUnavailableError, ObjectNotFoundError
+from ...errors import InternalError, MountpathUnavailableError, ObjectNotFoundError
 from ...model.buckets import BucketInfo
 from ...model.objects import Checksum, ListOptions, ListPage, ObjectInfo, PutOptions
 from ...observe.counters import COUNTERS
@@ -40,6 +40,7 @@ _LOOKUPS_MAX = 10
 _DEFAULT_SETTINGS = LocalSettings()
 
 
+_T = TypeVar("_T")
 #: Where an object is, its row, and what the cache needs to keep the object (None: it must not).
 _Found = tuple[OpenMountpath, tuple[Any, ...], "Ticket | None"]
 
@@ -159,13 +160,8 @@ class LocalEngine:
         """Return one page of a listing; raises BucketNotFoundError, MountpathUnavailableError."""
         encode_text(bucket)
         first, end = listing_bounds(options)
-        while True:
-            catalog = self._catalog.current(bucket)
-            # One row more than asked for tells whether there is another page.
-            rows = self._scan(catalog, bucket, first, end, options.limit + 1)
-            # A bucket that was removed meanwhile may have lost a part of its objects already.
-            if catalog.agrees(self._catalog.current(bucket), bucket):
-                break
+        # One row more than asked for tells whether there is another page.
+        rows = self._settled(bucket, lambda catalog: self._scan(catalog, bucket, first, end, options.limit + 1))
         more = len(rows) > options.limit
         if more:
             del rows[-1]
@@ -197,14 +193,26 @@ class LocalEngine:
             row = self._root.look_up(entry.id, key, bucket, name)
             if row is not None:
                 return self._root, row, ticket
+        found = self._settled(bucket, lambda catalog: self._find_among(catalog, bucket, name, key))
+        if found is None:
+            raise ObjectNotFoundError.of(bucket, name)
+        return found
+
+    def _settled(self, bucket: str, ask: Callable[[Snapshot], _T]) -> _T:
+        """Return what ``ask`` finds under a catalog in which neither the bucket nor the mountpaths changed meanwhile.
+
+        A bucket that is being removed loses its objects piece by piece, and a mountpath that leaves cannot be opened.
+        """
         while True:
-            found = self._find_among(catalog, bucket, name, key)
-            now = self._catalog.current(bucket)
-            if found is not None:
-                return found
-            if catalog.agrees(now, bucket):
-                raise ObjectNotFoundError.of(bucket, name)
-            catalog = now
+            catalog = self._catalog.current(bucket)
+            try:
+                found = ask(catalog)
+            except MountpathUnavailableError:
+                if catalog.agrees(self._catalog.current(bucket), bucket):
+                    raise
+            else:
+                if catalog.agrees(self._catalog.current(bucket), bucket):
+                    return found
 
     def _find_among(self, catalog: Snapshot, bucket: str, name: str, key: bytes) -> _Found | None:
         """Look an object up where it can be; raises BucketNotFoundError, MountpathUnavailableError."""
@@ -229,18 +237,17 @@ class LocalEngine:
 
     def _place(self, bucket: str, name: str, key: bytes) -> OpenMountpath:
         """Return where an object is, or where a new one belongs; what is found may change until the turn."""
-        catalog = self._catalog.current(bucket)
-        if catalog.placement.single:
+        if self._catalog.current(bucket).placement.single:
             return self._root
-        what = f"ais://{bucket}/{name}"
+        return self._settled(bucket, lambda catalog: self._place_among(catalog, bucket, name, key))
+
+    def _place_among(self, catalog: Snapshot, bucket: str, name: str, key: bytes) -> OpenMountpath:
         candidates = catalog.placement.candidates(bucket, key)
-        entry = catalog.buckets.get(bucket)
-        if entry is not None and len(candidates) > 1:
-            try:
-                return self._find(bucket, name, key)[0]
-            except (ObjectNotFoundError, BucketNotFoundError):
-                pass
-        return self._mountpaths.get(candidates[0], what)
+        if bucket in catalog.buckets and len(candidates) > 1:
+            found = self._find_among(catalog, bucket, name, key)
+            if found is not None:
+                return found[0]
+        return self._mountpaths.get(candidates[0], f"ais://{bucket}/{name}")
 
     def _submit(self, bucket: str, name: str, key: bytes, operation: Write | Delete | SetCustom) -> Future[ObjectInfo]:
         encode_text(bucket)

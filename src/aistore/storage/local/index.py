@@ -17,6 +17,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 import msgspec
 
@@ -74,7 +75,7 @@ _encode = msgspec.msgpack.Encoder().encode
 def create(path: str) -> None:
     """Create the index if there is none; the caller makes sure that only one process does so."""
     try:
-        connection = connect(path)
+        connection = connect(path, create=True)
     except sqlite3.DatabaseError as error:
         raise ConflictError(
             f"{path} cannot be opened: {error}",
@@ -100,9 +101,11 @@ def _begun(schema: str) -> str:
     return f"BEGIN IMMEDIATE;{schema}PRAGMA user_version={SCHEMA_VERSION};COMMIT;"
 
 
-def connect(path: str, *, durable: bool = False) -> sqlite3.Connection:
+def connect(path: str, *, durable: bool = False, create: bool = False) -> sqlite3.Connection:
     """Return a connection in autocommit mode; it may be closed from another thread than its own."""
-    connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+    # Nobody but ``create`` may begin an index: not in the empty directory where a disk is not mounted.
+    place = f"file:{quote(path)}?mode={'rwc' if create else 'rw'}"
+    connection = sqlite3.connect(place, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False, uri=True)
     try:
         connection.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
         connection.execute(f"PRAGMA wal_autocheckpoint={_AUTOCHECKPOINT_PAGES}")
@@ -221,7 +224,7 @@ class Writer:
 
     def __init__(self, path: str, lock_path: str, stamps: Stamps, *, durable: bool = False) -> None:
         self._stamps = stamps
-        self._lock = os.open(lock_path, os.O_RDWR | os.O_CREAT, 0o600)
+        self._lock = os.open(lock_path, os.O_RDWR | os.O_CLOEXEC)
         try:
             self.connection = connect(path, durable=durable)
         except BaseException:

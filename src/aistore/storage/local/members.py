@@ -46,9 +46,14 @@ _TOLERATED = frozenset({"lost+found"})
 def attach(directory: str, path: str) -> Member:
     """Add a mountpath: a directory, empty or not there yet, best on a disk of its own. New names spread over it.
 
-    Raises BadRequestError, ConflictError for a directory with something else in it.
+    A mountpath of the store whose disk is mounted elsewhere now is found again there. Raises BadRequestError,
+    ConflictError for a directory with something else in it.
     """
     path = _checked(path)
+    member = _found_again(directory, path)
+    if member is not None:
+        bring_back(directory, member.id)
+        return member
     with _changing(directory) as change:
         known = change.mountpaths
         member = known.at(path)
@@ -71,6 +76,20 @@ def attach(directory: str, path: str) -> Member:
         make_available(places)
         change.commit(joined)
     return member
+
+
+def _found_again(directory: str, path: str) -> Member | None:
+    """Return the member whose mark is in ``path``, as one that is there, if it is not where it was."""
+    with _changing(directory) as change:
+        store, id_ = _read_mark(path)
+        member = change.mountpaths.member(id_)
+        if member is None or store != change.mountpaths.store or member.path == path:
+            return None
+        if not is_away(further(directory, member)) and os.path.exists(Mountpath(member.path).mark):
+            return None  # a copy
+        make_unavailable(further(directory, member), "it is mounted elsewhere")
+        change.commit(change.mountpaths.moved(id_, path))
+        return change.mountpaths.moved(id_, path).member(id_)
 
 
 def detach(directory: str, path: str, *, force: bool = False) -> Member:
@@ -185,6 +204,8 @@ def _check_new(path: str, directory: str, known: MountpathSet) -> None:
     if store == known.store and id_ not in [f"mp{number}" for number in range(known.next)]:
         _clear(Mountpath(path))
         return
+    if store == known.store and known.member(id_) is not None:
+        raise ConflictError(f"{path} looks like {id_}, which is available at its place", hint="is it a copy?")
     if store == known.store:
         raise ConflictError(
             f"{path} was detached from this store, which has changed since",

@@ -83,7 +83,7 @@ class Mountpaths:
             known = self.catalog.current().mountpaths
             member = known.member(id_)
             if member is None:
-                raise InternalError(f"{what}: mountpath {id_} has left the store", hint="try again")
+                raise unavailable(id_, id_, "it has left the store", what)
             places = further(self._directory, member)
             try:
                 if id_ not in self._stamps:

@@ -75,6 +75,15 @@ class MountpathSet(msgspec.Struct, frozen=True, kw_only=True):
             )
         )
 
+    def moved(self, id_: str, path: str) -> MountpathSet:
+        """Return the set with a mountpath in another directory."""
+        return self._with(
+            members=tuple(
+                Member(id=member.id, path=path, enabled=member.enabled) if member.id == id_ else member
+                for member in self.members
+            )
+        )
+
     def begun(self, store: str) -> MountpathSet:
         """Return the set with the id of its store."""
         return self._with(store=store)
