@@ -89,7 +89,7 @@ def root_fault(error: Exception, what: str, path: str) -> Exception:
 
 
 class Health:
-    """What one process knows of one mountpath's state."""
+    """What one process knows of one mountpath's state, from when it opened it; raises OSError if it is away."""
 
     def __init__(self, id_: str, mountpath: Mountpath, stamps: Stamps, mountpaths: MountpathSet) -> None:
         self._id = id_
@@ -99,14 +99,16 @@ class Health:
         self._passed = float("-inf")
         self.further = id_ != ROOT
         self.epoch = stamps.epoch if self.further else 0
-        if self.further and self.epoch % 2 == 0:
+        if self.epoch % 2:
+            raise OSError(errno.ENODEV, stamps.reason)
+        if self.further:
             check_mark(mountpath, mountpaths, id_)
         self._identity = _identity(mountpath.directory) if self.further else (0, 0)
 
     @property
     def current(self) -> bool:
         """Whether this is still the mountpath that was opened, as far as anybody knows."""
-        return not self.further or (self._stamps.epoch == self.epoch and self.epoch % 2 == 0)
+        return not self.further or self._stamps.epoch == self.epoch
 
     def check(self) -> None:
         """Raise OSError if it is not, or if something else is mounted in its place by now: one system call."""

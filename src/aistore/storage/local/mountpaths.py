@@ -15,7 +15,7 @@ from .layout import further, open_directory
 from .opened import OpenMountpath
 from .placement import ROOT
 from .settings import LocalSettings
-from .stamps import Stamps
+from .stamps import EPOCH, Stamps
 
 
 class Mountpaths:
@@ -45,7 +45,7 @@ class Mountpaths:
         if id_ == ROOT:
             return self.root
         disk = self._opened.get(id_)
-        if disk is not None and disk.health.current:
+        if disk is not None and disk.words[EPOCH] == disk.epoch:
             return disk
         return self._open(id_, what)
 

@@ -51,6 +51,8 @@ class OpenMountpath:
         self._connections: weakref.WeakSet[index.ThreadConnection] = weakref.WeakSet()
         self.health = Health(id_, places, stamps, known)
         self.damage = DamageLog(places.damaged)
+        #: The epoch under which it was opened: while the word of stamps is this, it is what it was.
+        self.epoch = self.health.epoch
         self.store = Generations(places, settings.generation_files_max, settings.reserve_bytes)
         self._readers = index.Readers(places.database, self._connections, self._lock)
         self.committer = Committer(self, mountpaths, settings)

@@ -15,6 +15,8 @@ from typing import Any
 import msgspec
 import xxhash
 
+_weight = xxhash.xxh64_intdigest
+
 #: The mountpath in the data directory itself: it has the catalog, and cannot leave.
 ROOT = "mp0"
 
@@ -110,12 +112,14 @@ class Placement:
         if self.single:
             return self.ids
         name = b"%b/%b" % (bucket.encode(), key)
-        weights = [(xxhash.xxh64_intdigest(name, seed), id_) for id_, seed in self._seeds]
-        found: tuple[str, ...] = (max(weights)[1],)
+        weights = [(_weight(name, seed), id_) for id_, seed in self._seeds]
+        home = max(weights)[1]
+        found: tuple[str, ...] = (home,)
         for ids in self._earlier:
-            home = max(weight for weight in weights if weight[1] in ids)[1]
-            if home not in found:
-                found += (home,)
+            if home not in ids:  # else it was the home then, too
+                earlier = max([weight for weight in weights if weight[1] in ids])[1]
+                if earlier not in found:
+                    found += (earlier,)
         return found
 
 
