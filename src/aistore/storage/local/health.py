@@ -28,10 +28,11 @@ from .stamps import Stamps
 
 _log = logging.getLogger("aistore.storage")
 
-#: What an error of a disk, a file system or the network below it looks like. Not here: full, and out of descriptors.
+#: What an error of a disk, a file system or the network below it looks like. ext4 says ENOMEM when it cannot read its
+#: own tables, EBADMSG and EUCLEAN when these are broken. Not here: full, and out of descriptors.
 _DISK_ERRNOS = frozenset(
     getattr(errno, name)
-    for name in "EIO ENODEV ENXIO EROFS ESTALE ENOTCONN EREMOTEIO ESHUTDOWN EUCLEAN ETIMEDOUT".split()
+    for name in "EIO ENODEV ENXIO EROFS ESTALE ENOTCONN EREMOTEIO ESHUTDOWN EUCLEAN EBADMSG ETIMEDOUT ENOMEM".split()
     if hasattr(errno, name)
 )
 #: Python 3.10 has no error codes on exceptions. These texts are SQLite's own for SQLITE_IOERR, SQLITE_CANTOPEN and
@@ -154,8 +155,9 @@ class Health:
         if isinstance(error, AisError):
             return error
         words = disk_words(error)
-        gone = self.further and isinstance(error, FileNotFoundError)
-        if words is None and not gone and self.current:
+        # Files that should be there, a table that is not: a disk that is going shows itself in many ways.
+        odd = self.further and isinstance(error, (FileNotFoundError, sqlite3.Error)) and "is full" not in str(error)
+        if words is None and not odd and self.current:
             return index.translate(error, what)
         default = index.translate(error, what) if words is None else self._named(words, what)
         assert isinstance(default, AisError)
