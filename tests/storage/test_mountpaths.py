@@ -28,8 +28,9 @@ from aistore.errors import (
 from aistore.model.objects import ListOptions, PutOptions
 from aistore.storage.checksums import Hasher
 from aistore.storage.local import index
-from aistore.storage.local.catalog_copy import read_copy, restore
+from aistore.storage.local.catalog_copy import read_copy
 from aistore.storage.local.engine import LocalEngine
+from aistore.storage.local.fsck import rebuild_all
 from aistore.storage.local.housekeeping import Housekeeper, recover_store
 from aistore.storage.local.layout import Mountpath, open_directory
 from aistore.storage.local.members import attach, detach, switch
@@ -279,7 +280,7 @@ def test_one_unreadable_file_is_an_error_of_its_own(engine: LocalEngine, directo
             file = reading.path
         os.unlink(file)
         os.symlink("/proc/self/mem", file)  # reads of its beginning fail with EIO, by the kernel
-        words = r"its file on mountpath .* cannot be read: Input/output error"
+        words = r"its file .* cannot be read: Input/output error"
         with engine.get("b", name) as reading, pytest.raises(InternalError, match=words) as said:
             reading.read(0, reading.info.size)
         assert path in str(said.value)
@@ -305,14 +306,10 @@ def test_the_catalog_comes_back_from_its_copies(engine: LocalEngine, directory: 
     engine.close()
     for part in ("", "-wal", "-shm"):
         Path(f"{directory}/mp0/index.db{part}").unlink(missing_ok=True)
-    index.create(f"{directory}/mp0/index.db")
-    with closing(index.connect(f"{directory}/mp0/index.db")) as connection:
-        connection.execute("BEGIN IMMEDIATE")
-        assert restore(connection, directory) is not None
-        connection.execute("COMMIT")
+    rebuild_all(directory)
     again = LocalEngine(directory)
     assert (again.list_buckets(), mountpaths(directory)) == (before, known)
-    assert {entry.name for entry in again.list("b", ListOptions()).entries} == there
+    assert there <= {entry.name for entry in again.list("b", ListOptions()).entries}
     assert again.create_bucket("new", {}).id == 4, "ids of removed buckets are not used again"
     again.close()
 
@@ -416,6 +413,7 @@ WRITER = """
 import sys
 from aistore.model.objects import PutOptions
 from aistore.storage.local.engine import LocalEngine
+from aistore.storage.local.fsck import rebuild_all
 
 directory, me = sys.argv[1], int(sys.argv[2])
 engine = LocalEngine(directory)

@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import time
 from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
 from . import index
-from .catalog import write_mountpaths
-from .layout import Mountpath, further
-from .placement import ROOT, Member, MountpathSet
+from .layout import Mountpath
+from .placement import MountpathSet
 
 _KIND = "pyaistore catalog"
 FORMAT = 1
@@ -40,7 +38,6 @@ class CatalogCopy(msgspec.Struct, frozen=True, kw_only=True):
     mountpaths: MountpathSet
     next_bucket: int
     buckets: list[CopiedBucket]
-    written_ns: int = 0
 
 
 def write_copies(connection: sqlite3.Connection, known: MountpathSet, places: Sequence[Mountpath]) -> list[Mountpath]:
@@ -52,7 +49,6 @@ def write_copies(connection: sqlite3.Connection, known: MountpathSet, places: Se
     finally:
         connection.execute("COMMIT")
     copy = CatalogCopy(
-        written_ns=time.time_ns(),
         mountpaths=known,
         next_bucket=(last[0] if last else 0) + 1,
         buckets=[
@@ -72,33 +68,6 @@ def read_copy(place: Mountpath) -> CatalogCopy | None:
     except (OSError, msgspec.DecodeError):
         return None
     return copy if (copy.kind, copy.format) == (_KIND, FORMAT) else None
-
-
-def restore(connection: sqlite3.Connection, directory: str) -> CatalogCopy | None:
-    """Put into a new index of the first mountpath what the newest copy of the catalog has and the index has not.
-
-    Within a transaction. To be called when that index is made again, before buckets are made up from objects: further
-    mountpaths know buckets by their ids only. Returns the copy; None if there is none, and nothing is changed then.
-    """
-    first = read_copy(further(directory, Member(id=ROOT, path="")))
-    if first is None:
-        return None
-    others = [read_copy(further(directory, member)) for member in first.mountpaths.members if member.id != ROOT]
-    # Another store's mountpath may be in the place of one of ours.
-    known = [copy for copy in others if copy is not None and copy.mountpaths.store == first.mountpaths.store]
-    copy = max([first, *known], key=lambda one: one.written_ns)
-    connection.executemany(
-        "INSERT OR IGNORE INTO buckets (id, name, created_ns, props) VALUES (?, ?, ?, ?)",
-        [(one.id, one.name, one.created_ns, index.encode_props(one.props)) for one in copy.buckets],
-    )
-    # Ids of removed buckets are never given out again: objects of theirs may still be somewhere.
-    last = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'buckets'").fetchone()
-    if last is None:
-        connection.execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('buckets', ?)", (copy.next_bucket - 1,))
-    elif last[0] < copy.next_bucket - 1:
-        connection.execute("UPDATE sqlite_sequence SET seq = ? WHERE name = 'buckets'", (copy.next_bucket - 1,))
-    write_mountpaths(connection, copy.mountpaths)
-    return copy
 
 
 def _write(path: str, data: bytes) -> bool:
