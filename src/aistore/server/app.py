@@ -8,11 +8,13 @@ from typing import Any
 from ..errors import AisError, BadRequestError, ClientGoneError
 from .access import Access
 from .at_once import AtOnce
+from .delivery import Delivery
 from .error_replies import as_ais_error, error_of_request, error_reply
+from .handlers import cluster
 from .record import Recorder, Recording, operation_of
 from .replies import Messages, Send
 from .request import Receive, Request
-from .routes import route
+from .routes import Handler, route
 from .store import Store
 
 
@@ -35,18 +37,20 @@ class App:
     async def _serve(self, scope: Mapping[str, Any], recording: Recording) -> None:
         send, node = recording.send, self._store.settings.node_id
         try:
-            request = Request(scope, recording.receive)
+            request = Request(scope, self._store.stalls.watch(recording.receive))
         except AisError as error:  # the path itself cannot be read
             await error_reply(error, scope["method"], "", "", node, last=True).send(
                 send, head=scope["method"] == "HEAD"
             )
             return
+        delivery = Delivery(send, request)
         try:
             self._access.check(request)
             handler, rest = route(request)
             recording.operation = operation_of(handler, request)
-            reply = await handler(self._store, request, rest)
-            await reply.send(send, head=request.method == "HEAD")
+            with self._store.admission.request(always=handler in _ALWAYS) as request.hold:
+                reply = await handler(self._store, request, rest)
+                await reply.send(delivery, head=request.method == "HEAD")
         except ClientGoneError:
             if not recording.started:  # nobody reads this, unless the body was malformed and the client still there
                 broken = BadRequestError("the request body ended before it was whole")
@@ -56,7 +60,13 @@ class App:
                 as_ais_error(error)  # logs what is not ours; the reply can only be cut short
                 raise
             await error_of_request(error, request, node).send(send, head=request.method == "HEAD")
+        finally:
+            delivery.end()
 
     def at_once(self, scope: Mapping[str, Any]) -> Messages | None:
         """Return the messages of the reply if nothing has to be waited for, else None: the event loop will do it."""
         return self._at_once.reply(scope)
+
+
+#: The handlers that answer however much is under way.
+_ALWAYS: frozenset[Handler] = frozenset({cluster.health})

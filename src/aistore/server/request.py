@@ -17,7 +17,10 @@ class Request:
     ``path`` is percent-decoded exactly once, so an object name may hold any character. Header names are lower case.
     """
 
-    __slots__ = ("_headers", "_query", "_receive", "_scope", "method", "path")
+    __slots__ = ("_headers", "_query", "_receive", "_scope", "hold", "method", "path")
+
+    #: Holds memory for so many bytes of the body while the request is under way; see admission.py.
+    hold: Callable[[int], None]
 
     def __init__(self, scope: Mapping[str, Any], receive: Receive) -> None:
         self._scope = scope
@@ -96,13 +99,18 @@ class Request:
                 yield message["body"]
 
     async def body(self, limit: int) -> bytes:
-        """Return the whole body; raises TooLargeError beyond ``limit`` bytes."""
+        """Return the whole body; raises TooLargeError beyond ``limit`` bytes, if it can before they are sent."""
         pieces: list[bytes] = []
         size = 0
+        length = self.content_length
+        if length is not None:
+            _check_size(length, limit)
+            self.hold(length)
         async for piece in self.chunks():
             size += len(piece)
-            if size > limit:
-                raise TooLargeError(f"the request body is larger than {limit} bytes")
+            if length is None:
+                _check_size(size, limit)
+                self.hold(len(piece))
             pieces.append(piece)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
@@ -110,3 +118,8 @@ class Request:
         """Return when the client has gone. Only after the body was read."""
         while (await self._receive())["type"] != "http.disconnect":
             pass
+
+
+def _check_size(size: int, limit: int) -> None:
+    if size > limit:
+        raise TooLargeError(f"the request body is larger than {limit} bytes")

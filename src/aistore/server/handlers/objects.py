@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 
 from ...errors import BadRequestError, BucketNotFoundError, ClientGoneError, NotSupportedError, ObjectNotFoundError
+from ...etl.dispatch import Result
 from ...model.names import check_bucket_name, check_object_name, check_provider
 from ...model.objects import ByteRange, Checksum, ObjectInfo, PutOptions, parse_range
 from ...storage.engine import Reading, Staging
@@ -82,7 +83,7 @@ def _wanted(request: Request, info: ObjectInfo) -> tuple[ByteRange, list[tuple[s
     headers = names.info_headers(info)
     headers.append(("accept-ranges", "bytes"))
     wanted = request.headers.get("range")
-    if wanted is None:
+    if wanted is None or request.headers.get("if-range", _etag(info)) != _etag(info):
         return ByteRange(0, info.size), headers, 200
     part = parse_range(wanted, info.size)
     headers.append(("content-range", f"bytes {part.start}-{part.start + part.length - 1}/{info.size}"))
@@ -103,17 +104,33 @@ def open_object(store: Store, bucket: str, name: str) -> Reading:
 
 async def _send_part(store: Store, reading: Reading, part: ByteRange, headers: Headers, status: int) -> Reply:
     """Return a small part as bytes (read at once if it is cached, else in a thread), a large one in pieces."""
-    piece = store.limits.piece_bytes
-    if part.length > piece:
-        return Pieces(
-            reading.read, part.start, part.length, headers,
-            threads=store.threads, close=reading.close, piece_bytes=piece, status=status,
-        )  # fmt: skip
+    if part.length > store.limits.piece_bytes:
+        return _in_pieces(store, reading, part, headers, status)
     data = reading.read_cached(part.start, part.length)
     if data is None:
         data = await store.in_thread(reading.read, part.start, part.length)
     reading.close()
     return Bytes(data, headers, status=status)
+
+
+def _in_pieces(store: Store, source: Reading | Result, part: ByteRange, headers: Headers, status: int) -> Pieces:
+    """Return a reply that closes ``source`` when it has been sent, in pieces as large as there is memory for."""
+    piece = store.admission.take_piece()
+
+    def end() -> None:
+        store.admission.give_piece(piece)
+        source.close()
+
+    return Pieces(
+        source.read,
+        part.start,
+        part.length,
+        headers,
+        threads=store.threads,
+        close=end,
+        piece_bytes=piece,
+        status=status,
+    )
 
 
 async def _get_transformed(store: Store, request: Request, etl: str, bucket: str, name: str) -> Reply:
@@ -127,9 +144,7 @@ async def _get_transformed(store: Store, request: Request, etl: str, bucket: str
     )
     if result.data is not None:
         return Bytes(result.data)
-    return Pieces(
-        result.read, 0, result.size, (), threads=store.threads, close=result.close, piece_bytes=store.limits.piece_bytes
-    )
+    return _in_pieces(store, result, ByteRange(0, result.size), (), 200)
 
 
 async def head(store: Store, request: Request, rest: str) -> Reply:
@@ -200,8 +215,12 @@ def _some_props(store: Store, info: ObjectInfo, props: str) -> list[tuple[str, s
     if "last-modified" in wanted:
         headers.append(("last-modified", names.http_date(info.created_ns)))
     if "etag" in wanted:
-        headers.append(("etag", f'"{info.checksum.value}"'))
+        headers.append(("etag", _etag(info)))
     return headers
+
+
+def _etag(info: ObjectInfo) -> str:
+    return f'"{info.checksum.value}"'
 
 
 def _header_text(text: str) -> str:
@@ -231,6 +250,7 @@ async def put(store: Store, request: Request, rest: str) -> Reply:
 
 
 async def _put_staged(store: Store, request: Request, bucket: str, name: str, options: PutOptions) -> ObjectInfo:
+    request.hold(store.limits.piece_bytes)
     staging = await store.in_thread(functools.partial(store.engine.stage, bucket, name, options))
     try:
         await _write_body(store, request, staging)
@@ -258,9 +278,16 @@ async def _write_body(store: Store, request: Request, staging: Staging) -> None:
         raise ClientGoneError
 
 
+def _refuse_conditions(request: Request) -> None:
+    for header in ("if-match", "if-unmodified-since"):
+        if header in request.headers:
+            raise NotSupportedError(f"writes with the condition {header!r} are not supported by this store")
+
+
 def put_options(request: Request) -> PutOptions:
     """Read what a PUT says about its bytes from its headers."""
     headers = request.headers
+    _refuse_conditions(request)
     kind, value = headers.get(names.CHECKSUM_TYPE, ""), headers.get(names.CHECKSUM_VALUE, "")
     if bool(kind) != bool(value) and kind != "none":
         raise BadRequestError(f"{names.CHECKSUM_TYPE} and {names.CHECKSUM_VALUE} must come together")
@@ -273,11 +300,12 @@ def put_options(request: Request) -> PutOptions:
         if headers["if-none-match"].strip() != "*":
             raise BadRequestError("if-none-match of a PUT can only be *")
         if_version = 0
-    return PutOptions(custom=custom, expected=expected, if_version=if_version)
+    return PutOptions(custom=custom, expected=expected, if_version=if_version, size=request.content_length)
 
 
 async def delete(store: Store, request: Request, rest: str) -> Reply:
     """Delete an object."""
+    _refuse_conditions(request)
     bucket, name = _checked_path(request, rest)
     body = await request.body(store.limits.control_body_bytes_max)
     if body.strip() and decode_action(body).verb.startswith("evict"):
