@@ -76,8 +76,8 @@ class Limits:
     # Derived: 256 uploads at once, more than any disk is quicker with.
     body_bytes_max: int = 256 << 20
     # Memory of one HTTP worker for replies that are sent in pieces: when it gets short, pieces get smaller. Derived:
-    # some thirty fast readers have whole pieces.
-    reply_bytes_max: int = 256 << 20
+    # ten readers at once have whole pieces, and hundreds that read slowly hold 450 KiB each beyond it.
+    reply_bytes_max: int = 128 << 20
     io_threads: int = 8
     # A request whose reply begins later than this is logged. A transform is expected to take a second, an upload more.
     slow_request_seconds: float = 10.0

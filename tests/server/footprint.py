@@ -83,7 +83,7 @@ def _left(before: Footprint, now: Footprint, files: int) -> list[str]:
         # Threads of the pool that were not needed before, and the descriptors of each one's view of the index.
         if now.descriptors[pid] > before.descriptors[pid] + 4 * IO_THREADS:
             left.append(f"{pid}: {before.descriptors[pid]} descriptors became {now.descriptors[pid]}")
-        if now.threads[pid] > before.threads[pid] + IO_THREADS:
+        if now.threads[pid] > before.threads[pid] + IO_THREADS + 2:  # and two of the allocator
             left.append(f"{pid}: {before.threads[pid]} threads became {now.threads[pid]}")
     if now.staged != before.staged + files:
         left.append(f"{before.staged} files became {now.staged}")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import ExitStack
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
 import pytest
 import urllib3
@@ -81,15 +81,18 @@ def test_headers_that_never_end_are_ended(store: StoreProcess, sent: bytes) -> N
 
 
 def test_slow_headers_do_not_live_by_their_trickle(store: StoreProcess) -> None:
-    with connect(store) as connection, pytest.raises(OSError):
+    with connect(store) as connection:
         connection.sendall(b"GET /v1/health HTTP/1.1\r\n")
         connection.settimeout(0.2)
         for _ in range(150):  # a byte every fifth of a second, far beyond the limit
             try:
-                assert connection.recv(100) == b""
-                raise ConnectionResetError
-            except TimeoutError:
                 connection.sendall(b"X")
+                assert connection.recv(100) == b""
+                return
+            except TimeoutError:
+                pass
+            except (BrokenPipeError, ConnectionResetError):
+                return
         pytest.fail("the store still takes headers")
 
 
@@ -97,7 +100,7 @@ def test_a_slow_body_that_moves_is_taken(store: StoreProcess, bucket: str) -> No
     """The limit is on each wait, not on the whole."""
     with connect(store) as connection:
         connection.sendall(put(bucket, "Content-Length: 10\r\nConnection: close"))
-        connection.settimeout(0.4)
+        connection.settimeout(0.3)
         for number in range(10):
             connection.sendall(b"%d" % number)
             if number < 9:
@@ -116,8 +119,8 @@ def test_clients_that_vanish_in_mid_body_leave_nothing(store: StoreProcess, buck
     body = b"200000\r\n" + b"x" * 0x200000
     for how in ("reset", "close"):
         with ExitStack() as held:
-            connections = [held.enter_context(connect(store)) for _ in range(50)]
-            for connection in connections:
+            for _ in range(50):
+                connection = held.enter_context(connect(store))
                 connection.sendall(put(bucket, framing) + body)
                 if how == "reset":
                     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
@@ -128,8 +131,8 @@ def test_a_reply_that_nobody_reads_is_ended(store: StoreProcess, bucket: str) ->
     before = footprint(store)
     request = f"GET /v1/objects/{bucket}/large HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode()
     with ExitStack() as held:
-        connections = [held.enter_context(connect(store, receive_bytes=4096)) for _ in range(30)]
-        for connection in connections:
+        for _ in range(30):
+            connection = held.enter_context(connect(store, receive_bytes=4096))
             connection.sendall(request)
             assert statuses(read_head(connection)) == [200]
         returns_to(before, store)  # the clients are still there, and read nothing
@@ -139,8 +142,8 @@ def test_clients_that_vanish_in_mid_reply_leave_nothing(store: StoreProcess, buc
     before = footprint(store)
     request = f"GET /v1/objects/{bucket}/large HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode()
     with ExitStack() as held:
-        connections = [held.enter_context(connect(store, receive_bytes=4096)) for _ in range(100)]
-        for connection in connections:
+        for _ in range(100):
+            connection = held.enter_context(connect(store, receive_bytes=4096))
             connection.sendall(request)
             read_head(connection)
     returns_to(before, store)

@@ -51,7 +51,7 @@ class Store:
         self.limits = settings.serve.limits
         self.engine = engine
         self.threads = ThreadPoolExecutor(self.limits.io_threads, thread_name_prefix="io")
-        self.admission = Admission(self.limits)
+        self.admission = Admission(self.limits, self.threads.submit)
         self.stalls = Stalls(self.limits.body_stall_seconds)
         self.controller = ControllerLink(settings.controller_socket)
         self.totals = TotalsReader(settings.runtime)
