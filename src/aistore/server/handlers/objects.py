@@ -10,7 +10,8 @@ from ...model.names import check_bucket_name, check_object_name, check_provider
 from ...model.objects import ByteRange, Checksum, ObjectInfo, PutOptions, parse_range
 from ...storage.engine import Reading, Staging
 from ...wire import headers as names
-from ...wire.messages import decode_action
+from ...wire.messages import Action, decode_action
+from ..description import BYTES, FLAG, PROVIDER, Content, Parameter, header, operation
 from ..replies import Bytes, Empty, Headers, Pieces, Reply
 from ..request import Request
 from ..store import Store
@@ -51,6 +52,23 @@ def etl_of(request: Request) -> str:
     return request.query.get("etl_name") or request.query.get("uuid") or ""
 
 
+_OBJECT_PATH = "/v1/objects/{bucket}/{name}"
+_OBJECT = Content(BYTES, "application/octet-stream")
+
+
+@operation(
+    _OBJECT_PATH,
+    "Read an object, or a range of it, or what a transform makes of it.",
+    PROVIDER,
+    Parameter("etl_name", "The transform to read through."),
+    Parameter("uuid", "The same, as it was spelt in 2021."),
+    Parameter("etl_args", "What the transform gets with the object."),
+    header("Range", "One range of bytes: bytes=<first>-<last>, or bytes=-<count>."),
+    header("If-Range", "The range is meant for this entity tag only; else all is sent."),
+    returns=_OBJECT,
+    also={206: ("The range.", (_OBJECT,))},
+    errors=(408, 413, 416, 422, 501),
+)
 async def get(store: Store, request: Request, rest: str) -> Reply:
     """Read an object, or a range of it, or what a transform makes of it."""
     bucket, name = split_path(rest)
@@ -147,6 +165,12 @@ async def _get_transformed(store: Store, request: Request, etl: str, bucket: str
     return _in_pieces(store, result, ByteRange(0, result.size), (), 200)
 
 
+@operation(
+    _OBJECT_PATH,
+    "Describe an object in headers.",
+    PROVIDER,
+    Parameter("props", "Which properties, separated by commas: " + ",".join(sorted(_HEAD_PROPS)) + ". Default: all."),
+)
 async def head(store: Store, request: Request, rest: str) -> Reply:
     """Describe an object. Without ``props=`` everything (the older form), with it only what was asked for."""
     return head_at_once(store, request, rest)
@@ -230,6 +254,17 @@ def _header_text(text: str) -> str:
     return text.encode().decode("latin-1")
 
 
+@operation(
+    _OBJECT_PATH,
+    "Write an object.",
+    PROVIDER,
+    header(names.CHECKSUM_TYPE, "Kind of the checksum that the bytes must have.", {"type": "string"}),
+    header(names.CHECKSUM_VALUE, "That checksum, in hexadecimal digits."),
+    header(names.CUSTOM, "Metadata to keep with the object: k=v, k=v."),
+    header("If-None-Match", "Write only if there is no such object.", {"type": "string", "enum": ["*"]}),
+    body=_OBJECT,
+    errors=(409, 501, 507),
+)
 async def put(store: Store, request: Request, rest: str) -> Reply:
     """Write an object from the body: whole in one step when it is small, staged piece by piece when it is not."""
     _refuse(request, _NOT_SUPPORTED_PUT)
@@ -279,9 +314,9 @@ async def _write_body(store: Store, request: Request, staging: Staging) -> None:
 
 
 def _refuse_conditions(request: Request) -> None:
-    for header in ("if-match", "if-unmodified-since"):
-        if header in request.headers:
-            raise NotSupportedError(f"writes with the condition {header!r} are not supported by this store")
+    for condition in ("if-match", "if-unmodified-since"):
+        if condition in request.headers:
+            raise NotSupportedError(f"writes with the condition {condition!r} are not supported by this store")
 
 
 def put_options(request: Request) -> PutOptions:
@@ -303,6 +338,7 @@ def put_options(request: Request) -> PutOptions:
     return PutOptions(custom=custom, expected=expected, if_version=if_version, size=request.content_length)
 
 
+@operation(_OBJECT_PATH, "Delete an object.", PROVIDER, body=Content(Action), errors=(501, 507))
 async def delete(store: Store, request: Request, rest: str) -> Reply:
     """Delete an object."""
     _refuse_conditions(request)
@@ -314,6 +350,14 @@ async def delete(store: Store, request: Request, rest: str) -> Reply:
     return Empty()
 
 
+@operation(
+    _OBJECT_PATH,
+    "Merge custom metadata into an object's, or replace it.",
+    PROVIDER,
+    Parameter("set-new-custom", "Replace instead of merge.", FLAG),
+    body=Content(Action),
+    errors=(507,),
+)
 async def patch(store: Store, request: Request, rest: str) -> Reply:
     """Set custom metadata: merged into what is there, or replacing it with ``set-new-custom=true``."""
     bucket, name = _checked_path(request, rest)
@@ -325,6 +369,7 @@ async def patch(store: Store, request: Request, rest: str) -> Reply:
     return Empty()
 
 
+@operation(_OBJECT_PATH, "Object actions of the field: none is here yet.", body=Content(Action), errors=(501,))
 async def post(store: Store, request: Request, rest: str) -> Reply:
     """Answer the object actions of the field, none of which this store has yet."""
     body = await request.body(store.limits.control_body_bytes_max)
