@@ -66,14 +66,14 @@ _OPERATIONS: dict[Callable[..., Any], list[Operation]] = {}
 def operation(
     path: str, summary: str, *parameters: Parameter, body: Content | None = None, returns: Content | None = None,
     also: Mapping[int, tuple[str, tuple[Content, ...]]] | None = None, errors: tuple[int, ...] = (),
-    methods: tuple[str, ...] = (),
+    methods: tuple[str, ...] = (), refused: bool = False,
 ) -> Callable[[F], F]:  # fmt: skip
     """Declare an operation of the handler that follows: status 200 with what it ``returns``, and ``also`` others.
 
-    ``methods`` limits it to some of those that the handler is routed for.
+    ``methods`` limits it to some of those that the handler is routed for. One that is ``refused`` is always 501.
     """
-    succeeds = errors != (501,)
-    replies = {200: ("Done.", (returns,) if returns else ())} if succeeds else {}
+    replies = {} if refused else {200: ("Done.", (returns,) if returns else ())}
+    errors = (501,) if refused else errors
     declared = Operation(path, summary, parameters, body, {**replies, **(also or {})}, errors, methods)
 
     def declare(handler: F) -> F:

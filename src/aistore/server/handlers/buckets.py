@@ -105,13 +105,13 @@ async def head(store: Store, request: Request, rest: str) -> Reply:
     return Empty([(names.BUCKET_PROPS, props)])
 
 
-@operation(_BUCKET_PATH, "Set bucket properties: none can be set yet.", body=Content(Action), errors=(501,))
+@operation(_BUCKET_PATH, "Set bucket properties: none can be set yet.", body=Content(Action), refused=True)
 async def patch(store: Store, request: Request, rest: str) -> Reply:
     """Refuse to set properties: this store has none that can be changed yet."""
     raise NotSupportedError("setting bucket properties is not supported by this store")
 
 
-@operation(_BUCKET_PATH, "Actions on many objects: none is here yet.", body=Content(Action), errors=(501,))
+@operation(_BUCKET_PATH, "Actions on many objects: none is here yet.", body=Content(Action), refused=True)
 async def put(store: Store, request: Request, rest: str) -> Reply:
     """Refuse multi-object actions."""
     raise NotSupportedError("multi-object actions on buckets are not supported by this store")

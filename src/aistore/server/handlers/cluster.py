@@ -169,7 +169,7 @@ async def reverse(store: Store, request: Request, rest: str) -> Reply:
     return await query(store, request, rest)
 
 
-@operation("/v1/cluster", "Cluster actions: none is here yet.", body=Content(OBJECT), errors=(501,))
+@operation("/v1/cluster", "Cluster actions: none is here yet.", body=Content(OBJECT), refused=True)
 async def action(store: Store, request: Request, rest: str) -> Reply:
     """Refuse cluster actions: jobs and settings over the wire are not there yet."""
     await request.body(store.limits.control_body_bytes_max)

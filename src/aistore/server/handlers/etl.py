@@ -64,7 +64,7 @@ async def get(store: Store, request: Request, rest: str) -> Reply:
     also={200: ("Ready.", (Content(TEXT, "text/plain"), Content(Progress, NDJSON)))},
     errors=(404, 409, 422, 501, 507),
 )
-@operation("/v1/etl/init_spec", "A transform from a pod: not here.", body=Content(OBJECT), errors=(501,))
+@operation("/v1/etl/init_spec", "A transform from a pod: not here.", body=Content(OBJECT), refused=True)
 @operation("/v1/etl/{etl}/start", "Start a transform.", body=Content(OBJECT), errors=(409, 422))
 @operation("/v1/etl/{etl}/stop", "Stop a transform.", body=Content(OBJECT), errors=(409,))
 async def post(store: Store, request: Request, rest: str) -> Reply:
@@ -84,7 +84,7 @@ async def post(store: Store, request: Request, rest: str) -> Reply:
     raise NotFoundError(f"no such ETL action: {rest!r}", hint="expected init_code, <name>/start or <name>/stop")
 
 
-@operation("/v1/etl", "A transform from an image or a class: not here.", body=Content(OBJECT), errors=(501,))
+@operation("/v1/etl", "A transform from an image or a class: not here.", body=Content(OBJECT), refused=True)
 async def put(store: Store, request: Request, rest: str) -> Reply:
     """Refuse an ETL from an image or a class payload."""
     await request.body(store.limits.control_body_bytes_max)

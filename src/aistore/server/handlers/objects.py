@@ -369,7 +369,7 @@ async def patch(store: Store, request: Request, rest: str) -> Reply:
     return Empty()
 
 
-@operation(_OBJECT_PATH, "Object actions of the field: none is here yet.", body=Content(Action), errors=(501,))
+@operation(_OBJECT_PATH, "Object actions of the field: none is here yet.", body=Content(Action), refused=True)
 async def post(store: Store, request: Request, rest: str) -> Reply:
     """Answer the object actions of the field, none of which this store has yet."""
     body = await request.body(store.limits.control_body_bytes_max)
