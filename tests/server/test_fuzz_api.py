@@ -113,16 +113,18 @@ NOT_IN_HEADERS = re.compile("[^ -~\x80-\xff]")
 def requests(draw: st.DrawFn) -> tuple[bytes, set[int]]:
     """Return a request as bytes, and the statuses that the description has for it; all, when it may be another's."""
     path, method, operation = draw(st.sampled_from(OPERATIONS))
-    known = draw(st.booleans())
+    known = draw(st.integers(0, 3)) > 0
     query, headers = [], [("Host", "127.0.0.1"), ("Connection", "close")]
 
     def place(match: re.Match[str]) -> str:
+        if method == "delete" and path.endswith("/{bucket}"):
+            return "other"  # else there is soon nothing left to read
         text = draw(st.sampled_from(PLACES[match[1]]) if known else st.text(max_size=40))
         return quote(text, safe=draw(st.sampled_from(["", "/"])), errors="surrogatepass")
 
     target = re.sub(r"{(\w+)}", place, path)
     for parameter in operation["parameters"]:
-        if parameter["in"] == "path" or not draw(st.booleans()):
+        if parameter["in"] == "path" or draw(st.integers(0, 3)):
             continue
         value = draw(values(parameter["schema"]) | HEADER_TEXT)
         if parameter["in"] == "query":

@@ -46,6 +46,7 @@ class App:
         delivery = Delivery(send, request)
         try:
             self._access.check(request)
+            request.check_framing()
             handler, rest = route(request)
             recording.operation = operation_of(handler, request)
             with self._store.admission.request(always=handler in _ALWAYS) as request.hold:

@@ -84,6 +84,16 @@ class Request:
         """Whether the request announces a body (RFC 9112, section 6.3)."""
         return "transfer-encoding" in self.headers or self.headers.get("content-length", "0") != "0"
 
+    def check_framing(self) -> None:
+        """Refuse a body whose end another server in between may see elsewhere: the HTTP library takes "chunked" twice.
+
+        Two lengths, or one that is no number, it refuses itself. Of a length beside chunks it drops the length and ends
+        the connection (RFC 9112, section 6.3).
+        """
+        encoding = self.headers.get("transfer-encoding", "chunked")
+        if encoding.lower() != "chunked":
+            raise BadRequestError(f"transfer-encoding {encoding[:64]!r} is not supported", hint="expected chunked")
+
     async def chunks(self) -> AsyncIterator[bytes]:
         """Yield the body piece by piece; raises ClientGoneError when it ends before it is whole."""
         length, more = self.content_length, True
