@@ -62,6 +62,8 @@ FEATURES = (
     Feature("affinity", "cores this process may use", "cores of the machine", lambda: hasattr(os, "sched_getaffinity")),
     Feature("tmpfile", "files that never had a name", "files unlinked after they were made",
             lambda: hasattr(os, "O_TMPFILE")),
+    Feature("user-timeout", "ending replies that their client does not read", "they stay until it closes",
+            lambda: hasattr(socket, "TCP_USER_TIMEOUT")),
     Feature("fdatasync", "syncing content without times", "fsync", lambda: hasattr(os, "fdatasync")),
 )  # fmt: skip
 

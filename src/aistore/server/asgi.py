@@ -33,6 +33,7 @@ from granian.http import HTTP1Settings
 from granian.net import SocketHolder
 from granian.server.embed import AsyncWorker, Server
 
+from ..fallbacks import lacks
 from ..settings import Limits
 
 HEADER_BYTES_MAX = 64 << 10
@@ -134,7 +135,7 @@ async def serve(
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     # Inherited too: the HTTP library waits without limit for a client that does not read. The kernel ends such a
     # connection, and then everything that its reply holds is let go.
-    if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux
+    if not lacks("user-timeout"):
         stall_ms = round(limits.reply_stall_seconds * 1000)
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, stall_ms)
     server = _SharedSocketServer(app, listener, limits, connections_max)
