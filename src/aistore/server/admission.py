@@ -96,6 +96,7 @@ class Admission:
 
     def _give_back(self) -> None:
         self._trim, self._peak = None, 0
+        self._note_peak()  # what is in use again counts for the next time
         self._in_thread(give_memory_back)
 
 
