@@ -24,7 +24,14 @@ from aistore.server.routes import ROUTES
 from aistore.testing import StoreProcess
 
 DOCUMENT = json.loads(json.dumps(describe(ROUTES)))
-OPERATIONS = [(path, method, one) for path, methods in DOCUMENT["paths"].items() for method, one in methods.items()]
+#: Not tried: it makes any directory of this machine part of the store.
+LEFT_OUT = "/v1/daemon/mountpaths"
+OPERATIONS = [
+    (path, method, one)
+    for path, methods in DOCUMENT["paths"].items()
+    for method, one in methods.items()
+    if path != LEFT_OUT
+]
 OURS = {501, 503, 507}  # not here, come again, disk full: declared answers, not failures
 
 FUZZ = settings(
