@@ -10,7 +10,7 @@ from .access import Access
 from .at_once import AtOnce
 from .delivery import Delivery
 from .error_replies import as_ais_error, error_of_request, error_reply
-from .handlers import cluster
+from .handlers import cluster, metrics
 from .record import Recorder, Recording, operation_of
 from .replies import Messages, Send
 from .request import Receive, Request
@@ -70,4 +70,4 @@ class App:
 
 
 #: The handlers that answer however much is under way.
-_ALWAYS: frozenset[Handler] = frozenset({cluster.health})
+_ALWAYS: frozenset[Handler] = frozenset({cluster.health, metrics.get})

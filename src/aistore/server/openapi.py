@@ -37,7 +37,7 @@ _ERRORS = {
 #: The other spellings of paths: what a path begins with, and what that may be replaced with.
 _SPELLINGS = (("/v1/objects/", "/ais/"), ("/v1/buckets/", "/ais/"), ("/v1/buckets", "/ais"))
 #: Paths that are spelt without the version as well, or only.
-_BARE = {"/v1/health": "/health"}
+_BARE = {"/v1/health": "/health", "/v1/metrics": "/metrics"}
 
 _NAMES = {
     "bucket": "Name of a bucket: letters, digits, dashes, underscores and dots.",
