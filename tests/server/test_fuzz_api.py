@@ -9,6 +9,7 @@ import json
 import os
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import quote
 
@@ -47,6 +48,19 @@ def fuzzed() -> Iterator[StoreProcess]:
         assert urllib3.request("POST", url, body=b'{"action":"create-bck"}').status == 200
         for name in ("x", "a/b"):
             urllib3.request("PUT", f"{store.endpoint}/v1/objects/fuzz/{name}", body=os.urandom(5000))
+        paths = [
+            "/metrics",
+            "/v1/buckets",
+            "/v1/buckets/fuzz",
+            "/v1/etl",
+            "/v1/daemon?what=mountpaths",
+            "/openapi.json",
+        ]
+        with ThreadPoolExecutor(16) as pool:  # so that every thread has what it opens once
+            list(pool.map(lambda path: urllib3.request("GET", store.endpoint + path), paths * 40))
+            url = f"{store.endpoint}/v1/objects/fuzz/warm"
+            list(pool.map(lambda _: urllib3.request("PUT", url, body=bytes(2 << 20)), range(40)))
+            list(pool.map(lambda _: urllib3.request("GET", url), range(40)))
         before = footprint(store)
         yield store
         assert urllib3.request("GET", f"{store.endpoint}/v1/health").status == 200
