@@ -31,13 +31,13 @@ class App:
         """Serve one request."""
         if scope["type"] != "http":
             return
-        with Recording(self._recorder, scope, receive, send) as recording:
+        with Recording(self._recorder, scope, self._store.stalls.watch(receive), send) as recording:
             await self._serve(scope, recording)
 
     async def _serve(self, scope: Mapping[str, Any], recording: Recording) -> None:
         send, node = recording.send, self._store.settings.node_id
         try:
-            request = Request(scope, self._store.stalls.watch(recording.receive))
+            request = Request(scope, recording.receive)
         except AisError as error:  # the path itself cannot be read
             await error_reply(error, scope["method"], "", "", node, last=True).send(
                 send, head=scope["method"] == "HEAD"
