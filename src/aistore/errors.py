@@ -13,6 +13,7 @@ The tree branches by what the caller can do about it::
     │   │   ├── ObjectNotFoundError
     │   │   └── EtlNotFoundError
     │   ├── MethodNotAllowedError       405
+    │   ├── RequestTimeoutError         408
     │   ├── ConflictError               409
     │   │   ├── BucketExistsError
     │   │   └── EtlExistsError
@@ -156,6 +157,13 @@ class MethodNotAllowedError(RequestError):
     def __init__(self, message: str, *, allow: str = "", hint: str = "", status: int | None = None) -> None:
         super().__init__(message, hint=hint, status=status)
         self.allow = allow
+
+
+class RequestTimeoutError(RequestError):
+    """The client stopped sending before its request was whole."""
+
+    code = "ErrRequestTimeout"
+    status = 408
 
 
 class ConflictError(RequestError):

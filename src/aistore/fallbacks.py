@@ -64,6 +64,8 @@ FEATURES = (
             lambda: hasattr(os, "O_TMPFILE")),
     Feature("fadvise", "scrubbing without filling the page cache", "what was scrubbed stays in it",
             lambda: hasattr(os, "posix_fadvise")),
+    Feature("user-timeout", "ending replies that their client does not read", "they stay until it closes",
+            lambda: hasattr(socket, "TCP_USER_TIMEOUT")),
     Feature("fdatasync", "syncing content without times", "fsync", lambda: hasattr(os, "fdatasync")),
 )  # fmt: skip
 

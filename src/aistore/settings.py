@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Literal, get_args
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal, get_args
 
 import msgspec
 
@@ -67,10 +67,47 @@ class Limits:
     # A pass that somebody asked for and waits for.
     scrub_now_bytes_per_second: int = 256 << 20
     list_page_max: int = 10_000
+    # Connections of one HTTP worker, less where the system allows fewer descriptors; more wait to be accepted. Each
+    # idle one costs 15 KB. Derived: the data loaders of a large training job, ten times.
     connections_per_worker: int = 16_384
+    # Time for the headers of a request to be whole, counted from the end of the reply before them: an idle connection
+    # is closed after this, and one that sends its headers forever. As long as web servers of the field wait.
+    header_seconds: float = 60.0
+    # No byte of a request body for so long: 408. As long as clients of the field wait for a store.
+    body_stall_seconds: float = 30.0
+    # A client that takes nothing of its reply for so long loses its connection.
+    reply_stall_seconds: float = 30.0
+    # Requests under way in one HTTP worker before the answer is "busy, come again"; reads from memory do not count.
+    # Derived: what may wait for a transform, and as many others.
+    requests_max: int = 1024
+    # Memory of one HTTP worker for request bodies that are being read: a small object's whole, a piece of a large one.
+    # Derived: 256 uploads at once, more than any disk is quicker with.
+    body_bytes_max: int = 256 << 20
+    # Memory of one HTTP worker for replies that are sent in pieces: when it gets short, pieces get smaller. Derived:
+    # ten readers at once have whole pieces, and hundreds that read slowly hold 450 KiB each beyond it.
+    reply_bytes_max: int = 128 << 20
     io_threads: int = 8
     # A request whose reply begins later than this is logged. A transform is expected to take a second, an upload more.
     slow_request_seconds: float = 10.0
+
+
+def parse_limits(texts: Iterable[str]) -> Limits:
+    """Return the limits with what ``texts`` change, each ``name=number``; raises BadRequestError."""
+    kinds: dict[str, type[int] | type[float]] = {
+        one.name: float if isinstance(one.default, float) else int for one in fields(Limits)
+    }
+    changes: dict[str, Any] = {}
+    for text in texts:
+        name, _, number = text.partition("=")
+        if name not in kinds:
+            raise BadRequestError(f"no such limit: {name!r}", hint="expected one of: " + ", ".join(sorted(kinds)))
+        try:
+            changes[name] = kinds[name](number)
+        except ValueError as error:
+            raise BadRequestError(f"limit {text!r}: {number!r} is no {kinds[name].__name__}") from error
+        if not 0 < changes[name] < float("inf"):
+            raise BadRequestError(f"limit {text!r} must be more than 0")
+    return Limits(**changes)
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,12 +38,14 @@ class PutOptions:
     """How an object is written.
 
     ``expected`` are checksums that the bytes must have. ``if_version`` is a precondition: None for none, 0 for "must
-    not exist", N for "must be at version N".
+    not exist", N for "must be at version N". ``size`` is how many bytes will come, where that is known, so that a full
+    disk can say so before they do.
     """
 
     custom: Mapping[str, str] = field(default_factory=dict)
     expected: tuple[Checksum, ...] = ()
     if_version: int | None = None
+    size: int | None = None
 
 
 class ByteRange(NamedTuple):
@@ -63,10 +65,12 @@ def parse_range(header: str, size: int) -> ByteRange:
     object and for several ranges, BadRequestError for text that is no byte range.
     """
     if "," in header:
-        raise RangeNotSatisfiableError(f"several ranges in one request ({header!r}) are not supported")
+        raise RangeNotSatisfiableError(f"several ranges in one request ({header[:64]!r}) are not supported")
     match = _RANGE.fullmatch(header.strip().replace(" ", ""))
     if not match or match[1] == match[2] == "":
-        raise BadRequestError(f"malformed range {header!r}", hint="expected bytes=<first>-<last>, or bytes=-<count>")
+        raise BadRequestError(
+            f"malformed range {header[:64]!r}", hint="expected bytes=<first>-<last>, or bytes=-<count>"
+        )
     first, last = match[1], match[2]
     if len(first) > 20 or len(last) > 20:
         raise RangeNotSatisfiableError(f"range {header[:64]!r} is outside the object of {size} bytes")

@@ -12,7 +12,8 @@ from ..settings import ServeSettings
 from .request import Request
 
 _READ_ONLY = ("GET", "HEAD", "OPTIONS")
-_WITHOUT_TOKEN = ("/v1/health", "/health")
+#: The description is of every store of this version alike and gives nothing of this one away.
+_WITHOUT_TOKEN = ("/v1/health", "/health", "/openapi.json")
 
 
 @functools.lru_cache(maxsize=1024)

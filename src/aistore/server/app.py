@@ -8,11 +8,13 @@ from typing import Any
 from ..errors import AisError, BadRequestError, ClientGoneError
 from .access import Access
 from .at_once import AtOnce
+from .delivery import Delivery
 from .error_replies import as_ais_error, error_of_request, error_reply
+from .handlers import cluster, metrics
 from .record import Recorder, Recording, operation_of
 from .replies import Messages, Send
 from .request import Receive, Request
-from .routes import route
+from .routes import Handler, route
 from .store import Store
 
 
@@ -29,7 +31,7 @@ class App:
         """Serve one request."""
         if scope["type"] != "http":
             return
-        with Recording(self._recorder, scope, receive, send) as recording:
+        with Recording(self._recorder, scope, self._store.stalls.watch(receive), send) as recording:
             await self._serve(scope, recording)
 
     async def _serve(self, scope: Mapping[str, Any], recording: Recording) -> None:
@@ -41,12 +43,15 @@ class App:
                 send, head=scope["method"] == "HEAD"
             )
             return
+        delivery = Delivery(send, request)
         try:
             self._access.check(request)
+            request.check_framing()
             handler, rest = route(request)
             recording.operation = operation_of(handler, request)
-            reply = await handler(self._store, request, rest)
-            await reply.send(send, head=request.method == "HEAD")
+            with self._store.admission.request(always=handler in _ALWAYS) as request.hold:
+                reply = await handler(self._store, request, rest)
+                await reply.send(delivery, head=request.method == "HEAD")
         except ClientGoneError:
             if not recording.started:  # nobody reads this, unless the body was malformed and the client still there
                 broken = BadRequestError("the request body ended before it was whole")
@@ -56,7 +61,13 @@ class App:
                 as_ais_error(error)  # logs what is not ours; the reply can only be cut short
                 raise
             await error_of_request(error, request, node).send(send, head=request.method == "HEAD")
+        finally:
+            delivery.end()
 
     def at_once(self, scope: Mapping[str, Any]) -> Messages | None:
         """Return the messages of the reply if nothing has to be waited for, else None: the event loop will do it."""
         return self._at_once.reply(scope)
+
+
+#: The handlers that answer however much is under way.
+_ALWAYS: frozenset[Handler] = frozenset({cluster.health, metrics.get})

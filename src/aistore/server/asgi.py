@@ -33,8 +33,10 @@ from granian.http import HTTP1Settings
 from granian.net import SocketHolder
 from granian.server.embed import AsyncWorker, Server
 
+from ..fallbacks import lacks
+from ..settings import Limits
+
 HEADER_BYTES_MAX = 64 << 10
-HEADER_READ_TIMEOUT_MS = 30_000
 
 
 class Application(Protocol):
@@ -53,12 +55,14 @@ class Application(Protocol):
 class _SharedSocketServer(Server):  # type: ignore[misc]  # granian is not typed
     """Granian's embedded server on a socket that exists already."""
 
-    def __init__(self, app: Application, listener: socket.socket, connections_max: int) -> None:
+    def __init__(self, app: Application, listener: socket.socket, limits: Limits, connections_max: int) -> None:
         host, port = listener.getsockname()[:2]
         super().__init__(
             app, address=host, port=port, interface=Interfaces.ASGINL, http=HTTPModes.http1, websockets=False,
             log_enabled=False, backpressure=connections_max,
-            http1_settings=HTTP1Settings(header_read_timeout=HEADER_READ_TIMEOUT_MS, max_buffer_size=HEADER_BYTES_MAX),
+            http1_settings=HTTP1Settings(
+                header_read_timeout=round(limits.header_seconds * 1000), max_buffer_size=HEADER_BYTES_MAX
+            ),
         )  # fmt: skip
         self._listener = listener
 
@@ -119,13 +123,22 @@ async def _worker(
 
 
 async def serve(
-    app: Application, listener: socket.socket, stop: asyncio.Event, ready: Callable[[], None], connections_max: int
-) -> None:
-    """Serve ``app`` until ``stop`` is set, then let running requests end; ``ready`` is called when it begins."""
+    app: Application, listener: socket.socket, stop: asyncio.Event, ready: Callable[[], None], limits: Limits,
+    connections_max: int,
+) -> None:  # fmt: skip
+    """Serve ``app`` until ``stop`` is set, then let running requests end; ``ready`` is called when it begins.
+
+    Beyond ``connections_max`` connections, others wait in the listening socket's queue.
+    """
     listener.setblocking(False)
     # Inherited by its connections: else the second of two replies waits up to 40 ms for the first one's receipt.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    server = _SharedSocketServer(app, listener, connections_max)
+    # Inherited too: the HTTP library waits without limit for a client that does not read. The kernel ends such a
+    # connection, and then everything that its reply holds is let go.
+    if not lacks("user-timeout"):
+        stall_ms = round(limits.reply_stall_seconds * 1000)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, stall_ms)
+    server = _SharedSocketServer(app, listener, limits, connections_max)
     serving = asyncio.ensure_future(server.serve(_worker))
     stopping = asyncio.ensure_future(stop.wait())
     asyncio.get_running_loop().call_soon(ready)

@@ -108,7 +108,7 @@ class AtOnce:
         self._access.check(request)
         handler, rest = route(request)
         quick = _AT_ONCE.get(handler)
-        reply = quick(self._store, request, rest) if quick is not None else None
+        reply = quick(self._store, request, rest) if quick is not None and not request.has_body else None
         if reply is None:
             return None
         messages = reply.messages(head=False)

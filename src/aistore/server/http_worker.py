@@ -14,7 +14,15 @@ from ..storage.local.locks import join_writers
 from ..storage.local.settings import LocalSettings
 from .app import App
 from .asgi import serve
-from .process import begin, end_with_parent, raise_descriptor_limit, read_settings, say_ready, stop_on_signals
+from .process import (
+    begin,
+    connections_allowed,
+    end_with_parent,
+    raise_descriptor_limit,
+    read_settings,
+    say_ready,
+    stop_on_signals,
+)
 from .store import Store
 
 
@@ -29,7 +37,8 @@ async def _run(settings: ProcessSettings, listener: socket.socket, ready: int) -
             listener,
             stop,
             functools.partial(say_ready, ready),
-            settings.serve.limits.connections_per_worker,
+            settings.serve.limits,
+            connections_allowed(settings.serve.limits),
         )
     finally:
         store.close()

@@ -14,9 +14,10 @@ import threading
 from ..fallbacks import lacks
 from ..observe.counters import COUNTERS
 from ..observe.log import configure_log
-from ..settings import ProcessSettings
+from ..settings import Limits, ProcessSettings
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_OWN_DESCRIPTORS = 80  # three per thread that reads the index, sockets, generations. Measured: 50 to 60
 
 
 def read_settings() -> ProcessSettings:
@@ -37,6 +38,20 @@ def raise_descriptor_limit() -> None:
     if soft != hard:
         with contextlib.suppress(OSError, ValueError):  # macOS: "unlimited" is more than it takes
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def connections_allowed(limits: Limits) -> int:
+    """Return how many connections this process may accept, so that descriptors are left to serve them with.
+
+    Accepting without a free descriptor fails again and again for the same connection, which shows as a busy, slow
+    store; a connection that waits to be accepted costs nothing.
+    """
+    allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if allowed == resource.RLIM_INFINITY:
+        return limits.connections_per_worker
+    # An object being read or written takes one, one that waits for a transform three more.
+    needed = _OWN_DESCRIPTORS + limits.requests_max + 3 * min(limits.etl_queue, limits.requests_max)
+    return min(limits.connections_per_worker, max((allowed - _OWN_DESCRIPTORS) // 2, allowed - needed))
 
 
 def end_with_parent(lifeline: int) -> None:

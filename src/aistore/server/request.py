@@ -17,7 +17,10 @@ class Request:
     ``path`` is percent-decoded exactly once, so an object name may hold any character. Header names are lower case.
     """
 
-    __slots__ = ("_headers", "_query", "_receive", "_scope", "method", "path")
+    __slots__ = ("_headers", "_query", "_receive", "_scope", "hold", "method", "path")
+
+    #: Holds memory for so many bytes of the body while the request is under way; see admission.py.
+    hold: Callable[[int], None]
 
     def __init__(self, scope: Mapping[str, Any], receive: Receive) -> None:
         self._scope = scope
@@ -81,6 +84,16 @@ class Request:
         """Whether the request announces a body (RFC 9112, section 6.3)."""
         return "transfer-encoding" in self.headers or self.headers.get("content-length", "0") != "0"
 
+    def check_framing(self) -> None:
+        """Refuse a body whose end another server in between may see elsewhere: the HTTP library takes "chunked" twice.
+
+        Two lengths, or one that is no number, it refuses itself. Of a length beside chunks it drops the length and ends
+        the connection (RFC 9112, section 6.3).
+        """
+        encoding = self.headers.get("transfer-encoding", "chunked")
+        if encoding.lower() != "chunked":
+            raise BadRequestError(f"transfer-encoding {encoding[:64]!r} is not supported", hint="expected chunked")
+
     async def chunks(self) -> AsyncIterator[bytes]:
         """Yield the body piece by piece; raises ClientGoneError when it ends before it is whole."""
         length, more = self.content_length, True
@@ -96,13 +109,18 @@ class Request:
                 yield message["body"]
 
     async def body(self, limit: int) -> bytes:
-        """Return the whole body; raises TooLargeError beyond ``limit`` bytes."""
+        """Return the whole body; raises TooLargeError beyond ``limit`` bytes, if it can before they are sent."""
         pieces: list[bytes] = []
         size = 0
+        length = self.content_length
+        if length is not None:
+            _check_size(length, limit)
+            self.hold(length)
         async for piece in self.chunks():
             size += len(piece)
-            if size > limit:
-                raise TooLargeError(f"the request body is larger than {limit} bytes")
+            if length is None:
+                _check_size(size, limit)
+                self.hold(len(piece))
             pieces.append(piece)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
@@ -110,3 +128,8 @@ class Request:
         """Return when the client has gone. Only after the body was read."""
         while (await self._receive())["type"] != "http.disconnect":
             pass
+
+
+def _check_size(size: int, limit: int) -> None:
+    if size > limit:
+        raise TooLargeError(f"the request body is larger than {limit} bytes")

@@ -2,18 +2,35 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Awaitable, Callable
 
+import msgspec
+
 from ..errors import MethodNotAllowedError, NotFoundError, NotSupportedError
+from .description import OBJECT, Content, operation
 from .handlers import batch, buckets, cluster, etl, metrics, mountpaths, objects
-from .replies import Reply
+from .openapi import describe
+from .replies import Bytes, Reply
 from .request import Request
 from .store import Store
 
 #: A handler gets what stands behind its prefix, undivided.
 Handler = Callable[["Store", Request, str], Awaitable[Reply]]
 
-_ROUTES: dict[str, dict[str, Handler]] = {
+
+@functools.cache
+def _description() -> bytes:
+    return msgspec.json.encode(describe(ROUTES))
+
+
+@operation("/openapi.json", "Return this description.", returns=Content(OBJECT))
+async def _openapi(store: Store, request: Request, rest: str) -> Reply:
+    """Describe every route."""
+    return Bytes(_description(), media_type="application/json")
+
+
+ROUTES: dict[str, dict[str, Handler]] = {
     "objects": {
         "GET": objects.get,
         "HEAD": objects.head,
@@ -32,6 +49,7 @@ _ROUTES: dict[str, dict[str, Handler]] = {
     },
     "batch": {"POST": batch.post},
     "etl": {"GET": etl.get, "POST": etl.post, "PUT": etl.put, "DELETE": etl.delete},
+    "openapi.json": {"GET": _openapi},
     "health": {"GET": cluster.health, "HEAD": cluster.health},
     "metrics": {"GET": metrics.get},
     "daemon": {
@@ -59,11 +77,11 @@ def route(request: Request) -> tuple[Handler, str]:
         kind, _, rest = path[4:].partition("/")
     elif path.startswith("/ais"):  # the field's "easy" spelling of object and bucket paths
         kind, rest = _easy(path)
-    elif path in ("/health", "/metrics"):
+    elif path in ("/health", "/metrics", "/openapi.json"):
         kind, rest = path[1:], ""
     else:
         kind, rest = "", path
-    methods = _ROUTES.get(kind)
+    methods = ROUTES.get(kind)
     if methods is None:
         if kind in _NOT_SUPPORTED:
             raise NotSupportedError(f"{_NOT_SUPPORTED[kind]} (/v1/{kind}) is not supported by this store")

@@ -13,7 +13,9 @@ from ..observe.totals import TotalsReader
 from ..settings import ProcessSettings
 from ..storage.engine import Engine
 from ..storage.local.facts import MountpathFacts, mountpath_facts
+from .admission import Admission
 from .link import ControllerLink
+from .stalls import Stalls
 
 T = TypeVar("T")
 
@@ -49,6 +51,8 @@ class Store:
         self.limits = settings.serve.limits
         self.engine = engine
         self.threads = ThreadPoolExecutor(self.limits.io_threads, thread_name_prefix="io")
+        self.admission = Admission(self.limits, self.threads.submit)
+        self.stalls = Stalls(self.limits.body_stall_seconds)
         self.controller = ControllerLink(settings.controller_socket)
         self.totals = TotalsReader(settings.runtime)
         self.disks = DiskFacts(self.threads, settings.serve.data)

@@ -42,6 +42,10 @@ _STOP_SECONDS = 15.0
 _BACKOFF_SECONDS_MAX = 5.0
 _LISTEN_BACKLOG = 4096
 
+#: The HTTP library's allocator, too, gives memory back soon. Else it does so only when it is asked for more: after 500
+#: slow downloads an idle worker kept 200 MiB, with this it is at its 30 MiB two seconds later.
+_ALLOCATOR = {"_RJEM_MALLOC_CONF": "background_thread:true,dirty_decay_ms:2000,muzzy_decay_ms:0"}
+
 # Not `python -m`: it imports from the working directory first, whatever a user has there under a module's name.
 _START = "import sys; sys.path[:1] = filter(None, sys.path[:1]); from {} import main; main()"
 
@@ -145,7 +149,9 @@ class Supervisor:
             listen_argument = str(listener.fileno())
         arguments = [listen_argument, str(self._lifeline_reader), str(ready_writer), child.place]
         command = [sys.executable, "-c", _START.format(child.module), *arguments]
-        child.process = subprocess.Popen(command, pass_fds=pass_fds, stdin=subprocess.PIPE, start_new_session=True)
+        child.process = subprocess.Popen(
+            command, pass_fds=pass_fds, stdin=subprocess.PIPE, start_new_session=True, env={**_ALLOCATOR, **os.environ}
+        )
         os.close(ready_writer)
         assert child.process.stdin is not None
         try:

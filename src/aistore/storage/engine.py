@@ -109,7 +109,7 @@ class Engine(Protocol):
         """Write a whole object; the future raises as ``Staging.commit``."""
 
     def stage(self, bucket: str, name: str, options: PutOptions) -> Staging:
-        """Begin to write an object piece by piece; raises BucketNotFoundError."""
+        """Begin to write an object piece by piece; raises BucketNotFoundError, OutOfSpaceError."""
 
     def delete(self, bucket: str, name: str) -> Future[ObjectInfo]:
         """Remove an object; the future gives what was removed, or raises as ``get``."""

@@ -24,15 +24,22 @@ class StoreProcess:
     """Starts ``ais serve`` on port 0 and waits for its own word that it is ready.
 
     ``data`` is kept when it is given, else it is a temporary directory that ``stop`` removes. ``arguments`` are passed
-    to ``ais serve``; ``env`` is added to this process's environment.
+    to ``ais serve``; ``env`` is added to this process's environment. ``through`` is a command that runs the store: the
+    store's own command is added to it.
     """
 
     def __init__(
-        self, data: str | None = None, *, arguments: tuple[str, ...] = (), env: Mapping[str, str] | None = None
+        self,
+        data: str | None = None,
+        *,
+        arguments: tuple[str, ...] = (),
+        env: Mapping[str, str] | None = None,
+        through: tuple[str, ...] = (),
     ) -> None:
         self._own_data = data is None
         self.data = data or tempfile.mkdtemp(prefix="ais-test-")
         self._arguments = arguments
+        self._through = through
         self._env = {**os.environ, **(env or {})}
         self.endpoint = ""
         self.process: subprocess.Popen[str] | None = None
@@ -40,7 +47,8 @@ class StoreProcess:
 
     def start(self, timeout_seconds: float = 60.0) -> StoreProcess:
         """Start the store; raises RuntimeError with its error output when it does not get ready."""
-        command = [sys.executable, "-m", "aistore", "serve", "--data", self.data, "--port", "0", *self._arguments]
+        command = [*self._through, sys.executable, "-m", "aistore", "serve", "--data", self.data, "--port", "0"]
+        command += self._arguments
         with open(self.errors_path, "a", encoding="utf-8") as errors:
             self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=self._env)
         match = _READY.search(self._first_line(timeout_seconds))

@@ -13,7 +13,15 @@ import sys
 import click
 
 from ...errors import AisError
-from ...settings import DEFAULT_PORT, DURABILITIES, Durability, Secret, ServeSettings, default_data_directory
+from ...settings import (
+    DEFAULT_PORT,
+    DURABILITIES,
+    Durability,
+    Secret,
+    ServeSettings,
+    default_data_directory,
+    parse_limits,
+)
 
 _ROOM_BYTES_MIN = 64 << 10  # an empty index
 _NEEDS = ("granian", "uvloop", "packaging")
@@ -76,6 +84,7 @@ Examples:
     help="How; $AIS_LOG_FORMAT.",
 )
 @click.option("--access-log", is_flag=True, envvar="AIS_ACCESS_LOG", help="Log every request too; $AIS_ACCESS_LOG=1.")
+@click.option("--limit", multiple=True, metavar="NAME=NUMBER", help="Change a limit (docs/http-api.md lists them).")
 def serve(
     data: str | None,
     mountpath: tuple[str, ...],
@@ -88,6 +97,7 @@ def serve(
     log_level: str,
     log_format: str,
     access_log: bool,
+    limit: tuple[str, ...],
 ) -> None:
     """Start a store: objects, transforms and everything they need, until Ctrl-C or SIGTERM.
 
@@ -103,21 +113,22 @@ def serve(
         sys.exit(1)
     from ...server.supervisor import Supervisor
 
-    settings = ServeSettings(
-        data=os.path.abspath(data) if data else default_data_directory(),
-        host=host,
-        port=port,
-        workers=workers,
-        token=Secret(os.environ.get("AIS_AUTHN_TOKEN", "")),
-        insecure=insecure,
-        allowed_hosts=allow_host,
-        mountpaths=tuple(map(os.path.abspath, mountpath)),
-        log_level=log_level,
-        log_format=log_format,
-        access_log=access_log,
-        durability=durability,
-    )
     try:
+        settings = ServeSettings(
+            data=os.path.abspath(data) if data else default_data_directory(),
+            host=host,
+            port=port,
+            workers=workers,
+            token=Secret(os.environ.get("AIS_AUTHN_TOKEN", "")),
+            insecure=insecure,
+            allowed_hosts=allow_host,
+            mountpaths=tuple(map(os.path.abspath, mountpath)),
+            log_level=log_level,
+            log_format=log_format,
+            access_log=access_log,
+            durability=durability,
+            limits=parse_limits(limit),
+        )
         sys.exit(Supervisor(settings, click.echo).run())
     except AisError as error:
         click.echo(f"Error: {error.message}" + (f"\nHint: {error.hint}" if error.hint else ""), err=True)

@@ -12,6 +12,7 @@ from ...errors import AisError, BadRequestError, ClientGoneError
 from ...model.names import check_bucket_name, check_provider
 from ...storage.engine import Reading
 from ...wire import batch as frames
+from ..description import BYTES, PROVIDER, Content, operation
 from ..error_replies import as_ais_error, error_body
 from ..replies import Reply, Stream
 from ..request import Request
@@ -19,6 +20,13 @@ from ..store import Store
 from .objects import open_object
 
 
+@operation(
+    "/v1/batch/{bucket}",
+    "Read many objects, each transformed or not, in one reply of frames.",
+    PROVIDER,
+    body=Content(frames.BatchRequest),
+    returns=Content(BYTES, frames.CONTENT_TYPE),
+)
 async def post(store: Store, request: Request, rest: str) -> Reply:
     """Stream the entries in the order of the request; an entry that fails is a frame with its error."""
     check_provider(request.query.get("provider", ""))

@@ -10,7 +10,8 @@ from ...errors import NotSupportedError
 from ...model.buckets import BucketInfo
 from ...model.names import check_bucket_name, check_provider
 from ...wire import headers as names
-from ...wire.messages import decode_action, lower_keys
+from ...wire.messages import Action, ListJson, decode_action, lower_keys
+from ..description import PROVIDER, TEXT, Content, Parameter, operation
 from ..replies import Empty, Reply, json_reply
 from ..request import Request
 from ..store import Store
@@ -23,6 +24,28 @@ def bucket_of(request: Request, rest: str) -> str:
     return check_bucket_name(rest.strip("/"))
 
 
+_BUCKET_PATH = "/v1/buckets/{bucket}"
+
+
+@operation(
+    "/v1/buckets",
+    "List buckets.",
+    Parameter("provider", "Of other providers than ais there are none."),
+    body=Content(Action),
+    returns=Content({"type": "array", "items": {"type": "object"}}),
+    errors=(404, 501),
+)
+@operation(
+    _BUCKET_PATH,
+    "List the objects of a bucket, page by page. What to list is in the value of the body, or in the query.",
+    PROVIDER,
+    Parameter("prefix", "Names that begin with this."),
+    Parameter("continuation_token", "From the page before."),
+    Parameter("start_after", "Names that sort after this."),
+    body=Content(Action),
+    also={200: ("A page.", (Content(ListJson), Content(TEXT, "application/msgpack")))},
+    errors=(404, 501),
+)
 async def get(store: Store, request: Request, rest: str) -> Reply:
     """List buckets, or the objects of one."""
     body = await request.body(store.limits.control_body_bytes_max)
@@ -48,6 +71,7 @@ def _list_buckets(store: Store, request: Request) -> Reply:
     )
 
 
+@operation(_BUCKET_PATH, "Create a bucket: action create-bck.", PROVIDER, body=Content(Action), errors=(409, 501, 507))
 async def post(store: Store, request: Request, rest: str) -> Reply:
     """Create a bucket."""
     bucket = bucket_of(request, rest)
@@ -60,6 +84,7 @@ async def post(store: Store, request: Request, rest: str) -> Reply:
     return Empty()
 
 
+@operation(_BUCKET_PATH, "Destroy a bucket: action destroy-bck.", PROVIDER, body=Content(Action), errors=(501, 507))
 async def delete(store: Store, request: Request, rest: str) -> Reply:
     """Destroy a bucket and all that is in it."""
     bucket = bucket_of(request, rest)
@@ -70,6 +95,7 @@ async def delete(store: Store, request: Request, rest: str) -> Reply:
     return Empty()
 
 
+@operation(_BUCKET_PATH, "Return a bucket's properties, in the header Ais-Bucket-Props.", PROVIDER, errors=(501, 404))
 async def head(store: Store, request: Request, rest: str) -> Reply:
     """Return a bucket's properties in a header."""
     if "bsumm_remote" in request.query:  # the first of several requests for a summary, whose answer would be a job
@@ -79,11 +105,13 @@ async def head(store: Store, request: Request, rest: str) -> Reply:
     return Empty([(names.BUCKET_PROPS, props)])
 
 
+@operation(_BUCKET_PATH, "Set bucket properties: none can be set yet.", body=Content(Action), refused=True)
 async def patch(store: Store, request: Request, rest: str) -> Reply:
     """Refuse to set properties: this store has none that can be changed yet."""
     raise NotSupportedError("setting bucket properties is not supported by this store")
 
 
+@operation(_BUCKET_PATH, "Actions on many objects: none is here yet.", body=Content(Action), refused=True)
 async def put(store: Store, request: Request, rest: str) -> Reply:
     """Refuse multi-object actions."""
     raise NotSupportedError("multi-object actions on buckets are not supported by this store")

@@ -14,6 +14,7 @@ from ...fallbacks import lacks
 from ...storage.local.facts import MountpathFacts
 from ...wire import headers as names
 from ...wire.messages import decode_action, lower_keys
+from ..description import OBJECT, Content, Parameter, header, operation
 from ..metrics import tracker
 from ..replies import Empty, Reply, json_reply
 from ..request import Request
@@ -23,7 +24,13 @@ from . import mountpaths
 #: Seed of a node's placement digest, by the field's formula: XXH64 of the node's id with this seed.
 DIGEST_SEED = 1103515245
 
+_QUERIES = (
+    "smap snode node_status node_stats sysinfo mountpaths disk scrub status_all running_all cluster_config config "
+    "software_version"
+).split()
 
+
+@operation("/v1/health", "Say that this store answers.")
 async def health(store: Store, request: Request, rest: str) -> Reply:
     """Say that this node answers, and for how long it has."""
     uptime = str(time.time_ns() - store.settings.started_ns)
@@ -116,6 +123,12 @@ def _memory() -> dict[str, int]:
     return memory
 
 
+_WHAT = Parameter("what", "What to return: smap, node_status, …", {"type": "string", "enum": _QUERIES}, required=True)
+_ANSWER = Content({"type": ["object", "array"]})
+
+
+@operation("/v1/daemon", "Describe the node or the cluster.", _WHAT, returns=_ANSWER, errors=(501,))
+@operation("/v1/cluster", "Describe the node or the cluster.", _WHAT, returns=_ANSWER, errors=(501,), methods=("GET",))
 async def query(store: Store, request: Request, rest: str) -> Reply:
     """Answer ``what=`` of ``/v1/daemon`` and ``/v1/cluster``."""
     what = request.query.get("what", "")
@@ -143,6 +156,14 @@ async def query(store: Store, request: Request, rest: str) -> Reply:
     raise BadRequestError("the query has no what=", hint="for example /v1/daemon?what=smap")
 
 
+@operation(
+    "/v1/reverse/daemon",
+    "Describe a node that is named by its id.",
+    _WHAT,
+    header(names.NODE_ID, "Id of the node, from the cluster map."),
+    returns=_ANSWER,
+    errors=(404, 501),
+)
 async def reverse(store: Store, request: Request, rest: str) -> Reply:
     """Answer for a node named by header: there is one, so any of its two ids is answered here."""
     node_id = request.headers.get(names.NODE_ID, "")
@@ -151,6 +172,13 @@ async def reverse(store: Store, request: Request, rest: str) -> Reply:
     return await query(store, request, rest)
 
 
+@operation(
+    "/v1/cluster",
+    "Start or stop a pass of the scrubber; no other cluster action is here yet.",
+    body=Content(OBJECT),
+    returns=_ANSWER,
+    errors=(501,),
+)
 async def action(store: Store, request: Request, rest: str) -> Reply:
     """Start and stop a pass of the scrubber; other jobs, and settings over the wire, are not there yet."""
     wanted = decode_action(await request.body(store.limits.control_body_bytes_max))

@@ -13,7 +13,8 @@ import msgspec
 from ...errors import AisError, BadRequestError, NotFoundError, NotSupportedError
 from ...model.etl import EtlSpec, Isolation, Sandbox, check_spec, parse_duration
 from ...model.names import check_etl_name
-from ...wire.messages import EtlInitCode, Progress, decode_json, lower_keys
+from ...wire.messages import EtlInitCode, EtlSummary, Progress, decode_json, lower_keys
+from ..description import OBJECT, TEXT, Content, operation
 from ..error_replies import as_ais_error, error_body
 from ..replies import Empty, Reply, Stream, json_reply, text_reply
 from ..request import Request
@@ -22,6 +23,17 @@ from ..store import Store
 NDJSON = "application/x-ndjson"
 
 
+_PER_NODE = Content({"type": "array", "items": {"type": "object"}})
+
+
+@operation("/v1/etl", "List the transforms.", returns=Content(list[EtlSummary]))
+@operation("/v1/etl/list", "List the transforms, as in 2021.", returns=Content(list[EtlSummary]))
+@operation("/v1/etl/{etl}", "Return the details of a transform.", returns=Content(OBJECT))
+@operation("/v1/etl/{etl}/logs", "Return what a transform printed, in base64.", returns=_PER_NODE)
+@operation("/v1/etl/{etl}/health", "Return the stage that a transform is in.", returns=_PER_NODE)
+@operation("/v1/etl/{etl}/metrics", "Return what a transform has done.", returns=_PER_NODE)
+@operation("/v1/etl/logs/{etl}", "The same as in 2021: logs.", returns=_PER_NODE)
+@operation("/v1/etl/health/{etl}", "The same as in 2021: health.", returns=_PER_NODE)
 async def get(store: Store, request: Request, rest: str) -> Reply:
     """List the ETLs, or return the details, logs, health or metrics of one."""
     parts = rest.strip("/").split("/")
@@ -45,6 +57,16 @@ async def get(store: Store, request: Request, rest: str) -> Reply:
     raise NotFoundError(f"no such ETL query: {what!r}", hint="expected logs, health or metrics")
 
 
+@operation(
+    "/v1/etl/init_code",
+    "Make a transform from code; the answer is its name, or with Accept: application/x-ndjson a line per stage.",
+    body=Content(EtlInitCode),
+    also={200: ("Ready.", (Content(TEXT, "text/plain"), Content(Progress, NDJSON)))},
+    errors=(404, 409, 422, 501, 507),
+)
+@operation("/v1/etl/init_spec", "A transform from a pod: not here.", body=Content(OBJECT), refused=True)
+@operation("/v1/etl/{etl}/start", "Start a transform.", body=Content(OBJECT), errors=(409, 422))
+@operation("/v1/etl/{etl}/stop", "Stop a transform.", body=Content(OBJECT), errors=(409,))
 async def post(store: Store, request: Request, rest: str) -> Reply:
     """Make an ETL from code (2021), or start or stop one."""
     parts = rest.strip("/").split("/")
@@ -62,6 +84,7 @@ async def post(store: Store, request: Request, rest: str) -> Reply:
     raise NotFoundError(f"no such ETL action: {rest!r}", hint="expected init_code, <name>/start or <name>/stop")
 
 
+@operation("/v1/etl", "A transform from an image or a class: not here.", body=Content(OBJECT), refused=True)
 async def put(store: Store, request: Request, rest: str) -> Reply:
     """Refuse an ETL from an image or a class payload."""
     await request.body(store.limits.control_body_bytes_max)
@@ -71,6 +94,8 @@ async def put(store: Store, request: Request, rest: str) -> Reply:
     )
 
 
+@operation("/v1/etl/{etl}", "Delete a transform.", errors=(409,))
+@operation("/v1/etl/stop/{etl}", "Stop a transform, as in 2021.", errors=(409,))
 async def delete(store: Store, request: Request, rest: str) -> Reply:
     """Delete an ETL; ``DELETE /v1/etl/stop/<name>`` stops one, as in 2021."""
     parts = rest.strip("/").split("/")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..description import TEXT, Content, operation
 from ..exposition import CONTENT_TYPE, exposition
 from ..metrics import all_families
 from ..replies import Bytes, Reply
@@ -9,6 +10,7 @@ from ..request import Request
 from ..store import Store
 
 
+@operation("/v1/metrics", "Metrics for Prometheus.", returns=Content(TEXT, CONTENT_TYPE))
 async def get(store: Store, request: Request, rest: str) -> Reply:
     """Return all metrics of the store, whichever of its processes answers."""
     disks = await store.disks.get()

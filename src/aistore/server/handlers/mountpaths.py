@@ -5,7 +5,8 @@ from __future__ import annotations
 from ...errors import BadRequestError, NotFoundError, NotSupportedError
 from ...storage.local.members import attach, detach, switch
 from ...storage.local.presence import statuses
-from ...wire.messages import MountpathList, MountpathState, decode_action
+from ...wire.messages import Action, MountpathList, MountpathState, decode_action
+from ..description import FLAG, Content, Parameter, operation
 from ..replies import Empty, Reply, json_reply
 from ..request import Request
 from ..store import Store
@@ -38,6 +39,13 @@ async def describe(store: Store) -> Reply:
     )
 
 
+@operation(
+    "/v1/daemon/mountpaths",
+    "Attach a mountpath (PUT), detach it (DELETE), enable or disable it (POST); its path is the action's value.",
+    Parameter("force", "Detach although objects are on it, and give them up.", FLAG),
+    body=Content(Action),
+    errors=(404, 409, 501, 507),
+)
 async def change(store: Store, request: Request, rest: str) -> Reply:
     """Attach (PUT), detach (DELETE), enable or disable (POST) the mountpath that is the action's value."""
     if rest.strip("/") != "mountpaths":

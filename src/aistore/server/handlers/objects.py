@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 
 from ...errors import BadRequestError, BucketNotFoundError, ClientGoneError, NotSupportedError, ObjectNotFoundError
 from ...model.names import check_bucket_name, check_object_name, check_provider
@@ -10,7 +11,8 @@ from ...model.objects import ByteRange, Checksum, ObjectInfo, PutOptions, parse_
 from ...storage import verified
 from ...storage.engine import Reading, Staging
 from ...wire import headers as names
-from ...wire.messages import decode_action
+from ...wire.messages import Action, decode_action
+from ..description import BYTES, FLAG, PROVIDER, Content, Parameter, header, operation
 from ..replies import Bytes, Empty, Headers, Pieces, Reply
 from ..request import Request
 from ..store import Store
@@ -51,6 +53,23 @@ def etl_of(request: Request) -> str:
     return request.query.get("etl_name") or request.query.get("uuid") or ""
 
 
+_OBJECT_PATH = "/v1/objects/{bucket}/{name}"
+_OBJECT = Content(BYTES, "application/octet-stream")
+
+
+@operation(
+    _OBJECT_PATH,
+    "Read an object, or a range of it, or what a transform makes of it.",
+    PROVIDER,
+    Parameter("etl_name", "The transform to read through."),
+    Parameter("uuid", "The same, as it was spelt in 2021."),
+    Parameter("etl_args", "What the transform gets with the object."),
+    header("Range", "One range of bytes: bytes=<first>-<last>, or bytes=-<count>."),
+    header("If-Range", "The range is meant for this entity tag only; else all is sent."),
+    returns=_OBJECT,
+    also={206: ("The range.", (_OBJECT,))},
+    errors=(408, 413, 416, 422, 501),
+)
 async def get(store: Store, request: Request, rest: str) -> Reply:
     """Read an object, or a range of it, or what a transform makes of it."""
     bucket, name = split_path(rest)
@@ -85,7 +104,7 @@ def _wanted(request: Request, info: ObjectInfo) -> tuple[ByteRange, list[tuple[s
     headers = names.info_headers(info)
     headers.append(("accept-ranges", "bytes"))
     wanted = request.headers.get("range")
-    if wanted is None:
+    if wanted is None or request.headers.get("if-range", _etag(info)) != _etag(info):
         return ByteRange(0, info.size), headers, 200
     part = parse_range(wanted, info.size)
     headers.append(("content-range", f"bytes {part.start}-{part.start + part.length - 1}/{info.size}"))
@@ -110,19 +129,40 @@ async def _send_part(store: Store, reading: Reading, part: ByteRange, headers: H
     A whole object is verified on the way. What is known to be damaged is verified before the first byte: a clear error
     instead of a reply cut short, and no part of it for a client that goes on after the cut.
     """
-    piece, whole = store.limits.piece_bytes, part.length == reading.info.size
-    if (part.length > piece or not whole) and reading.suspected():
+    large, whole = part.length > store.limits.piece_bytes, part.length == reading.info.size
+    if (large or not whole) and reading.suspected():
         await store.in_thread(verified.verify, reading)
-    if part.length > piece:
-        return Pieces(
-            verified.VerifiedRead(reading) if whole else reading.read, part.start, part.length, headers,
-            threads=store.threads, close=reading.close, piece_bytes=piece, status=status,
-        )  # fmt: skip
+    if large:
+        read = verified.VerifiedRead(reading) if whole else reading.read
+        return _in_pieces(store, read, reading.close, part, headers, status)
     data = reading.read_cached(part.start, part.length)
     if data is None:
         data = await store.in_thread(reading.read, part.start, part.length)
     reading.close()
     return Bytes(data, headers, status=status)
+
+
+def _in_pieces(
+    store: Store, read: Callable[[int, int], bytes], close: Callable[[], None], part: ByteRange, headers: Headers,
+    status: int,
+) -> Pieces:  # fmt: skip
+    """Return a reply that calls ``close`` when it has been sent, in pieces as large as there is memory for."""
+    piece = store.admission.take_piece()
+
+    def end() -> None:
+        store.admission.give_piece(piece)
+        close()
+
+    return Pieces(
+        read,
+        part.start,
+        part.length,
+        headers,
+        threads=store.threads,
+        close=end,
+        piece_bytes=piece,
+        status=status,
+    )
 
 
 async def _get_transformed(store: Store, request: Request, etl: str, bucket: str, name: str) -> Reply:
@@ -136,11 +176,15 @@ async def _get_transformed(store: Store, request: Request, etl: str, bucket: str
     )
     if result.data is not None:
         return Bytes(result.data)
-    return Pieces(
-        result.read, 0, result.size, (), threads=store.threads, close=result.close, piece_bytes=store.limits.piece_bytes
-    )
+    return _in_pieces(store, result.read, result.close, ByteRange(0, result.size), (), 200)
 
 
+@operation(
+    _OBJECT_PATH,
+    "Describe an object in headers.",
+    PROVIDER,
+    Parameter("props", "Which properties, separated by commas: " + ",".join(sorted(_HEAD_PROPS)) + ". Default: all."),
+)
 async def head(store: Store, request: Request, rest: str) -> Reply:
     """Describe an object. Without ``props=`` everything (the older form), with it only what was asked for."""
     return head_at_once(store, request, rest)
@@ -209,8 +253,12 @@ def _some_props(store: Store, info: ObjectInfo, props: str) -> list[tuple[str, s
     if "last-modified" in wanted:
         headers.append(("last-modified", names.http_date(info.created_ns)))
     if "etag" in wanted:
-        headers.append(("etag", f'"{info.checksum.value}"'))
+        headers.append(("etag", _etag(info)))
     return headers
+
+
+def _etag(info: ObjectInfo) -> str:
+    return f'"{info.checksum.value}"'
 
 
 def _header_text(text: str) -> str:
@@ -220,6 +268,17 @@ def _header_text(text: str) -> str:
     return text.encode().decode("latin-1")
 
 
+@operation(
+    _OBJECT_PATH,
+    "Write an object.",
+    PROVIDER,
+    header(names.CHECKSUM_TYPE, "Kind of the checksum that the bytes must have.", {"type": "string"}),
+    header(names.CHECKSUM_VALUE, "That checksum, in hexadecimal digits."),
+    header(names.CUSTOM, "Metadata to keep with the object: k=v, k=v."),
+    header("If-None-Match", "Write only if there is no such object.", {"type": "string", "enum": ["*"]}),
+    body=_OBJECT,
+    errors=(409, 501, 507),
+)
 async def put(store: Store, request: Request, rest: str) -> Reply:
     """Write an object from the body: whole in one step when it is small, staged piece by piece when it is not."""
     _refuse(request, _NOT_SUPPORTED_PUT)
@@ -230,6 +289,8 @@ async def put(store: Store, request: Request, rest: str) -> Reply:
     length = request.content_length
     if length is not None and length <= store.limits.piece_bytes:
         # The commit finds out whether the bucket exists: a look-up here cost a fifth of the event loop's time.
+        if "expect" in request.headers:  # the client waits to hear whether it may send
+            store.engine.head_bucket(bucket)
         data = await request.body(length)
         if len(data) != length:
             raise ClientGoneError
@@ -240,6 +301,7 @@ async def put(store: Store, request: Request, rest: str) -> Reply:
 
 
 async def _put_staged(store: Store, request: Request, bucket: str, name: str, options: PutOptions) -> ObjectInfo:
+    request.hold(store.limits.piece_bytes)
     staging = await store.in_thread(functools.partial(store.engine.stage, bucket, name, options))
     try:
         await _write_body(store, request, staging)
@@ -267,9 +329,16 @@ async def _write_body(store: Store, request: Request, staging: Staging) -> None:
         raise ClientGoneError
 
 
+def _refuse_conditions(request: Request) -> None:
+    for condition in ("if-match", "if-unmodified-since"):
+        if condition in request.headers:
+            raise NotSupportedError(f"writes with the condition {condition!r} are not supported by this store")
+
+
 def put_options(request: Request) -> PutOptions:
     """Read what a PUT says about its bytes from its headers."""
     headers = request.headers
+    _refuse_conditions(request)
     kind, value = headers.get(names.CHECKSUM_TYPE, ""), headers.get(names.CHECKSUM_VALUE, "")
     if bool(kind) != bool(value) and kind != "none":
         raise BadRequestError(f"{names.CHECKSUM_TYPE} and {names.CHECKSUM_VALUE} must come together")
@@ -282,11 +351,13 @@ def put_options(request: Request) -> PutOptions:
         if headers["if-none-match"].strip() != "*":
             raise BadRequestError("if-none-match of a PUT can only be *")
         if_version = 0
-    return PutOptions(custom=custom, expected=expected, if_version=if_version)
+    return PutOptions(custom=custom, expected=expected, if_version=if_version, size=request.content_length)
 
 
+@operation(_OBJECT_PATH, "Delete an object.", PROVIDER, body=Content(Action), errors=(501, 507))
 async def delete(store: Store, request: Request, rest: str) -> Reply:
     """Delete an object."""
+    _refuse_conditions(request)
     bucket, name = _checked_path(request, rest)
     body = await request.body(store.limits.control_body_bytes_max)
     if body.strip() and decode_action(body).verb.startswith("evict"):
@@ -295,6 +366,14 @@ async def delete(store: Store, request: Request, rest: str) -> Reply:
     return Empty()
 
 
+@operation(
+    _OBJECT_PATH,
+    "Merge custom metadata into an object's, or replace it.",
+    PROVIDER,
+    Parameter("set-new-custom", "Replace instead of merge.", FLAG),
+    body=Content(Action),
+    errors=(507,),
+)
 async def patch(store: Store, request: Request, rest: str) -> Reply:
     """Set custom metadata: merged into what is there, or replacing it with ``set-new-custom=true``."""
     bucket, name = _checked_path(request, rest)
@@ -306,6 +385,7 @@ async def patch(store: Store, request: Request, rest: str) -> Reply:
     return Empty()
 
 
+@operation(_OBJECT_PATH, "Object actions of the field: none is here yet.", body=Content(Action), refused=True)
 async def post(store: Store, request: Request, rest: str) -> Reply:
     """Answer the object actions of the field, none of which this store has yet."""
     body = await request.body(store.limits.control_body_bytes_max)

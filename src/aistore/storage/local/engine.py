@@ -136,11 +136,12 @@ class LocalEngine:
         return self._submit(bucket, name, key, write.with_data(data, hashed=False))
 
     def stage(self, bucket: str, name: str, options: PutOptions) -> LocalStaging:
-        """Begin to write an object piece by piece; raises BucketNotFoundError, MountpathUnavailableError."""
+        """Begin to write an object piece by piece; raises what the future of a write may raise."""
         hasher = Hasher(options.expected)
         write, key = self._new_write(bucket, name, options, hasher)
         write.bucket_id = self._catalog.current(bucket).bucket(bucket).id
         disk = self._place(bucket, name, key)
+        disk.store.check_room(options.size or 0)
         staging = LocalStaging(disk, write, hasher, self._settings.inline_bytes_max)
         with self._lock:
             self._stagings.add(staging)
