@@ -85,15 +85,15 @@ def test_what_a_user_sees_is_in_the_log(new_store: NewStore) -> None:
         os.unlink(file)
         broken = pool.request("GET", f"{store.endpoint}/v1/objects/b/lost")
         assert (failed.status, broken.status) == (422, 500)
-    transform, entry, lost = logged(store)
+    transform, entry, damage, lost = logged(store)
     assert (transform["request"], transform["code"], transform["level"]) == (
         failed.json()["request_id"], "ErrETLTransform", "warning",
     )  # fmt: skip
     assert transform["error"].endswith("ValueError: no such picture")
     assert "ais://b/x" in transform["error"]
     assert entry["request"] == "my-batch"
-    assert (lost["request"], lost["level"]) == (broken.json()["request_id"], "error")
-    assert lost["traceback"].startswith("Traceback")
+    assert (damage["logger"], damage["level"]) == ("aistore.storage", "error")
+    assert (lost["request"], lost["code"], lost["level"]) == (broken.json()["request_id"], "ErrObjDamaged", "error")
 
 
 def test_the_access_log_has_every_request_and_no_secret(new_store: NewStore) -> None:

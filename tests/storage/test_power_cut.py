@@ -27,7 +27,9 @@ def cut(policy: str, directory: Path, count: Callable[[str, int], None]) -> None
     reason = why_not(str(directory))
     if reason:
         pytest.skip(reason)
-    command = [sys.executable, RUN, policy, str(CUTS), str(SEED), str(directory)]
+    # In a mount namespace of its own: one that somebody makes meanwhile would hold on to a copy of the cut off disk.
+    alone = ["unshare", "--mount", "--propagation", "private"]
+    command = [*alone, sys.executable, RUN, policy, str(CUTS), str(SEED), str(directory)]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     counts = json.loads(result.stdout)

@@ -51,6 +51,10 @@ def _record(error: AisError) -> None:
     """
     word = error_word(error.code)
     COUNTERS.words[word] += 1
+    if isinstance(error, ObjectDamagedError):
+        if _failed.lets():  # the storage has told of the damage; this tells who met it
+            _log.error("a damaged object was asked for%s", _failed.note, extra=_of(error))
+        return
     if isinstance(error, InternalError):
         return
     if isinstance(error, RetryLaterError):

@@ -184,7 +184,10 @@ async def action(store: Store, request: Request, rest: str) -> Reply:
     wanted = decode_action(await request.body(store.limits.control_body_bytes_max))
     value = lower_keys(wanted.value) if isinstance(wanted.value, dict) else {}
     if wanted.verb not in ("start", "stop") or value.get("kind") != "scrub":
-        raise NotSupportedError("of cluster actions, this store has start and stop of the kind scrub alone")
+        raise NotSupportedError(
+            f"cluster action {wanted.action!r} is not supported by this store",
+            hint="of jobs, it has start and stop of the kind scrub",
+        )
     if wanted.verb == "stop":
         return json_reply(await store.controller.call("scrub.stop"))
     pace = value.get("bytes_per_second") or store.limits.scrub_now_bytes_per_second
