@@ -94,7 +94,14 @@ HEADS = {
     "a NUL in a header": (get(b"X: a\0b\r\n"), 400),
     "a bare return in a header": (get(b"X: a\rb\r\n"), 400),
     "bytes in a header": (get(b"X: \xff\xfe\r\n"), 200),
-    "two hosts": (get(b"Host: evil.example\r\n"), 403),
+    "two hosts": (get(b"Host: evil.example\r\n"), 400),
+    "two hosts, the first with a port": (get().replace(b"127.0.0.1", b"127.0.0.1:80\r\nHost: evil.example"), 400),
+    "no host": (get().replace(HOST, b""), 400),
+    "no host in HTTP/1.0": (get(version=b"1.0").replace(HOST, b""), 200),
+    "another host in the address": (get(path=b"http://evil.example/v1/objects/BUCKET/x").replace(HOST, b""), 403),
+    "another host, and one in the address": (
+        get(path=b"http://127.0.0.1/v1/objects/BUCKET/x").replace(b"t: 127.0.0.1", b"t: evil.example"), 403,
+    ),
     "100 headers too many": (get(b"".join(b"X%d: y\r\n" % n for n in range(200))), 431),
     "a header of 200 KB": (get(b"X: " + b"y" * 200_000 + b"\r\n"), 431),
     "a path of 100 KB": (get(path=b"/v1/objects/BUCKET/" + b"x" * 100_000), 414),
@@ -144,7 +151,7 @@ RANGES = {
     b"Range:": (400, None), b"Range: bytes=0-1\r\nRange: bytes=2-3": (416, None),
     b'Range: bytes=2-4\r\nIf-Range: "another"': (200, b"0123456789"),
     b"Range: bytes=2-4\r\nIf-Range: Sun, 22 Nov 2026 00:00:00 GMT": (200, b"0123456789"),
-    b"If-Match: \xff": (200, b"0123456789"), b"If-None-Match: garbage": (200, b"0123456789"),
+    b"If-Match: \xff": (412, None), b"If-None-Match: garbage": (200, b"0123456789"),
     b"If-Modified-Since: never": (200, b"0123456789"), b"If-Unmodified-Since: \xff": (200, b"0123456789"),
 }  # fmt: skip
 

@@ -44,6 +44,17 @@ def _authority_of(origin: str) -> str:
         return ""
 
 
+def _refuse_hosts(request: Request, host: str | None) -> None:
+    """Refuse no host, which is right before HTTP/1.1 only, and several (RFC 9112, section 3.2).
+
+    The HTTP library makes an empty one of none; of a target with a host and no header, it makes that header.
+    """
+    if host:
+        raise BadRequestError("the request names more than one host", hint="send one Host header")
+    if request.http_version == "1.1":
+        raise BadRequestError("the request names no host", hint="send a Host header, as HTTP/1.1 wants it")
+
+
 class Access:
     """Decides whether a request may go on; raises UnauthorizedError or ForbiddenError."""
 
@@ -54,6 +65,9 @@ class Access:
 
     def check(self, request: Request) -> None:
         """Raise unless ``request`` carries the token (where there is one) and comes from no foreign web page."""
+        host = request.headers.get("host")
+        if not host or "," in host:
+            _refuse_hosts(request, host)
         if self._token and request.path not in _WITHOUT_TOKEN:
             given = request.headers.get("authorization", "")
             if not hmac.compare_digest(given.encode("latin-1"), b"Bearer " + self._token):

@@ -36,6 +36,11 @@ class Request:
             raise BadRequestError(f"path {self.path!r} is not UTF-8 after percent-decoding") from error
 
     @property
+    def http_version(self) -> str:
+        """``1.1`` or what came before it."""
+        return str(self._scope["http_version"])
+
+    @property
     def client(self) -> str:
         """Address and port of the client."""
         peer = self._scope.get("client")
