@@ -16,7 +16,8 @@ The tree branches by what the caller can do about it::
     │   ├── RequestTimeoutError         408
     │   ├── ConflictError               409
     │   │   ├── BucketExistsError
-    │   │   └── EtlExistsError
+    │   │   ├── EtlExistsError
+    │   │   └── PreconditionFailedError 412
     │   ├── TooLargeError               413
     │   ├── RangeNotSatisfiableError    416
     │   ├── EtlInitError                400  the transform could not be made ready
@@ -193,6 +194,13 @@ class EtlExistsError(ConflictError):
     def of(cls, name: str) -> EtlExistsError:
         """Return the error for ETL ``name``."""
         return cls(f"etl job {name} already exists", hint=f"remove it with `ais etl rm {name}` or choose another name")
+
+
+class PreconditionFailedError(ConflictError):
+    """The object is not the version that the request is meant for (``If-Match`` and the like)."""
+
+    code = "ErrPreconditionFailed"
+    status = 412
 
 
 class TooLargeError(RequestError):

@@ -18,6 +18,7 @@ from ..observe.layout import HISTOGRAM, KEPT_GET, KEPT_HEAD, LATENCY_NS, NS_TOTA
 from ..observe.log import REQUEST_ID, sane_request_id
 from ..storage.engine import KeptReading
 from .access import Access
+from .conditions import CONDITIONS
 from .handlers import objects
 from .record import Recorder
 from .replies import Bytes, Empty, Messages
@@ -28,6 +29,8 @@ from .store import Store
 _PREFIX = b"/v1/objects/"
 #: Sets of request headers that are known to be harmless. A program sends the same ones again and again.
 _HEADERS_MAX = 256
+#: Headers that ask for something else than the whole object.
+_ASKS_MORE = frozenset({"range", REQUEST_ID, *CONDITIONS})
 _FIRST_NS = LATENCY_NS[0]
 
 #: The handlers of reads, and what answers the same request when that needs no waiting.
@@ -52,13 +55,15 @@ class AtOnce:
 
         Whatever is wrong with a request is found again on the event loop, and becomes its error reply there.
         """
+        method = scope["method"]
+        if method != "GET" and method != "HEAD":
+            return None
         started_ns = perf_counter_ns()
         try:
             kept = self._kept(scope)
             if kept is None:
                 messages = self._routed(scope)
                 return None if messages is None else self._recorder.at_once(scope, messages, started_ns)
-            method = scope["method"]
             found: tuple[Messages, int] | None = kept.replies.get(method)
             if found is None:
                 messages = self._routed(scope)
@@ -96,7 +101,8 @@ class AtOnce:
             return True
         request = Request(scope, no_body)
         self._access.check(request)
-        if "range" in request.headers or REQUEST_ID in request.headers or request.has_body:
+        # Without a host it depends on the version of HTTP whether the request is let in.
+        if not request.headers.get("host") or request.has_body or not _ASKS_MORE.isdisjoint(request.headers):
             return False
         if len(self._plain) >= _HEADERS_MAX:
             self._plain.clear()

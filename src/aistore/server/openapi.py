@@ -26,6 +26,7 @@ _ERRORS = {
     404: "The bucket, object, transform or path does not exist.",
     408: "No byte of the body came for too long; the connection ends.",
     409: "The request conflicts with what is there.",
+    412: "The object is not the version that the request is meant for.",
     413: "The body is larger than the store accepts.",
     416: "The range lies outside the object.",
     422: "The transform failed on this object.",

@@ -67,14 +67,15 @@ def text_reply(text: str, headers: Headers = (), *, status: int = 200) -> Bytes:
 
 
 class Empty:
-    """A reply without a body. ``length`` is what a GET would have sent: HEAD of an object."""
+    """A reply without a body. ``length`` is what a GET would have sent: HEAD of an object. None says nothing: 304."""
 
     __slots__ = ("_headers", "status")
 
-    def __init__(self, headers: Headers = (), *, status: int = 200, length: int = 0) -> None:
+    def __init__(self, headers: Headers = (), *, status: int = 200, length: int | None = 0) -> None:
         self.status = status
         self._headers = _encode(headers)
-        self._headers.append((b"content-length", str(length).encode()))
+        if length is not None:
+            self._headers.append((b"content-length", str(length).encode()))
 
     def messages(self, *, head: bool) -> tuple[Message, Message]:
         """Return the whole reply."""

@@ -12,6 +12,7 @@ from ...storage import verified
 from ...storage.engine import Reading, Staging
 from ...wire import headers as names
 from ...wire.messages import Action, decode_action
+from ..conditions import etag, is_unchanged
 from ..description import BYTES, FLAG, PROVIDER, Content, Parameter, header, operation
 from ..replies import Bytes, Empty, Headers, Pieces, Reply
 from ..request import Request
@@ -55,6 +56,11 @@ def etl_of(request: Request) -> str:
 
 _OBJECT_PATH = "/v1/objects/{bucket}/{name}"
 _OBJECT = Content(BYTES, "application/octet-stream")
+_CONDITIONS = (
+    header("If-Match", "Entity tags of the versions that are meant; another one is 412."),
+    header("If-None-Match", "Entity tags of the versions that the client has: 304, and no bytes."),
+)
+_UNCHANGED: dict[int, tuple[str, tuple[Content, ...]]] = {304: ("The client has this version.", ())}
 
 
 @operation(
@@ -66,9 +72,10 @@ _OBJECT = Content(BYTES, "application/octet-stream")
     Parameter("etl_args", "What the transform gets with the object."),
     header("Range", "One range of bytes: bytes=<first>-<last>, or bytes=-<count>."),
     header("If-Range", "The range is meant for this entity tag only; else all is sent."),
+    *_CONDITIONS,
     returns=_OBJECT,
-    also={206: ("The range.", (_OBJECT,))},
-    errors=(408, 413, 416, 422, 501),
+    also={206: ("The range.", (_OBJECT,)), **_UNCHANGED},
+    errors=(408, 412, 413, 416, 422, 501),
 )
 async def get(store: Store, request: Request, rest: str) -> Reply:
     """Read an object, or a range of it, or what a transform makes of it."""
@@ -81,6 +88,9 @@ async def get(store: Store, request: Request, rest: str) -> Reply:
             return await _get_transformed(store, request, etl, bucket, name)
     reading = open_object(store, bucket, name)
     try:
+        if is_unchanged(request.headers, reading.info):
+            reading.close()
+            return _unchanged(reading.info)
         return await _send_part(store, reading, *_wanted(request, reading.info))
     except BaseException:
         reading.close()
@@ -92,6 +102,8 @@ def get_at_once(store: Store, request: Request, rest: str) -> Bytes | None:
     if request.query:
         return None
     with store.engine.get(*split_path(rest)) as reading:
+        if is_unchanged(request.headers, reading.info):
+            return None
         part, headers, status = _wanted(request, reading.info)
         if part.length < reading.info.size and reading.suspected():
             return None
@@ -99,12 +111,17 @@ def get_at_once(store: Store, request: Request, rest: str) -> Bytes | None:
         return None if data is None else Bytes(data, headers, status=status)
 
 
+def _unchanged(info: ObjectInfo) -> Empty:
+    return Empty([*names.info_headers(info), ("etag", etag(info))], status=304, length=None)
+
+
 def _wanted(request: Request, info: ObjectInfo) -> tuple[ByteRange, list[tuple[str, str]], int]:
     """Return which part of an object a GET asks for, the headers that describe it, and the status."""
     headers = names.info_headers(info)
-    headers.append(("accept-ranges", "bytes"))
+    tag = etag(info)
+    headers += (("accept-ranges", "bytes"), ("etag", tag))
     wanted = request.headers.get("range")
-    if wanted is None or request.headers.get("if-range", _etag(info)) != _etag(info):
+    if wanted is None or request.headers.get("if-range", tag) != tag:
         return ByteRange(0, info.size), headers, 200
     part = parse_range(wanted, info.size)
     headers.append(("content-range", f"bytes {part.start}-{part.start + part.length - 1}/{info.size}"))
@@ -168,6 +185,7 @@ def _in_pieces(
 async def _get_transformed(store: Store, request: Request, etl: str, bucket: str, name: str) -> Reply:
     if request.headers.get("range"):
         raise BadRequestError("a range of a transformed object cannot be read", hint="leave the Range header out")
+    _refuse_conditions(request, "transformed reads")
     if request.has_body:
         await request.body(store.limits.control_body_bytes_max)
     reading = open_object(store, bucket, name)
@@ -183,7 +201,10 @@ async def _get_transformed(store: Store, request: Request, etl: str, bucket: str
     _OBJECT_PATH,
     "Describe an object in headers.",
     PROVIDER,
+    *_CONDITIONS,
     Parameter("props", "Which properties, separated by commas: " + ",".join(sorted(_HEAD_PROPS)) + ". Default: all."),
+    also=_UNCHANGED,
+    errors=(412,),
 )
 async def head(store: Store, request: Request, rest: str) -> Reply:
     """Describe an object. Without ``props=`` everything (the older form), with it only what was asked for."""
@@ -204,6 +225,8 @@ def head_at_once(store: Store, request: Request, rest: str) -> Empty:
     except (ObjectNotFoundError, BucketNotFoundError):
         check_object_name(name)
         raise
+    if is_unchanged(request.headers, info):
+        return _unchanged(info)
     props = request.query.get("props")
     headers = _all_props(store, info) if props is None else _some_props(store, info, props)
     return Empty(headers, length=info.size)
@@ -222,6 +245,7 @@ def _all_props(store: Store, info: ObjectInfo) -> list[tuple[str, str]]:
         (names.LOCATION, _header_text(_location(store))),
         (names.PRESENT, "true"),
         ("accept-ranges", "bytes"),
+        ("etag", etag(info)),
         ("content-type", "application/octet-stream"),
     ]
 
@@ -253,12 +277,8 @@ def _some_props(store: Store, info: ObjectInfo, props: str) -> list[tuple[str, s
     if "last-modified" in wanted:
         headers.append(("last-modified", names.http_date(info.created_ns)))
     if "etag" in wanted:
-        headers.append(("etag", _etag(info)))
+        headers.append(("etag", etag(info)))
     return headers
-
-
-def _etag(info: ObjectInfo) -> str:
-    return f'"{info.checksum.value}"'
 
 
 def _header_text(text: str) -> str:
@@ -329,16 +349,16 @@ async def _write_body(store: Store, request: Request, staging: Staging) -> None:
         raise ClientGoneError
 
 
-def _refuse_conditions(request: Request) -> None:
+def _refuse_conditions(request: Request, what: str) -> None:
     for condition in ("if-match", "if-unmodified-since"):
         if condition in request.headers:
-            raise NotSupportedError(f"writes with the condition {condition!r} are not supported by this store")
+            raise NotSupportedError(f"{what} with the condition {condition!r} are not supported by this store")
 
 
 def put_options(request: Request) -> PutOptions:
     """Read what a PUT says about its bytes from its headers."""
     headers = request.headers
-    _refuse_conditions(request)
+    _refuse_conditions(request, "writes")
     kind, value = headers.get(names.CHECKSUM_TYPE, ""), headers.get(names.CHECKSUM_VALUE, "")
     if bool(kind) != bool(value) and kind != "none":
         raise BadRequestError(f"{names.CHECKSUM_TYPE} and {names.CHECKSUM_VALUE} must come together")
@@ -357,7 +377,7 @@ def put_options(request: Request) -> PutOptions:
 @operation(_OBJECT_PATH, "Delete an object.", PROVIDER, body=Content(Action), errors=(501, 507))
 async def delete(store: Store, request: Request, rest: str) -> Reply:
     """Delete an object."""
-    _refuse_conditions(request)
+    _refuse_conditions(request, "writes")
     bucket, name = _checked_path(request, rest)
     body = await request.body(store.limits.control_body_bytes_max)
     if body.strip() and decode_action(body).verb.startswith("evict"):
