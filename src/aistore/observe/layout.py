@@ -70,11 +70,20 @@ SCALARS = (
     Scalar("ais_target_commit_ns_total", "counter", "Nanoseconds of these, with writing files and waiting for a turn."),
     Scalar("ais_target_commit_queue", "gauge", "Changes that are accepted and not yet in the index."),
     Scalar("ais_target_trash_unlink_count", "counter", "Files of replaced and deleted objects that were unlinked."),
+    Scalar("ais_target_refused_request_count", "counter", "Requests refused for too many being under way (503)."),
+    Scalar("ais_target_stalled_body_count", "counter", "Request bodies that stalled and were ended (408)."),
+    Scalar("ais_target_cut_reply_count", "counter", "Replies that ended before they were whole."),
+    Scalar("ais_target_read_damage_count", "counter", "Damaged objects first found by a read."),
+    Scalar("ais_target_scrub_damage_count", "counter", "Damaged objects first found by the scrubber."),
+    Scalar("ais_target_scrub_bytes", "counter", "Bytes of objects that the scrubber has verified."),
+    Scalar("ais_target_scrub_object_count", "counter", "Objects that the scrubber has verified."),
+    Scalar("ais_target_scrub_pass_count", "counter", "Passes over a mountpath that the scrubber has finished."),
     Scalar("ais_supervisor_restart_count", "counter", "Processes of the store that ended and were started again."),
 )  # fmt: skip
 _SCALAR = COMMIT_HISTOGRAM + len(COMMIT_SIZES) + 1
 (
-    INFLIGHT, SLOW, HOT_HITS, INDEX_LOOKUPS, COMMITS, COMMIT_CHANGES, COMMIT_NS, COMMIT_QUEUE, UNLINKED, RESTARTS,
+    INFLIGHT, SLOW, HOT_HITS, INDEX_LOOKUPS, COMMITS, COMMIT_CHANGES, COMMIT_NS, COMMIT_QUEUE, UNLINKED, REFUSED,
+    STALLED, CUT_REPLIES, READ_DAMAGE, SCRUB_DAMAGE, SCRUB_BYTES, SCRUB_OBJECTS, SCRUB_PASSES, RESTARTS,
 ) = (_SCALAR + number for number in range(len(SCALARS)))  # fmt: skip
 SCALAR_WORDS = tuple(zip(range(_SCALAR, _SCALAR + len(SCALARS)), SCALARS, strict=True))
 

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from ..errors import OverloadedError
+from ..observe.counters import COUNTERS
+from ..observe.layout import REFUSED
 from ..settings import Limits
 
 #: Pieces of one reply that can be in memory when its client does not read: four in Granian's channel and one waiting
@@ -48,6 +50,7 @@ class Admission:
         OverloadedError when the memory for bodies is all in use.
         """
         if self._requests >= self._limits.requests_max and not always:
+            COUNTERS.words[REFUSED] += 1
             raise OverloadedError(
                 f"{self._limits.requests_max} requests are under way in this process already",
                 hint="try again in a moment, with fewer connections",
@@ -57,6 +60,7 @@ class Admission:
         def hold(size: int) -> None:
             nonlocal held
             if size > self._body_bytes_free:
+                COUNTERS.words[REFUSED] += 1
                 raise OverloadedError(
                     f"request bodies of {self._limits.body_bytes_max} bytes are being read in this process already",
                     hint="try again in a moment, with fewer uploads at once",

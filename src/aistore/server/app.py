@@ -53,7 +53,9 @@ class App:
                 reply = await handler(self._store, request, rest)
                 await reply.send(delivery, head=request.method == "HEAD")
         except ClientGoneError:
-            if not recording.started:  # nobody reads this, unless the body was malformed and the client still there
+            if recording.started:
+                recording.cut = True
+            else:  # nobody reads this, unless the body was malformed and the client still there
                 broken = BadRequestError("the request body ended before it was whole")
                 await error_of_request(broken, request, node).send(send, head=request.method == "HEAD")
         except Exception as error:  # the one place where anything becomes a reply

@@ -77,7 +77,7 @@ class Recorder:
 class Recording:
     """One request on the event loop: used as a context around its serving.
 
-    ``operation`` is what it counts as, set as soon as that is known.
+    ``operation`` is what it counts as, set as soon as that is known; ``cut`` says that the client left its reply.
     """
 
     def __init__(self, recorder: Recorder, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
@@ -86,7 +86,7 @@ class Recording:
         self._receive = receive
         self._send = send
         self.operation = layout.OTHER
-        self.started = False
+        self.started = self.cut = False
         self._started_ns = perf_counter_ns()
         self._in_bytes = self._out_bytes = self._status = self._first_ns = 0
         given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
@@ -128,8 +128,11 @@ class Recording:
         words[bucket] += 1
         if status:
             words[STATUS + status] += 1
-        if kind is not None or not 0 < status < 400:
+        cut = self.cut or kind is not None
+        if cut or not 0 < status < 400:
             words[operation + ERRORS] += 1
+        if cut and status:
+            words[layout.CUT_REPLIES] += 1
         words[layout.INFLIGHT] -= 1
         slow = max(self._first_ns, 0 if self.started else took) >= self._recorder.slow_ns
         if slow:

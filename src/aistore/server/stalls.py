@@ -12,6 +12,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
 from ..errors import RequestTimeoutError
+from ..observe.counters import COUNTERS
+from ..observe.layout import STALLED
 
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 
@@ -59,6 +61,7 @@ class Stalls:
         except asyncio.CancelledError:
             if number not in self._ended:
                 raise
+            COUNTERS.words[STALLED] += 1
             raise RequestTimeoutError(
                 f"no byte of the request body came for {self._seconds:g} s", hint="send it faster, or in smaller parts"
             ) from None

@@ -18,6 +18,8 @@ import xxhash
 
 from ...errors import ObjectDamagedError
 from ...model.objects import ObjectInfo
+from ...observe.counters import COUNTERS
+from ...observe.layout import READ_DAMAGE
 
 _log = logging.getLogger("aistore.storage")
 
@@ -60,10 +62,14 @@ class DamageRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DamageLog:
-    """The records of one mountpath, as one process sees them. Its methods may be called from different threads."""
+    """The records of one mountpath, as one process sees them. Its methods may be called from different threads.
 
-    def __init__(self, directory: str) -> None:
+    ``found`` is the word that counts what this process is the first to find.
+    """
+
+    def __init__(self, directory: str, *, found: int = READ_DAMAGE) -> None:
         self._directory = directory
+        self._found = found
         self._seen_ns = -1
         self._keys: frozenset[str] = frozenset()
 
@@ -75,6 +81,8 @@ class DamageLog:
         )  # fmt: skip
         error = record.error()
         if not self.suspects(info) and self._write(record):
+            word = self._found
+            COUNTERS.words[word] += 1
             _log.error("%s", error.message)
         return error
 

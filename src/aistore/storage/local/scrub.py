@@ -16,6 +16,8 @@ from collections.abc import Generator
 import msgspec
 
 from ...model.objects import ObjectInfo
+from ...observe.counters import COUNTERS
+from ...observe.layout import SCRUB_BYTES, SCRUB_DAMAGE, SCRUB_OBJECTS, SCRUB_PASSES
 from . import index
 from .damage import DamageLog, DamageRecord
 from .inspection import COLUMNS, TRAILER, Problem, Row, inspect
@@ -72,7 +74,7 @@ class Scrubber:
         self._path = f"{mountpath.directory}/scrub.json"
         self._usual_pace = self._pace = bytes_per_second
         self._period_seconds = period_seconds
-        self._damage = DamageLog(mountpath.damaged)
+        self._damage = DamageLog(mountpath.damaged, found=SCRUB_DAMAGE)
         self._connection = index.connect(mountpath.database)
         self._catalog = index.connect((catalog or mountpath).database)
         self._lock = threading.Lock()
@@ -163,6 +165,7 @@ class Scrubber:
         cost = 0
         while cost < _STEP_BYTES:
             if self._current is None and not self._next():
+                COUNTERS.words[SCRUB_PASSES] += 1
                 self._end()
                 break
             if self._current is None:
@@ -171,7 +174,7 @@ class Scrubber:
             try:
                 size = next(looking)
                 cost += size
-                self._state.bytes_done += size
+                self._verified(size)
             except StopIteration as done:
                 self._current = None
                 self._conclude(row, info, done.value)
@@ -198,8 +201,9 @@ class Scrubber:
     def _conclude(self, row: Row, info: ObjectInfo, problem: Problem | None) -> None:
         self._state.objects += 1
         self._state.bucket, self._state.name = row.bucket, row.name
+        COUNTERS.words[SCRUB_OBJECTS] += 1
         if row.place is None:
-            self._state.bytes_done += row.size
+            self._verified(row.size)
         if problem is None:
             if self._damage.suspects(info):
                 self._damage.forget(info)
@@ -208,6 +212,10 @@ class Scrubber:
             file = "" if row.place is None else f"{self._mountpath.data}/{row.place}"
             self._damage.note(info, file, problem.text, harmless=problem.kind == TRAILER)
             self._state.damaged += 1
+
+    def _verified(self, size: int) -> None:
+        self._state.bytes_done += size
+        COUNTERS.words[SCRUB_BYTES] += size
 
     def _is_current(self, row: Row) -> bool:
         """Say whether the object was not written, moved or removed since its row was read."""
