@@ -31,6 +31,7 @@ The tree branches by what the caller can do about it::
     │   ├── MountpathUnavailableError   503  a disk is gone or failing
     │   └── StoreUnreachableError       no answer from the store (client side)
     ├── DataError                 never on the wire: what came is not what the program reading it expects
+    │   ├── ForeignReplyError           what answers at the endpoint is not a store
     │   ├── SamplesError                the objects do not form samples
     │   └── DecodeError                 the bytes of an object are not what its name promises
     ├── NotSupportedError         501, a thing this store does not do
@@ -287,6 +288,12 @@ class DataError(AisError):
     """The store did its part, but what came is not what the program that reads it expects (client side)."""
 
     code = "ErrData"
+
+
+class ForeignReplyError(DataError):
+    """Something answers at the endpoint, but what it says is not what a store says."""
+
+    code = "ErrForeignReply"
 
 
 class SamplesError(DataError):

@@ -99,7 +99,7 @@ def test_a_store_that_wants_a_token(new_store: Callable[..., StoreProcess]) -> N
 def test_another_server(other_server: Callable[[int, bytes], str], status: int, said: str) -> None:
     (finding,) = network.check_store(parse_endpoint(other_server(status, b"<h1>It works!</h1>")))
     assert finding.level is Level.FAIL
-    assert finding.found.endswith(said)
+    assert said in finding.found
 
 
 def test_a_clock_that_differs() -> None:

@@ -10,7 +10,6 @@ import sys
 from collections.abc import Sequence
 
 import click
-import msgspec
 
 from .. import __version__
 from .._conflict import find_conflict
@@ -112,9 +111,6 @@ def _invoke(arguments: Sequence[str]) -> int:
         raise
     except AisError as error:
         return _fail(error.message, hint_for(error, session))
-    except msgspec.DecodeError:
-        assert session is not None
-        return _fail(f"what answers at {session.endpoint.url} is not a store", session.endpoint.correction)
     except OSError as error:
         where = f"{os.fsdecode(error.filename)}: " if error.filename is not None else ""
         return _fail(f"{where}{error.strerror or error}")

@@ -6,8 +6,6 @@ import difflib
 import re
 from collections.abc import Iterable
 
-import msgspec
-
 from ..errors import AisError, BucketNotFoundError, EtlNotFoundError, ObjectNotFoundError
 from ..model.names import Uri
 from .session import Session
@@ -34,7 +32,7 @@ def hint_for(error: AisError, session: Session | None) -> str:
             return _meant(str(Uri(found[1], name)) for name in _near(found[2], (entry.name for entry in listing)))
         if isinstance(error, EtlNotFoundError) and (found := _ETL.fullmatch(error.message)):
             return _meant(_near(found[1], (etl.id for etl in session.client.etls()))) or error.hint
-    except (AisError, msgspec.DecodeError):
+    except AisError:
         pass  # the store that could tell has gone; the error itself is what matters
     return error.hint
 

@@ -11,6 +11,7 @@ from ..model.buckets import BucketInfo
 from ..model.names import check_bucket_name
 from ..wire import headers as wire_headers
 from .batch import BatchEntry, read_batch
+from .foreign import reading_reply
 from .listing import ListedObject, Page, list_pages
 from .object import EtlArgs, Object, spell_args
 from .transport import Request, Transport
@@ -57,8 +58,9 @@ class Bucket:
         """Return the bucket's properties; raises BucketNotFoundError."""
         reply = self._transport.send(Request("HEAD", f"/v1/buckets/{self.name}", query={"provider": "ais"}))
         reply.drain()
-        props = json.loads(reply.headers.get(wire_headers.BUCKET_PROPS) or "{}")
-        return BucketInfo(self.name, int(props.get("bid") or 0), int(props.get("created") or 0), props)
+        with reading_reply(self._transport.endpoint):
+            props = json.loads(reply.headers.get(wire_headers.BUCKET_PROPS) or "{}")
+            return BucketInfo(self.name, int(props.get("bid") or 0), int(props.get("created") or 0), props)
 
     def list(
         self,

@@ -84,13 +84,11 @@ class Client(LegacyCalls):
 
     def buckets(self) -> list[Bucket]:
         """Return all buckets of the store, by name."""
-        body = self.transport.call(
-            Request(
-                "GET", "/v1/buckets", query={"provider": "ais"}, headers={"Content-Type": "application/json"},
-                body=b'{"action":"list","name":"","value":null}',
-            )
+        request = Request(
+            "GET", "/v1/buckets", query={"provider": "ais"}, headers={"Content-Type": "application/json"},
+            body=b'{"action":"list","name":"","value":null}',
         )  # fmt: skip
-        found = msgspec.json.decode(body, type=list[_BucketId])
+        found = self.transport.fetch(request, list[_BucketId])
         return [Bucket(self.transport, bucket.name) for bucket in sorted(found, key=lambda bucket: bucket.name)]
 
     def etl(self, name: str = "") -> Etl:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import msgspec
-
 from ..wire import headers
+from .foreign import reading_reply
 from .transport import Request, Transport
 
 
@@ -57,30 +56,36 @@ def node_performance(transport: Transport) -> list[NodePerformance]:
         request = Request(
             "GET", "/v1/reverse/daemon", query={"what": "node_status"}, headers={headers.NODE_ID: node.id}
         )  # fmt: skip
-        status = msgspec.json.decode(transport.call(request), type=dict[str, Any])
-        found.append(
-            NodePerformance(
-                node.id,
-                {name: int(value["v"]) for name, value in (status.get("tracker") or {}).items()},
-                tuple(
-                    MountpathUse(path, int(use["used"]), int(use["avail"]))
-                    for path, use in sorted(((status.get("capacity") or {}).get("mountpaths") or {}).items())
-                ),
-            )
-        )
+        status = transport.fetch(request, dict[str, Any])
+        with reading_reply(transport.endpoint):
+            found.append(_performance(node.id, status))
     return found
+
+
+def _performance(node: str, status: dict[str, Any]) -> NodePerformance:
+    return NodePerformance(
+        node,
+        {name: int(value["v"]) for name, value in (status.get("tracker") or {}).items()},
+        tuple(
+            MountpathUse(path, int(use["used"]), int(use["avail"]))
+            for path, use in sorted(((status.get("capacity") or {}).get("mountpaths") or {}).items())
+        ),
+    )
 
 
 def fetch_cluster_map(transport: Transport) -> dict[str, Any]:
     """Return the cluster map as the wire has it."""
-    body = transport.call(Request("GET", "/v1/daemon", query={"what": "smap"}))
-    found: dict[str, Any] = msgspec.json.decode(body, type=dict[str, Any])
-    return found
+    return transport.fetch(Request("GET", "/v1/daemon", query={"what": "smap"}), dict[str, Any])
 
 
 def cluster_info(transport: Transport) -> ClusterInfo:
     """Return the cluster map as values."""
     smap = fetch_cluster_map(transport)
+    with reading_reply(transport.endpoint):
+        return _cluster_of(smap)
+
+
+def _cluster_of(smap: dict[str, Any]) -> ClusterInfo:
     nodes = [
         Node(str(node.get("daemon_id", "")), kind, str(node.get("public_net", {}).get("direct_url", "")))
         for kind, key in (("proxy", "pmap"), ("target", "tmap"))

@@ -13,6 +13,7 @@ import msgspec
 from ..errors import BadRequestError, EtlInitError, EtlNotFoundError, InternalError
 from ..model.etl import Isolation, Sandbox, parse_duration
 from ..wire.messages import EtlInitCode, EtlSummary, Progress, encode_base64
+from .foreign import reading_reply
 from .transport import Reply, Request, Transport, quote_name
 
 NDJSON = "application/x-ndjson"
@@ -142,7 +143,9 @@ class Etl:
 
     def details(self) -> EtlDetails:
         """Return how the ETL was made and which objects failed; raises EtlNotFoundError."""
-        return msgspec.json.decode(self._call("GET", ""), type=EtlDetails)
+        body = self._call("GET", "")
+        with reading_reply(self._transport.endpoint):
+            return msgspec.json.decode(body, type=EtlDetails)
 
     def summary(self) -> EtlSummary | None:
         """Return the ETL's line of the listing: its stage and counters; None if there is no such ETL."""
@@ -167,10 +170,11 @@ class Etl:
     def logs(self, node: str = "") -> list[EtlLog]:
         """Return what the transforms logged, per node."""
         body = self._call("GET", f"/logs/{node}" if node else "/logs")
-        return [
-            EtlLog(entry.target_id, base64.b64decode(entry.logs).decode(errors="replace"))
-            for entry in msgspec.json.decode(body, type=list[_NodeLog])
-        ]
+        with reading_reply(self._transport.endpoint):
+            return [
+                EtlLog(entry.target_id, base64.b64decode(entry.logs).decode(errors="replace"))
+                for entry in msgspec.json.decode(body, type=list[_NodeLog])
+            ]
 
     def _call(self, method: str, action: str, timeout_seconds: float = CALL_TIMEOUT_SECONDS) -> bytes:
         if not self.name:
@@ -181,7 +185,7 @@ class Etl:
 
 def list_etls(transport: Transport) -> list[EtlSummary]:
     """Return all ETLs of the store."""
-    return msgspec.json.decode(transport.call(Request("GET", "/v1/etl")), type=list[EtlSummary])
+    return transport.fetch(Request("GET", "/v1/etl"), list[EtlSummary])
 
 
 def _follow(reply: Reply, on_progress: Callable[[Progress], None] | None) -> str:

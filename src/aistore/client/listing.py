@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import msgspec
 
 from ..errors import InternalError
+from .foreign import reading_reply
 from .transport import Request, Transport
 
 
@@ -96,4 +97,5 @@ def _fetch(transport: Transport, bucket: str, value: dict[str, object]) -> _Repl
             body=msgspec.json.encode({"action": "list", "name": "", "value": value}),
         )
     )
-    return _DECODER.decode(reply)
+    with reading_reply(transport.endpoint):
+        return _DECODER.decode(reply)

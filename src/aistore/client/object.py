@@ -10,6 +10,7 @@ from ..errors import BadRequestError, ChecksumMismatchError
 from ..model.names import check_object_name
 from ..model.objects import ObjectInfo
 from ..wire import headers as wire_headers
+from .foreign import stored_info
 from .reader import ObjectReader
 from .transport import Request, Transport, quote_name
 from .upload import Source, upload_of
@@ -56,7 +57,7 @@ class Object:
             Request("PUT", self._path, query={"provider": "ais"}, headers=headers, body=upload)
         )
         reply.drain()
-        stored = wire_headers.info_from_headers(self.bucket, self.name, reply.headers).checksum
+        stored = stored_info(self._transport.endpoint, self.bucket, self.name, reply.headers).checksum
         sent = upload.sent_checksum()
         if stored.type == "xxhash2" and stored.value != sent:
             raise ChecksumMismatchError(f"{self}: sent bytes of xxhash2 {sent}, the store has {stored.value}")
@@ -94,7 +95,7 @@ class Object:
         """Return size, version, checksum, time of writing and custom metadata; raises ObjectNotFoundError."""
         reply = self._transport.send(Request("HEAD", self._path, query={"provider": "ais"}))
         reply.drain()
-        return wire_headers.info_from_headers(self.bucket, self.name, reply.headers)
+        return stored_info(self._transport.endpoint, self.bucket, self.name, reply.headers)
 
     def delete(self) -> None:
         """Remove the object; raises ObjectNotFoundError."""

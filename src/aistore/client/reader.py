@@ -21,6 +21,7 @@ from ..errors import (
 )
 from ..model.objects import Checksum, ObjectInfo
 from ..wire import headers as wire_headers
+from .foreign import stored_info
 from .transport import Reply, Request, Transport
 
 #: What iteration yields at a time. Guessed: a MiB costs Python nothing to speak of and keeps memory flat.
@@ -57,8 +58,17 @@ class ObjectReader:
         self._request = request
         self._stored = stored
         self._reply = transport.send(request)
-        self._start, total = _placed(self._reply)
-        info = wire_headers.info_from_headers(bucket, name, self._reply.headers)
+        try:
+            self._start, total = _placed(self._reply)
+            told = self._reply.headers
+            info = (
+                stored_info(transport.endpoint, bucket, name, told)
+                if stored
+                else wire_headers.info_from_headers(bucket, name, told)
+            )
+        except BaseException:
+            self._reply.close()
+            raise
         self._length = info.size if "content-length" in self._reply.headers else None
         self._info = info if total is None else structs.replace(info, size=total)
         whole = stored and self._start == 0 and self._length == self._info.size
@@ -169,7 +179,8 @@ class ObjectReader:
             reply = self._transport.send(replace(self._request, headers=headers))
         except (NotFoundError, RangeNotSatisfiableError) as refusal:
             raise self._changed(f"now the store says: {refusal.message}") from refusal
-        now = wire_headers.info_from_headers(self._info.bucket, self._info.name, reply.headers)
+        self._reply = reply
+        now = stored_info(self._transport.endpoint, self._info.bucket, self._info.name, reply.headers)
         started, _ = _placed(reply)
         same = (now.version, now.checksum, now.created_ns) == (
             self._info.version, self._info.checksum, self._info.created_ns
@@ -177,7 +188,6 @@ class ObjectReader:
         if reply.status != 206 or started != first or not same:
             reply.close()
             raise self._changed(f"it was version {self._info.version} and is version {now.version}")
-        self._reply = reply
 
     def _changed(self, detail: str) -> ConflictError:
         return ConflictError(

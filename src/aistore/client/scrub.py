@@ -12,8 +12,7 @@ from .transport import Request, Transport
 
 def scrub_report(transport: Transport) -> ScrubReport:
     """Return how far the pass is, and all damage that is known."""
-    body = transport.call(Request("GET", "/v1/cluster", query={"what": "scrub"}))
-    return msgspec.json.decode(body, type=ScrubReport)
+    return transport.fetch(Request("GET", "/v1/cluster", query={"what": "scrub"}), ScrubReport)
 
 
 def start_scrub(transport: Transport, bytes_per_second: int = 0) -> ScrubReport:
@@ -31,5 +30,5 @@ def stop_scrub(transport: Transport) -> ScrubReport:
 
 def _act(transport: Transport, action: str, value: dict[str, Any]) -> ScrubReport:
     body = msgspec.json.encode({"action": action, "value": value})
-    reply = transport.call(Request("PUT", "/v1/cluster", headers={"Content-Type": "application/json"}, body=body))
-    return msgspec.json.decode(reply, type=ScrubReport)
+    headers = {"Content-Type": "application/json"}
+    return transport.fetch(Request("PUT", "/v1/cluster", headers=headers, body=body), ScrubReport)

@@ -21,8 +21,8 @@ class Storage:
 
     def mountpaths(self) -> list[MountpathState]:
         """Return all mountpaths with their states, in the order in which they came."""
-        body = self._transport.call(Request("GET", "/v1/daemon", query={"what": "mountpaths"}))
-        return msgspec.json.decode(body, type=MountpathList).mountpaths
+        request = Request("GET", "/v1/daemon", query={"what": "mountpaths"})
+        return self._transport.fetch(request, MountpathList).mountpaths
 
     def attach(self, path: str) -> None:
         """Add an empty directory; new objects spread over it. Raises ConflictError for one that is not empty."""

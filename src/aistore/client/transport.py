@@ -11,9 +11,10 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote, urlencode, urljoin, urlsplit
 
+import msgspec
 import urllib3
 from urllib3.exceptions import (
     ConnectTimeoutError,
@@ -28,8 +29,11 @@ from ..errors import AisError, StoreUnreachableError
 from ..wire import headers as wire_headers
 from ..wire.messages import decode_error, is_foreign
 from .endpoint import Endpoint
+from .foreign import reading_reply
 from .retry import RetryPolicy, parse_retry_after
 from .upload import Upload
+
+T = TypeVar("T")
 
 ERROR_BODY_BYTES_MAX = 1 << 20
 REDIRECTS_MAX = 3
@@ -140,6 +144,12 @@ class Transport:
     def call(self, request: Request) -> bytes:
         """Send ``request`` and return the whole body of its reply; raises the error that the store answers with."""
         return self.send(request).drain()
+
+    def fetch(self, request: Request, kind: type[T]) -> T:
+        """Send ``request`` and return the JSON of its reply as ``kind``; raises ForeignReplyError if it is none."""
+        body = self.call(request)
+        with reading_reply(self.endpoint):
+            return msgspec.json.decode(body, type=kind)
 
     def send(self, request: Request) -> Reply:
         """Send ``request``, again where that is allowed and useful; return a reply below 400.

@@ -9,11 +9,9 @@ import time
 from collections.abc import Mapping
 from urllib.request import proxy_bypass
 
-import msgspec
-
 from ..client import Client, Endpoint, RetryPolicy
 from ..client.transport import Request
-from ..errors import AisError, StoreUnreachableError
+from ..errors import AisError, ForeignReplyError, StoreUnreachableError
 from ..settings import DEFAULT_PORT
 from .finding import Finding, Level
 
@@ -57,11 +55,11 @@ def check_store(endpoint: Endpoint) -> list[Finding]:
             date = reply.headers.get("date", "")
             reply.drain()
             version = _version(client)
+        except ForeignReplyError as error:
+            return [Finding("store", Level.FAIL, error.message, error.hint)]
         except StoreUnreachableError as error:
             level = Level.SKIP if "not set" in endpoint.origin else Level.FAIL
             return [Finding("store", level, error.message, error.hint)]
-        except msgspec.DecodeError:
-            return [Finding("store", Level.FAIL, f"what answers at {endpoint.url} is not a store", endpoint.correction)]
         except AisError as error:
             return [Finding("store", Level.FAIL, f"{endpoint.url} answers: {error.message}", error.hint)]
     given = "with the token of AIS_AUTHN_TOKEN" if os.environ.get("AIS_AUTHN_TOKEN") else "without a token"
@@ -69,8 +67,8 @@ def check_store(endpoint: Endpoint) -> list[Finding]:
 
 
 def _version(client: Client) -> str:
-    body = client.transport.call(Request("GET", "/v1/daemon", query={"what": "node_status"}))
-    version = msgspec.json.decode(body, type=dict[str, object]).get("ais_version", "")
+    status = client.transport.fetch(Request("GET", "/v1/daemon", query={"what": "node_status"}), dict[str, object])
+    version = status.get("ais_version", "")
     return f", version {version}" if version else ""
 
 
