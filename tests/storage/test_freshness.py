@@ -56,6 +56,17 @@ def test_a_second_read_is_from_memory(engines: tuple[LocalEngine, LocalEngine]) 
     assert reader.head("b", "x") == info
 
 
+def test_a_read_that_had_to_wait_is_kept_too(engines: tuple[LocalEngine, LocalEngine]) -> None:
+    """Else nothing ever is where the system cannot say what is in its memory: tmpfs, and systems that are not Linux."""
+    writer, reader = engines
+    info = put(writer, b"1" * 20_000)
+    with reader.get("b", "x") as reading:
+        reading.read(0, 100)
+        assert reader.kept("b", "x") is None
+        reading.read(0, info.size)
+    assert reader.kept("b", "x") is not None
+
+
 def test_every_change_is_seen_at_once(engines: tuple[LocalEngine, LocalEngine]) -> None:
     writer, reader = engines
     for size in (1000, 3, 2000, 4, 0, 1000):

@@ -50,7 +50,7 @@ class FileReading:
     """A Reading of the first ``info.size`` bytes of an immutable file.
 
     ``damage`` is where damage is noted; ``fault`` makes the error to raise of the operating system's and the object's
-    address. ``seen`` is called with the whole object when ``read_cached`` returns it.
+    address. ``seen`` is called with the whole object when it was read and verified.
     """
 
     __slots__ = ("_damage", "_descriptor", "_fault", "_seen", "info", "path")
@@ -82,6 +82,8 @@ class FileReading:
             found = xxhash.xxh64_hexdigest(data)
             if found != self.info.checksum.value:
                 raise self.damaged(wrong_checksum(found, self.info.checksum.value))
+            if self._seen is not None:
+                self._seen(data)
         return data
 
     def read_cached(self, start: int, length: int) -> bytes | None:
