@@ -7,6 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
+import msgspec
 import pytest
 import urllib3
 from footprint import footprint, returns_to
@@ -112,3 +113,25 @@ def test_many_slow_downloads_have_bounded_memory(new_store: Callable[..., StoreP
         answers_meanwhile(store, bucket)
         assert footprint(store).memory - before.memory < 768 * MIB
     returns_to(before, store)
+
+
+def test_many_batches_that_nobody_reads_have_bounded_memory(new_store: Callable[..., StoreProcess]) -> None:
+    limits = ("reply_bytes_max=16000000", "io_threads=2")
+    store = new_store(arguments=("--workers", "2", *(part for limit in limits for part in ("--limit", limit))))
+    bucket = with_small(store)
+    url = f"{store.endpoint}/v1/objects/{bucket}/entry"
+    assert urllib3.request("PUT", url, body=bytes(MIB)).status == 200
+    before = footprint(store)
+    body = msgspec.json.encode({"entries": [["entry", ""]] * 64})
+    head = f"POST /v1/batch/{bucket} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {len(body)}\r\n\r\n"
+    with ExitStack() as held:
+        for _ in range(20):
+            connection = held.enter_context(connect(store, receive_bytes=4096))
+            connection.sendall(head.encode() + body)
+            assert statuses(read_head(connection)) == [200]
+        answers_meanwhile(store, bucket)
+        # Each has an entry and what the HTTP library takes ahead; all windows would be 640 MiB.
+        assert footprint(store).memory - before.memory < 400 * MIB
+    returns_to(before, store)
+    reply = urllib3.request("POST", f"{store.endpoint}/v1/batch/{bucket}", body=body)
+    assert len(reply.data) == 64 * (24 + MIB) + 24

@@ -93,6 +93,22 @@ class Admission:
         """Take back what ``take_piece`` held."""
         self._reply_bytes_free += piece * PIECES_HELD
 
+    def take_entry(self, size: int, held: int) -> bool:
+        """Hold memory for one more entry of a batch that holds ``held`` bytes already; False when it has to wait.
+
+        One entry each may always have. More of them may have half of what is free: one batch alone as much as it wants,
+        hundreds together little more than all there is.
+        """
+        if held and (held + size > self._limits.batch_window_bytes or size > self._reply_bytes_free // 2):
+            return False
+        self._reply_bytes_free -= size
+        self._note_peak()
+        return True
+
+    def give_entries(self, size: int) -> None:
+        """Take back what ``take_entry`` held."""
+        self._reply_bytes_free += size
+
     def _note_peak(self) -> None:
         limits = self._limits
         used = limits.body_bytes_max + limits.reply_bytes_max - self._body_bytes_free - self._reply_bytes_free

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from concurrent.futures import Executor
+from contextlib import aclosing
 from typing import Any, Protocol
 
 import msgspec
@@ -149,16 +150,17 @@ class Stream:
 
     __slots__ = ("_chunks", "_headers", "status")
 
-    def __init__(self, chunks: AsyncIterator[bytes], headers: Headers = (), *, media_type: str) -> None:
+    def __init__(self, chunks: AsyncGenerator[bytes, None], headers: Headers = (), *, media_type: str) -> None:
         self._chunks = chunks
         self.status = 200
         self._headers = _encode(headers)
         self._headers.append((b"content-type", media_type.encode()))
 
     async def send(self, send: Send, *, head: bool) -> None:
-        """Send status, headers, then each chunk; a failing source cuts the connection."""
-        await send({"type": "http.response.start", "status": self.status, "headers": self._headers})
-        if not head:
-            async for chunk in self._chunks:
-                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        """Send status, headers, then each chunk; a failing source cuts the connection. Closes the source."""
+        async with aclosing(self._chunks):
+            await send({"type": "http.response.start", "status": self.status, "headers": self._headers})
+            if not head:
+                async for chunk in self._chunks:
+                    await send({"type": "http.response.body", "body": chunk, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 import msgspec
 
@@ -46,23 +46,32 @@ async def post(store: Store, request: Request, rest: str) -> Reply:
     return Stream(_entries(store, request, bucket, wanted), media_type=frames.CONTENT_TYPE)
 
 
-async def _entries(store: Store, request: Request, bucket: str, wanted: frames.BatchRequest) -> AsyncIterator[bytes]:
+async def _entries(
+    store: Store, request: Request, bucket: str, wanted: frames.BatchRequest
+) -> AsyncGenerator[bytes, None]:
     """Yield frames in order while up to a window of later entries is being read and transformed.
 
-    The window is bounded in bytes too. When the client goes away, what is under way is ended.
+    The window is bounded in bytes too, its own and those of all replies. When the client goes away, what is under way
+    is ended.
     """
     ahead: deque[tuple[asyncio.Task[tuple[int, bytes]], int]] = deque()
     following = iter(wanted.entries)
     position = held = 0
+    next_up: tuple[tuple[str, str], Reading | Exception] | None = None
     gone = asyncio.ensure_future(request.disconnected())
     gone.add_done_callback(lambda _: [task.cancel() for task, _ in ahead])
     try:
         while True:
-            while len(ahead) < store.limits.batch_window and held < store.limits.batch_window_bytes:
-                if (entry := next(following, None)) is None:
-                    break
-                opened = _open(store, bucket, entry[0])
+            while len(ahead) < store.limits.batch_window:
+                if next_up is None:
+                    if (entry := next(following, None)) is None:
+                        break
+                    next_up = entry, _open(store, bucket, entry[0])
+                entry, opened = next_up
                 size = 0 if isinstance(opened, Exception) else opened.info.size
+                if not store.admission.take_entry(size, held):
+                    break
+                next_up = None
                 task = asyncio.ensure_future(_entry(store, bucket, *entry, wanted.etl_args, opened))
                 ahead.append((task, size))
                 held += size
@@ -74,16 +83,20 @@ async def _entries(store: Store, request: Request, bucket: str, wanted: frames.B
                 if gone.done():
                     raise ClientGoneError from None
                 raise
-            held -= ahead.popleft()[1]
+            _, size = ahead.popleft()
             header = frames.encode_header(status, position, data)
             # Small data is joined to its header: one message to the server instead of two.
             if len(data) < 65536:
                 yield header + data
             else:
                 yield header
-                yield data
+                # In pieces: the server takes several messages ahead of a client that does not read.
+                for start in range(0, len(data), store.limits.piece_bytes):
+                    yield data[start : start + store.limits.piece_bytes]
             if gone.done():
                 raise ClientGoneError
+            held -= size
+            store.admission.give_entries(size)
             position += 1
         yield frames.encode_end(position)
     finally:
@@ -92,6 +105,9 @@ async def _entries(store: Store, request: Request, bucket: str, wanted: frames.B
             task.cancel()
         if ahead:
             await asyncio.gather(*(task for task, _ in ahead), return_exceptions=True)
+        store.admission.give_entries(held)
+        if next_up is not None and not isinstance(next_up[1], Exception):
+            next_up[1].close()
 
 
 def _open(store: Store, bucket: str, name: str) -> Reading | Exception:

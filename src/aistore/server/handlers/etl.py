@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import msgspec
@@ -115,7 +115,7 @@ async def _init_code(store: Store, request: Request, body: bytes) -> Reply:
     return text_reply(await store.controller.call_patiently("etl_init", spec=msgspec.to_builtins(spec)))
 
 
-async def _init_events(store: Store, spec: EtlSpec, request: Request) -> AsyncIterator[bytes]:
+async def _init_events(store: Store, spec: EtlSpec, request: Request) -> AsyncGenerator[bytes, None]:
     """Yield one JSON line per stage, then one with the name or the error."""
     try:
         async for kind, value in store.controller.stream("etl_init", spec=msgspec.to_builtins(spec)):
