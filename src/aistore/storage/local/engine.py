@@ -26,10 +26,10 @@ from ..memory import BytesReading
 from ..verified import wrong_checksum
 from . import index
 from .catalog import Snapshot
-from .commit import CreateBucket, Delete, DeleteBucket, SetCustom, Write
 from .hot import HotObject, HotObjects, Ticket
 from .mountpaths import Mountpaths
 from .opened import OpenMountpath, Rows
+from .operations import CreateBucket, Delete, DeleteBucket, SetCustom, Write
 from .reading import FileReading
 from .settings import LocalSettings
 from .staging import LocalStaging

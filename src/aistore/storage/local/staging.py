@@ -8,9 +8,9 @@ from concurrent.futures import Future
 from ...errors import InternalError
 from ...model.objects import ObjectInfo
 from ..checksums import Hasher
-from .commit import Write
 from .generations import NewFile
 from .opened import OpenMountpath
+from .operations import Write
 
 
 class LocalStaging:
