@@ -18,11 +18,11 @@ from typing import NamedTuple
 import msgspec
 
 from ...errors import ConflictError, NotFoundError
-from . import index, lost_index, recovery
+from . import index, recovery
 from .catalog import read_mountpaths
 from .catalog_copy import read_copy
 from .inspection import COLUMNS, Row, inspect
-from .layout import Mountpath, further, recognise
+from .layout import Mountpath, further, has_files, old_index, recognise
 from .locks import hold
 from .placement import ROOT, MountpathSet
 from .rebuild import Rebuilt, rebuild
@@ -102,7 +102,7 @@ def mountpaths(directory: str) -> list[Mountpath]:
 
 def _known_mountpaths(root: Mountpath) -> MountpathSet:
     """Return the set of mountpaths by the index, by the one put aside if that is being made again, or by its copy."""
-    for database in (lost_index.put_aside(root), root.database):
+    for database in (old_index(root), root.database):
         if database and os.path.exists(database):
             try:
                 with closing(open_readable(database)) as connection:
@@ -147,11 +147,11 @@ def check_mountpath(mountpath: Mountpath, catalog: Catalog, *, fast: bool, progr
         return Report(
             0, 0, 0, 0, 0, [Finding(MOUNTPATH, "", mountpath.directory, "is not there: is its disk mounted?")]
         )
-    if os.path.exists(lost_index.rebuilding(mountpath)):
+    if os.path.exists(mountpath.rebuilding):
         again = "making the index again was interrupted: run `ais fsck --rebuild` once more"
         return Report(0, 0, 0, 0, 0, [Finding(INTERRUPTED, "", mountpath.database, again)])
     if not os.path.exists(mountpath.database):
-        if not lost_index.has_files(mountpath):
+        if not has_files(mountpath):
             return Report(0, 0, 0, 0, 0, [])
         lost = "is gone: `ais fsck --rebuild` makes it again from the files"
         return Report(0, 0, 0, 0, 0, [Finding(INDEX, "", mountpath.database, lost)])

@@ -29,7 +29,7 @@ import os
 from typing import NamedTuple
 
 from ...errors import ConflictError
-from . import index, lost_index, stamps
+from . import index, stamps
 from .block_groups import spread_subdirectories
 from .placement import ROOT, Member
 from .syncing import sync_directory
@@ -77,6 +77,11 @@ class Mountpath(NamedTuple):
         return f"{self.directory}/data"
 
     @property
+    def rebuilding(self) -> str:
+        """The file that is there while the index is made again; it names the old one."""
+        return f"{self.database}.rebuilding"
+
+    @property
     def copy(self) -> str:
         """The copy of the catalog."""
         return f"{self.directory}/catalog.json"
@@ -111,7 +116,7 @@ def begin(mountpath: Mountpath) -> None:
     for part in (mountpath.directory, mountpath.markers, mountpath.data):
         os.makedirs(part, mode=0o700, exist_ok=True)
     spread_subdirectories(mountpath.data)
-    lost_index.refuse(mountpath)
+    _refuse_lost_index(mountpath)
     index.create(mountpath.database)
     os.close(os.open(mountpath.commit_lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     stamps.create(mountpath.stamps)
@@ -123,6 +128,42 @@ def further(directory: str, member: Member) -> Mountpath:
     if member.id == ROOT:
         return Mountpath(f"{directory}/{ROOT}")
     return Mountpath(member.path, f"{directory}/{ROOT}/stamps.{member.id}")
+
+
+def old_index(mountpath: Mountpath) -> str:
+    """Return the path of the old index while the new one is being made, else ""."""
+    try:
+        with open(mountpath.rebuilding, encoding="utf-8") as file:
+            return f"{mountpath.directory}/{file.read()}"
+    except FileNotFoundError:
+        return ""
+
+
+def has_files(mountpath: Mountpath) -> bool:
+    """Say whether there is any generation of files."""
+    try:
+        with os.scandir(mountpath.data) as entries:
+            return next(entries, None) is not None
+    except FileNotFoundError:
+        return False
+
+
+def _refuse_lost_index(mountpath: Mountpath) -> None:
+    """Raise ConflictError when there are files of objects but no index, or one that is only half made.
+
+    Recovery would remove every file that a new index lacks.
+    """
+    directory = os.path.dirname(mountpath.directory)
+    if os.path.exists(mountpath.rebuilding):
+        raise ConflictError(
+            f"making the index of {mountpath.directory} again was interrupted",
+            hint=f"finish it: ais fsck --rebuild {directory}",
+        )
+    if not os.path.exists(mountpath.database) and has_files(mountpath):
+        raise ConflictError(
+            f"{mountpath.database} is gone, but there are files of objects",
+            hint=f"put it back from a copy, or make it again from the files: ais fsck --rebuild {directory}",
+        )
 
 
 def recognise(directory: str) -> None:

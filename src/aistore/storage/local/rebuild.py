@@ -19,10 +19,10 @@ from contextlib import closing
 from typing import NamedTuple
 
 from ...errors import ConflictError
-from . import index, lost_index, recovery
+from . import index, recovery
 from .catalog import read_mountpaths, write_mountpaths
 from .catalog_copy import CatalogCopy
-from .layout import Mountpath
+from .layout import Mountpath, old_index
 from .salvage import Salvaged, open_readable, raise_sequence, salvage
 
 #: A new index is made beside the old one under this ending.
@@ -96,7 +96,7 @@ def rebuild(
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
     os.replace(new, mountpath.database)
     _sync(mountpath.directory)
-    os.unlink(lost_index.rebuilding(mountpath))
+    os.unlink(mountpath.rebuilding)
     _sync(mountpath.directory)
     return rebuilt
 
@@ -111,8 +111,8 @@ def _refuse_writers(mountpath: Mountpath) -> None:
 
 def _put_aside(mountpath: Mountpath) -> str:
     """Move the old index away, if an earlier run has not done so, and return where it is then."""
-    note = lost_index.rebuilding(mountpath)
-    old = lost_index.put_aside(mountpath)
+    note = mountpath.rebuilding
+    old = old_index(mountpath)
     if not old:
         old = f"{mountpath.database}.before-{time.time_ns()}"
         with open(f"{note}.new", "w", encoding="utf-8") as file:
