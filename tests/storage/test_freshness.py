@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from freshness_actor import BOARD_BYTES, WRITERS
+from side_by_side import side_by_side
 
 from aistore.errors import ObjectNotFoundError
 from aistore.model.objects import Checksum, ObjectInfo, PutOptions
@@ -188,24 +189,8 @@ def run_actors(directory: str, board: str, broken: str) -> tuple[list[int], list
     commands += [
         ["reader", directory, board, str(number), "uncached" if number == 10 else ""] for number in (10, 11, 12)
     ]
-    children = [
-        subprocess.Popen(
-            [sys.executable, ACTOR, *command],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )
-        for command in commands
-    ]  # fmt: skip
-    try:
-        for child in children:
-            assert child.stdout.readline() == "ready\n"
-        for child in children:
-            child.stdin.write("go\n")
-            child.stdin.flush()
+    with side_by_side([[ACTOR, *command] for command in commands], stderr=subprocess.PIPE) as children:
         said = [child.communicate(timeout=120) for child in children]
-    finally:
-        for child in children:
-            with child:
-                child.kill()
     return [int(out) for out, _ in said[WRITERS:] if out], [error for _, error in said if error]
 
 

@@ -15,6 +15,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from side_by_side import side_by_side
 
 from aistore.errors import (
     BadRequestError,
@@ -436,19 +437,7 @@ def test_attaching_while_processes_write(tmp_path: Path, directory: str, disks: 
     engine = LocalEngine(directory)
     engine.create_bucket("b", {})
     more = [*disks, str(tmp_path / "disk3")]
-    children = [
-        subprocess.Popen(
-            [sys.executable, "-c", WRITER, directory, str(number)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        )
-        for number in range(3)
-    ]  # fmt: skip
-    try:
-        for child in children:
-            assert child.stdout.readline() == "ready\n"
-        for child in children:
-            child.stdin.write("go\n")
-            child.stdin.flush()
+    with side_by_side([["-c", WRITER, directory, number] for number in range(3)]) as children:
         for path in more:
             for _ in range(12):
                 assert children[0].stdout.readline()
@@ -456,10 +445,6 @@ def test_attaching_while_processes_write(tmp_path: Path, directory: str, disks: 
         for child in children:
             child.stdout.read()
         assert [child.wait(60) for child in children] == [0] * 3
-    finally:
-        for child in children:
-            with child:
-                child.kill()
     wanted = {f"{me}/{turn}/{number}" for me in range(3) for turn in range(60) for number in range(1, 4)}
     wanted |= {f"shared/{number}" for number in range(50)}
     rows = [name for path in (f"{directory}/mp0", *more) for name in names_on(path)]
@@ -478,20 +463,8 @@ def test_killed_writers(tmp_path: Path, directory: str, disks: list[str]) -> Non
     engine = LocalEngine(directory)
     engine.create_bucket("b", {})
     attach(directory, disks[0])
-    children = [
-        subprocess.Popen(
-            [sys.executable, "-c", WRITER, directory, str(number)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        )
-        for number in range(2)
-    ]  # fmt: skip
     done = []
-    try:
-        for child in children:
-            assert child.stdout.readline() == "ready\n"
-        for child in children:
-            child.stdin.write("go\n")
-            child.stdin.flush()
+    with side_by_side([["-c", WRITER, directory, number] for number in range(2)]) as children:
         for turn in range(15):
             assert children[0].stdout.readline() == f"{turn}\n"
             if turn == 5:
@@ -499,10 +472,6 @@ def test_killed_writers(tmp_path: Path, directory: str, disks: list[str]) -> Non
         for child in children:
             child.kill()
             done.append(15 * (child is children[0]) + child.stdout.read().count("\n"))
-    finally:
-        for child in children:
-            with child:
-                child.kill()
     engine.close()
     recover_store(directory)
     engine = LocalEngine(directory)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import random
-import subprocess
-import sys
+from contextlib import closing
 from pathlib import Path
+
+from side_by_side import side_by_side
 
 from aistore.model.objects import ListOptions, PutOptions
 from aistore.storage.local.engine import LocalEngine
@@ -56,34 +57,19 @@ def test_writers_readers_and_the_reclaimer(tmp_path: Path) -> None:
     for number in range(500):
         engine.put("b", f"kept/{number}", b"k", PutOptions())
     engine.put("b", "counter", b"0", PutOptions()).result()
-    commands = [[sys.executable, "-c", WRITER, directory, str(number)] for number in range(1, 5)]
-    commands += [[sys.executable, "-c", READER, directory]] * 2
-    children = [
-        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for command in commands
-    ]
+    commands: list[list[object]] = [["-c", WRITER, directory, number] for number in range(1, 5)]
+    commands += [["-c", READER, directory]] * 2
     reclaimer = Reclaimer(directory)
-    try:
-        for child in children:
-            assert child.stdout.readline() == "ready\n"
-        for child in children:
-            child.stdin.write("go\n")
-            child.stdin.flush()
+    with closing(reclaimer), side_by_side(commands) as children:
         now = 0.0
         while any(child.poll() is None for child in children):
             now += 1.0
             if not reclaimer.step(now):
                 engine.head("b", "counter")
         assert [child.returncode for child in children] == [0] * len(children)
-    finally:
-        for child in children:
-            with child:
-                child.kill()
-        reclaimer.close()
-    try:
-        assert engine.head("b", "counter").version == 601
-        assert len(engine.list("b", ListOptions()).entries) == 500 + 600 + 1
-    finally:
-        engine.close()
+    assert engine.head("b", "counter").version == 601
+    assert len(engine.list("b", ListOptions()).entries) == 500 + 600 + 1
+    engine.close()
 
 
 def test_many_processes_begin_one_directory(tmp_path: Path) -> None:
@@ -91,29 +77,10 @@ def test_many_processes_begin_one_directory(tmp_path: Path) -> None:
         "import sys; from aistore.storage.local.engine import LocalEngine; print('ready', flush=True);"
         "sys.stdin.readline(); e = LocalEngine(sys.argv[1]); e.create_bucket('b' + sys.argv[2], {}); e.close()"
     )
-    children = [
-        subprocess.Popen(
-            [sys.executable, "-c", code, str(tmp_path / "store"), str(number)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        )
-        for number in range(5)
-    ]  # fmt: skip
-    try:
-        for child in children:
-            assert child.stdout.readline() == "ready\n"
-        for child in children:
-            child.stdin.write("go\n")
-            child.stdin.flush()
+    with side_by_side([["-c", code, tmp_path / "store", number] for number in range(5)]) as children:
         assert [child.wait(60) for child in children] == [0] * 5
-    finally:
-        for child in children:
-            with child:
-                child.kill()
-    engine = LocalEngine(str(tmp_path / "store"))
-    try:
+    with closing(LocalEngine(str(tmp_path / "store"))) as engine:
         assert len(engine.list_buckets()) == 5
-    finally:
-        engine.close()
 
 
 CHURN = """
@@ -123,8 +90,9 @@ from aistore.model.objects import PutOptions
 from aistore.storage.local.engine import LocalEngine
 
 directory, me, names = sys.argv[1], int(sys.argv[2]), sys.argv[3:]
-engine, source, turns = LocalEngine(directory), random.Random(me), 0
+engine, source = LocalEngine(directory), random.Random(me)
 print("ready", flush=True)
+sys.stdin.readline()
 while True:
     name = source.choice(names)
     if source.random() < 0.5:
@@ -147,15 +115,10 @@ def test_listings_under_change_miss_no_untouched_name(tmp_path: Path) -> None:
     engine.create_bucket("b", {})
     for future in [engine.put("b", name, b"", PutOptions()) for name in stays]:
         future.result()
-    children = [
-        subprocess.Popen(
-            [sys.executable, "-c", CHURN, str(tmp_path / "store"), str(number), *changes], stdout=subprocess.PIPE
-        )
-        for number in range(2)
-    ]
-    try:
-        for child in children:
-            assert child.stdout.readline() == b"ready\n"
+    with (
+        closing(engine),
+        side_by_side([["-c", CHURN, tmp_path / "store", number, *changes] for number in range(2)]) as children,
+    ):
         seen: set[str] = set()
         for _ in range(60):
             limit, found, after = source.randrange(1, 200), [], ""
@@ -171,8 +134,3 @@ def test_listings_under_change_miss_no_untouched_name(tmp_path: Path) -> None:
             seen |= set(found) - set(stays)
         assert len(seen) > 10  # they did come and go
         assert [child.poll() for child in children] == [None, None]
-    finally:
-        for child in children:
-            with child:
-                child.kill()
-        engine.close()
