@@ -6,7 +6,6 @@ mountpath's index again.
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from collections.abc import Sequence
 from typing import Any
@@ -16,6 +15,7 @@ import msgspec
 from . import index
 from .layout import Mountpath
 from .placement import MountpathSet
+from .syncing import replace_file
 
 _KIND = "pyaistore catalog"
 FORMAT = 1
@@ -72,11 +72,7 @@ def read_copy(place: Mountpath) -> CatalogCopy | None:
 
 def _write(path: str, data: bytes) -> bool:
     try:
-        with open(f"{path}.new", "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(f"{path}.new", path)
+        replace_file(path, data)
     except OSError:
         return False
     return True

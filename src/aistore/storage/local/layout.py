@@ -32,7 +32,7 @@ from ...errors import ConflictError
 from . import index, stamps
 from .block_groups import spread_subdirectories
 from .placement import ROOT, Member
-from .syncing import sync_directory
+from .syncing import replace_file, sync_directory
 
 FORMAT = 1
 _KIND = "pyaistore data directory"
@@ -197,11 +197,7 @@ def _mark(directory: str) -> None:
     path = f"{directory}/format.json"
     if os.path.exists(path):
         return
-    with open(f"{path}.new", "w", encoding="utf-8") as file:
-        json.dump({"kind": _KIND, "format": FORMAT}, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(f"{path}.new", path)
+    replace_file(path, json.dumps({"kind": _KIND, "format": FORMAT}).encode())
     # What is synced in here later is there after a power cut only if the way to it is.
-    for part in (f"{directory}/mp0", directory, os.path.dirname(directory)):
+    for part in (f"{directory}/mp0", os.path.dirname(directory)):
         sync_directory(part)

@@ -36,6 +36,7 @@ from .presence import (
     writing,
 )
 from .stamps import EVERYTHING
+from .syncing import replace_file
 
 _KIND = "pyaistore mountpath"
 FORMAT = 1
@@ -225,11 +226,8 @@ def _read_mark(path: str) -> tuple[str, str]:
 
 
 def _write_mark(places: Mountpath, store: str, id_: str) -> None:
-    with open(f"{places.mark}.new", "w", encoding="utf-8") as file:
-        json.dump({"kind": _KIND, "format": FORMAT, "store": store, "id": id_}, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(f"{places.mark}.new", places.mark)
+    mark = {"kind": _KIND, "format": FORMAT, "store": store, "id": id_}
+    replace_file(places.mark, json.dumps(mark).encode())
 
 
 def _is_empty(places: Mountpath, change: _Change) -> bool | None:

@@ -24,6 +24,7 @@ from .catalog import read_mountpaths, write_mountpaths
 from .catalog_copy import CatalogCopy
 from .layout import Mountpath, old_index
 from .salvage import Salvaged, open_readable, raise_sequence, salvage
+from .syncing import replace_file, sync_directory
 
 #: A new index is made beside the old one under this ending.
 _NEW = ".new"
@@ -95,9 +96,9 @@ def rebuild(
         connection.execute("COMMIT")
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
     os.replace(new, mountpath.database)
-    _sync(mountpath.directory)
+    sync_directory(mountpath.directory)
     os.unlink(mountpath.rebuilding)
-    _sync(mountpath.directory)
+    sync_directory(mountpath.directory)
     return rebuilt
 
 
@@ -111,21 +112,15 @@ def _refuse_writers(mountpath: Mountpath) -> None:
 
 def _put_aside(mountpath: Mountpath) -> str:
     """Move the old index away, if an earlier run has not done so, and return where it is then."""
-    note = mountpath.rebuilding
     old = old_index(mountpath)
     if not old:
         old = f"{mountpath.database}.before-{time.time_ns()}"
-        with open(f"{note}.new", "w", encoding="utf-8") as file:
-            file.write(os.path.basename(old))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(f"{note}.new", note)
-        _sync(mountpath.directory)
+        replace_file(mountpath.rebuilding, os.path.basename(old).encode())
     # The database first: once it is aside, what is found in its place is a new one of an earlier run.
     for part in ("", "-wal", "-shm"):
         if os.path.exists(f"{mountpath.database}{part}") and not os.path.exists(f"{old}{part}"):
             os.rename(f"{mountpath.database}{part}", f"{old}{part}")
-    _sync(mountpath.directory)
+    sync_directory(mountpath.directory)
     return old
 
 
@@ -233,11 +228,3 @@ def _add_buckets(connection: sqlite3.Connection, copy: CatalogCopy | None) -> in
     )
     (all_,) = connection.execute("SELECT count(*) FROM buckets").fetchone()
     return int(all_ - known)
-
-
-def _sync(directory: str) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

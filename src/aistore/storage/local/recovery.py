@@ -190,12 +190,7 @@ def _last_boot(mountpath: Mountpath) -> str | None:
 
 
 def _note_boot(mountpath: Mountpath, boot: str | None) -> None:
-    path = f"{mountpath.directory}/boot"
-    with open(f"{path}.new", "w", encoding="ascii") as file:
-        file.write(boot or "")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(f"{path}.new", path)
+    syncing.replace_file(f"{mountpath.directory}/boot", (boot or "").encode())
 
 
 def _take_back_torn(mountpath: Mountpath) -> int:

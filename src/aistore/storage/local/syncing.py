@@ -33,6 +33,19 @@ def sync_file_system(descriptor: int) -> None:
         raise OSError(number, f"syncfs: {os.strerror(number)}")
 
 
+def replace_file(path: str, data: bytes) -> None:
+    """Put a file there whose content is ``data``, on the disk before anybody can see it; raises OSError.
+
+    Whatever happens meanwhile, the file of before or this one is there, never half of one.
+    """
+    with open(f"{path}.new", "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(f"{path}.new", path)
+    sync_directory(os.path.dirname(path))
+
+
 def sync_directory(path: str) -> None:
     """Bring the entries of a directory to the disk; raises OSError."""
     descriptor = os.open(path, os.O_RDONLY)
