@@ -54,7 +54,6 @@ class AisError(Exception):
 
     code = "ErrInternal"
     status = 500
-    retryable = False
 
     def __init__(self, message: str, *, hint: str = "", status: int | None = None) -> None:
         super().__init__(message)
@@ -248,7 +247,6 @@ class RetryLaterError(AisError):
 
     code = "ErrRetryLater"
     status = 503
-    retryable = True
     retry_after_seconds = 1
 
 

@@ -423,24 +423,6 @@ def test_only_given_variables_are_passed(monkeypatch: pytest.MonkeyPatch) -> Non
     assert not {"STORE_SECRET", "PYTHONUNBUFFERED"} & set(variables)
 
 
-def test_number_of_workers_can_change() -> None:
-    code = "import sys\nsys.stdin.read()"
-    with RunningEtl(code) as etl:
-        etl.launched.set_workers(4)
-        for _ in range(3):
-            etl.wait_for("worker")
-        pipes = [os.pipe() for _ in range(4)]
-        pending = [etl.begin(source=reading) for reading, _ in pipes]
-        assert len({each.started() for each in pending}) == 4
-        for _, writing in pipes:
-            os.close(writing)
-        assert all(each.finish().ok for each in pending)
-        etl.launched.set_workers(1)
-        for _ in range(3):
-            etl.wait_for("exited")
-        assert etl.run().ok
-
-
 def test_log_has_what_objects_say_within_bounds() -> None:
     with RunningEtl("import sys\nprint('hello from', sys.argv[1], 'x' * 100_000, file=sys.stderr)") as etl:
         etl.run(args="me", name="a/b.jpg")

@@ -18,6 +18,7 @@ import pytest
 import urllib3
 from hosts import needs
 
+from aistore.errors import RetryLaterError
 from aistore.server.error_replies import as_ais_error
 from aistore.testing import StoreProcess
 from aistore.wire.messages import encode_base64
@@ -219,5 +220,6 @@ def test_an_abandoned_batch_gives_its_workers_back(etl: Etl, store: StoreProcess
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE])
 def test_a_lack_of_descriptors_passes(number: int) -> None:
     error = as_ais_error(OSError(number, os.strerror(number)))
-    assert (error.status, error.retryable) == (503, True)
+    assert isinstance(error, RetryLaterError)
+    assert error.status == 503
     assert "ulimit" in error.hint

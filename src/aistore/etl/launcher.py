@@ -145,17 +145,10 @@ class Launched:
                 return None
         return {**event, "pid": sender}
 
-    def set_workers(self, count: int) -> None:
-        """Ask for ``count`` workers."""
-        self._command(command="workers", count=count)
-
     def end_worker(self, pid: int, turn: int) -> None:
         """Have the parent kill its worker ``pid`` if that is still at its ``turn``-th object."""
-        self._command(command="kill", pid=pid, turn=turn)
-
-    def _command(self, **command: Any) -> None:
         with contextlib.suppress(OSError):  # it has just ended; whoever reads its events will see
-            self._messages.send(json.dumps(command).encode())
+            self._messages.send(json.dumps({"command": "kill", "pid": pid, "turn": turn}).encode())
 
     def running(self) -> bool:
         """Return whether the tree still exists."""

@@ -161,10 +161,7 @@ class _Pool:
                 message = self._control.receive()
                 if message is None:
                     self._end()
-                if message.get("command") == "workers":
-                    self._count = max(0, min(int(message["count"]), _WORKERS_MAX))
-                    self._shrink()
-                elif message.get("command") == "kill":
+                if message.get("command") == "kill":
                     self._kill(int(message["pid"]), int(message["turn"]))
             self._reap()
             self._fill()
@@ -180,11 +177,6 @@ class _Pool:
     def _fill(self) -> None:
         while len(self._workers) < self._count and time.monotonic() >= self._resume_at:
             self._fork()
-
-    def _shrink(self) -> None:
-        """End workers that are too many; idle or not: the controller asks when no object runs."""
-        for pid in list(self._workers)[self._count :]:
-            process.kill_group(pid)
 
     def _kill(self, pid: int, turn: int) -> None:
         """End a worker, unless it has another object by now."""
