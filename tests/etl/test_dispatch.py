@@ -13,7 +13,7 @@ from aistore.settings import Limits
 
 def test_copies_in_memory_are_bounded() -> None:
     limits = Limits(etl_input_bytes_max=100, memfd_input_bytes_max=1000)
-    running = Running("some-etl", "/nowhere", 1.0, 1)
+    running = Running("some-etl", "/nowhere", 1.0)
     with ThreadPoolExecutor(1) as threads:
         dispatcher = Dispatcher(None, threads, limits, "/nowhere")  # type: ignore[arg-type]
         assert dispatcher._hold_input(running, 500) == 500  # one object may be larger than all may be together

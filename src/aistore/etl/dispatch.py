@@ -30,6 +30,7 @@ from ..errors import (
     TransformTimeoutError,
 )
 from ..fallbacks import lacks
+from ..model.etl import OUTPUT_BYTES_MAX
 from ..settings import Limits
 from ..storage.engine import Reading
 from . import exchange
@@ -64,7 +65,6 @@ class Running(msgspec.Struct, frozen=True):
     name: str
     socket_path: str
     object_timeout_seconds: float
-    output_bytes_max: int
     uid: int = 0
 
 
@@ -339,10 +339,8 @@ class Dispatcher:
             try:
                 await self._check(running, answer, pid, errors)
             except TransformError as error:
-                if os.fstat(output).st_size >= running.output_bytes_max:
-                    error.message = (
-                        f"the result is larger than the limit of {running.output_bytes_max} bytes\n{error.message}"
-                    )
+                if os.fstat(output).st_size >= OUTPUT_BYTES_MAX:
+                    error.message = f"the result is larger than the limit of {OUTPUT_BYTES_MAX} bytes\n{error.message}"
                 raise
             size = os.fstat(output).st_size
             if size <= _COPIED_RESULT_BYTES_MAX:

@@ -228,9 +228,7 @@ class ManagedEtl:
             scratch=self.scratch,
             workers=spec.workers or usable_cores(),
             objects_per_worker=1 if fork else launcher.OBJECTS_PER_WORKER,
-            output_bytes_max=spec.output_bytes_max,
             sandbox=spec.sandbox is Sandbox.ON,
-            env=spec.env,
             hidden=(self._places.data,),
             filename=spec.filename,
         )
@@ -412,7 +410,7 @@ class ManagedEtl:
                 "runtime": {
                     "image": "",
                     "command": [],
-                    "env": [{"name": key, "value": value} for key, value in self.spec.env.items()],
+                    "env": [],
                 },
             },
             "obj_errors": [],

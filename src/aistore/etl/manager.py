@@ -132,7 +132,6 @@ class Manager:
             "name": etl.spec.name,
             "socket_path": etl.socket_path,
             "object_timeout_seconds": etl.spec.object_timeout_seconds,
-            "output_bytes_max": etl.spec.output_bytes_max,
             "uid": etl.uid,
         }
 

@@ -6,7 +6,7 @@ import enum
 import hashlib
 import json
 import re
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 
 from ..errors import BadRequestError, NotSupportedError
 from .names import check_etl_name
@@ -59,8 +59,7 @@ class EtlSpec:
 
     ``code`` is a Python program: for ``io://`` a script from standard input to standard output, for ``hpush://`` a
     module with ``transform(data: bytes) -> bytes``. ``dependencies`` is the text of a requirements file. Times are in
-    seconds; ``workers`` 0 means as many as cores; ``output_bytes_max`` bounds one result. ``filename`` is
-    what tracebacks call the code, a base name.
+    seconds; ``workers`` 0 means as many as cores. ``filename`` is what tracebacks call the code, a base name.
     """
 
     name: str
@@ -73,8 +72,6 @@ class EtlSpec:
     init_timeout_seconds: float = 900.0
     object_timeout_seconds: float = 60.0
     workers: int = 0
-    output_bytes_max: int = OUTPUT_BYTES_MAX
-    env: dict[str, str] = field(default_factory=dict)
     filename: str = ""
 
     def digest(self) -> str:
@@ -112,6 +109,4 @@ def check_spec(spec: EtlSpec) -> EtlSpec:
             raise BadRequestError(
                 f"{label} timeout of {seconds} s is out of range", hint="expected more than 0, up to 24h"
             )
-    if not 0 < spec.output_bytes_max <= 1 << 40:
-        raise BadRequestError(f"output limit of {spec.output_bytes_max} bytes is out of range")
     return spec

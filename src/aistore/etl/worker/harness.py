@@ -158,7 +158,7 @@ class Worker:
         if not reply["ok"] and os.fstat(output).st_size >= limit:
             reply.update(
                 kind="output",
-                message="the result is larger than the limit of {:,} bytes (output_bytes_max)".format(limit),
+                message="the result is larger than the limit of {:,} bytes".format(limit),
             )
         return reply
 
