@@ -1,66 +1,22 @@
 """The parent of an ETL: loads the program once, forks the workers, forks new ones when they end."""
 
-import gc
-import json
 import mmap
 import os
 import select
 import signal
-import socket
-import sys
 import time
 import traceback
 import warnings
-from typing import Any, Dict, NoReturn, Optional
+from typing import Any, Dict, NoReturn
 
 from . import harness, lacking, process
-from .failure import encode
+from .control import Control
 from .lacking import lacks
-from .messages import Messages, descriptors_of
-from .program import LoadError, Program, check_script, compile_program, load_function, run_imports
+from .program import LoadError, Program, load
 from .spawned import SLOT_BYTES, Spawner, slot_of
 
-_MESSAGE_BYTES_MAX = 256 << 10
 _BACKOFF_SECONDS = (0.05, 5.0)  # before a worker that died without taking an object is replaced: first, longest
 _WORKERS_MAX = 1024
-
-
-class Control:
-    """The socket to the controller; what it does not read in time is dropped rather than waited for."""
-
-    def __init__(self, fd: int) -> None:
-        self._socket = socket.socket(fileno=fd)
-        self._messages = Messages(self._socket)
-        os.set_inheritable(fd, False)
-
-    def fileno(self) -> int:
-        """Return the descriptor, for poll."""
-        return self._socket.fileno()
-
-    def send(self, event: str, **fields: Any) -> None:
-        """Send an event."""
-        try:
-            flags = socket.MSG_DONTWAIT if event == "exited" else 0
-            self._messages.send(encode(dict(fields, event=event)), flags=flags)
-        except BlockingIOError:
-            pass
-        except OSError:
-            os._exit(0)  # the controller has gone
-
-    def receive(self) -> Optional[Dict[str, Any]]:
-        """Return the next message, with ``code`` filled in from ``code_fd``; None at the end of the connection."""
-        try:
-            data, ancillary = self._messages.receive(_MESSAGE_BYTES_MAX, socket.CMSG_SPACE(4))
-        except ConnectionResetError:
-            return None
-        if not data:
-            return None
-        message: Dict[str, Any] = json.loads(data.decode("utf-8"))
-        for fd in descriptors_of(ancillary):
-            with open(fd, "rb") as file:
-                file.seek(0)
-                message["code"] = file.read().decode("utf-8")
-        return message
 
 
 def run(control_fd: int, listen_fd: int) -> NoReturn:
@@ -73,7 +29,7 @@ def run(control_fd: int, listen_fd: int) -> NoReturn:
     lacking.declare(config.get("lacking", ()))
     process.die_with_parent()
     try:
-        program = load(config, control)
+        program = load(config, lambda: control.send("importing"))
     except LoadError as error:
         control.send("failed", reason=error.reason, message=error.message, traceback=error.traceback)
         os._exit(1)
@@ -81,39 +37,6 @@ def run(control_fd: int, listen_fd: int) -> NoReturn:
     pool.start()
     control.send("ready", pid=os.getpid())
     pool.run()
-
-
-def load(config: Dict[str, Any], control: Optional[Control] = None) -> Program:
-    """Compile the program and import what it imports; raises LoadError. Says so to ``control`` in between."""
-    path, source = config["filename"], config["code"]
-    program, tree = compile_program(source, config.get("title") or path, path)
-    if config["kind"] == "script":
-        check_script(tree, source, program.filename)
-    _save(source, path)
-    if control is not None:
-        control.send("importing")
-    sys.argv = [path]
-    if config["kind"] == "function":
-        load_function(program)
-    else:
-        run_imports(tree, program)
-    torch = sys.modules.get("torch")
-    if torch is not None and hasattr(torch, "set_num_threads"):
-        torch.set_num_threads(1)  # workers are the parallelism; threads of a forked pool would hang
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()
-    gc.collect()
-    gc.freeze()
-    return program
-
-
-def _save(code: str, path: str) -> None:
-    """Put the program where its ``__file__`` says it is, if nothing is there and the place can be written."""
-    try:
-        with open(path, "x", encoding="utf-8") as file:
-            file.write(code)
-    except OSError:
-        pass
 
 
 class _Pool:

@@ -1,6 +1,7 @@
 """The user's program: compiled once, its imports run once, kept ready to run for each object."""
 
 import ast
+import gc
 import inspect
 import linecache
 import sys
@@ -184,3 +185,35 @@ def _sets_environment(node: ast.stmt) -> bool:
         return False
     is_environ = isinstance(owner, ast.Attribute) and owner.attr == "environ" and _is_name(owner.value, "os")
     return is_environ and all(isinstance(value, ast.Constant) for value in values)
+
+
+def load(config: Dict[str, Any], importing: Callable[[], None] = lambda: None) -> Program:
+    """Compile the program and import what it imports; raises LoadError. Calls ``importing`` in between."""
+    path, source = config["filename"], config["code"]
+    program, tree = compile_program(source, config.get("title") or path, path)
+    if config["kind"] == "script":
+        check_script(tree, source, program.filename)
+    _save(source, path)
+    importing()
+    sys.argv = [path]
+    if config["kind"] == "function":
+        load_function(program)
+    else:
+        run_imports(tree, program)
+    torch = sys.modules.get("torch")
+    if torch is not None and hasattr(torch, "set_num_threads"):
+        torch.set_num_threads(1)  # workers are the parallelism; threads of a forked pool would hang
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    gc.collect()
+    gc.freeze()
+    return program
+
+
+def _save(code: str, path: str) -> None:
+    """Put the program where its ``__file__`` says it is, if nothing is there and the place can be written."""
+    try:
+        with open(path, "x", encoding="utf-8") as file:
+            file.write(code)
+    except OSError:
+        pass

@@ -53,7 +53,7 @@ class Spawner:
 def run(numbers: List[int]) -> NoReturn:
     """Be a worker: say so, import the program, take objects."""
     control_fd, listener, life, config_fd, memory, slot, parent_pid = numbers
-    from . import harness, lacking, parent, process
+    from . import control, harness, lacking, process, program
 
     try:
         for fd in (listener, life, config_fd, memory):
@@ -66,13 +66,12 @@ def run(numbers: List[int]) -> NoReturn:
         process.die_with_parent(parent_pid)
         process.become_subreaper()
         harness.prepare_process()
-        control = parent.Control(control_fd)
-        control.send("worker", pid=os.getpid())
-        os.close(control.fileno())
+        connection = control.Control(control_fd)
+        connection.send("worker", pid=os.getpid())
+        os.close(connection.fileno())
         slots = mmap.mmap(memory, os.fstat(memory).st_size)
         os.close(memory)
-        program = parent.load(config)
-        harness.Worker(program, harness.Settings(config), listener, slot_of(slots, slot), life).serve()
+        harness.Worker(program.load(config), harness.Settings(config), listener, slot_of(slots, slot), life).serve()
     except BaseException:
         os.write(2, traceback.format_exc().encode("utf-8", "replace"))
     finally:
