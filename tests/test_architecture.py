@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "src" / "aistore"
 
-#: What each part may import of ours, besides itself. ARCHITECTURE.md has this table for people.
+#: What each part may import of ours, besides itself. ARCHITECTURE.md has this table for people, see below.
 ALLOWED = {
     "errors": set(),
     "fallbacks": {"errors"},
@@ -165,3 +165,29 @@ def test_files_that_the_architecture_names_exist() -> None:
     text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
     for name in set(re.findall(r"`([a-z_]+(?:/[a-z_]+)*\.py)`", text)):
         assert list(PACKAGE.rglob(name)) or (ROOT / name).exists(), f"ARCHITECTURE.md names {name}"
+
+
+def table_rows(heading: str) -> list[list[str]]:
+    """Return the cells of the table in ARCHITECTURE.md whose first heading is given."""
+    text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    lines = text[text.index(f"| {heading} |") :].partition("\n\n")[0].splitlines()[2:]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def test_the_table_of_imports_is_what_is_held() -> None:
+    everybody = {"errors", "_conflict", ""}
+    told = {
+        row[0].strip("`").removesuffix("/").removesuffix(".py"): set(row[2].partition(";")[0].strip("– ").split(", "))
+        for row in table_rows("directory")
+    }
+    held = {part: allowed - everybody for part, allowed in ALLOWED.items() if part not in everybody}
+    assert {part: names - {""} for part, names in told.items()} == held
+
+
+@pytest.mark.parametrize("directory", ["storage/local/", "server/"])
+def test_modules_that_the_architecture_lists_exist(directory: str) -> None:
+    rows = table_rows(f"in `{directory}`")
+    names = [name for row in rows for name in re.findall(r"`(\w+)`", row[1])]
+    assert len(names) == len(set(names)) > 20
+    for name in names:
+        assert (PACKAGE / directory / f"{name}.py").exists(), f"ARCHITECTURE.md lists {directory}{name}.py"
