@@ -23,11 +23,12 @@ class StoppedError(Exception):
 
 @dataclass
 class Account:
-    """How many were done, their bytes, and how many failed."""
+    """How many were done, their bytes, and how many failed; ``cut_short`` if the others were not tried."""
 
     done: int = 0
     size: int = 0
     failed: int = 0
+    cut_short: bool = False
 
 
 def move_all(
@@ -51,10 +52,12 @@ def move_all(
     def work() -> None:
         while (item := waiting.get()) is not None:
             if stop.is_set():
+                account.cut_short = True
                 continue
             try:
                 size = move(item, stop)
             except StoppedError:
+                account.cut_short = True
                 continue
             except (AisError, OSError) as error:
                 with lock:
@@ -74,6 +77,7 @@ def move_all(
     try:
         for item in items:
             if stop.is_set():
+                account.cut_short = True
                 break
             waiting.put(item)
         for _ in threads:
@@ -96,7 +100,8 @@ def report(label: str, error: AisError | OSError) -> None:
         text = error.message + (f" ({error.hint})" if error.hint else "")
     else:
         text = error.strerror or str(error)
-    click.echo(f"Error: {plain(label)}: {plain_lines(text)}", err=True)
+    before = "" if text.startswith((f"{label}:", f"{label} ")) else f"{plain(label)}: "
+    click.echo(f"Error: {before}{plain_lines(text)}", err=True)
 
 
 def conclude(account: Account, verb: str) -> None:
@@ -104,6 +109,8 @@ def conclude(account: Account, verb: str) -> None:
     if account.failed:
         sys.stdout.flush()
         click.echo(f"Error: {account.failed:,} not {verb}, {account.done:,} {verb}", err=True)
+        if account.cut_short:
+            click.echo("Hint: it stopped at the first error; --cont-on-err goes on with the rest", err=True)
         raise click.exceptions.Exit(1)
 
 
