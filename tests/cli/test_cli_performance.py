@@ -42,21 +42,18 @@ def test_what_was_counted(transcript: Callable[[str], None]) -> None:
         [{"target": "T", "get.n": 20, "get.size": 40960, "err.get.n": 0}]
         $ ais show performance capacity | head -1 | tr -s ' '
         TARGET MOUNTPATH USED AVAIL USE(%)
-        $ ais show performance throughput | sed 's/^t[^ ]*/T/'
-        TARGET
-        T
+        $ ais show performance throughput
+        Nothing was done.
     """)
 
 
 def test_watching(transcript: Callable[[str], None]) -> None:
     transcript(r"""
-        $ ais show performance counters --refresh 100ms --count 2 --regex get | sed 's/^t[^ ]*/T/'
+        $ ais show performance counters --refresh 100ms --count 2 --regex get
         ---------- <time> ----------
-        TARGET
-        T
+        Nothing was done.
         ---------- <time> ----------
-        TARGET
-        T
+        Nothing was done.
     """)
 
 

@@ -255,7 +255,9 @@ def _without_zeros(rows: _Rows, wanted: re.Pattern[str], *, keep_zeros: bool) ->
 
 def _write_table(rows: _Rows, *, headers: bool) -> None:
     records: list[dict[str, Any]] = [{**place, **{cell.title: cell.text for cell in cells}} for place, cells in rows]
-    if records:
+    if records and not any(cells for _, cells in rows):
+        click.echo("Nothing was done.")  # a table of targets alone would look broken
+    elif records:
         write_table([records], [Column(title, title) for title in records[0]], headers=headers)
     else:
         click.echo("Nothing to show: this system does not tell.", err=True)
