@@ -67,6 +67,8 @@ def test_what_is_taken_away(tmp_path: Path) -> None:
     code, found = doctor(tmp_path, AIS_WITHOUT="nonsense")
     assert code == 1
     assert found["features"]["found"] == "AIS_WITHOUT names what the store does not know: nonsense"
+    assert found["data"]["found"] == f"could not be checked: {found['features']['found']}"
+    assert found["data"]["advice"] == found["features"]["advice"]
 
 
 def test_an_endpoint_that_is_none(tmp_path: Path) -> None:

@@ -48,6 +48,8 @@ def _made(name: str, check: _Check) -> list[Finding]:
     """Make a check; one that the system keeps from being made is a finding as well."""
     try:
         found = check()
-    except (OSError, AisError) as error:
+    except AisError as error:
+        return [Finding(name, Level.WARN, f"could not be checked: {error.message}", error.hint)]
+    except OSError as error:
         return [Finding(name, Level.WARN, f"could not be checked: {error}")]
     return [found] if isinstance(found, Finding) else found
