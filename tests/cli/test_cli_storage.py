@@ -45,6 +45,12 @@ def test_disks_come_and_go(transcript, shell, tmp_path):
         $ ais ls ais://b 2>&1 | bash ../where
         Error: ais://b: mountpath /srv/disk2 (mp1) is unavailable: it was disabled by hand
         Hint: use it again: ais storage mountpath enable /srv/disk2
+        $ ais storage validate > validated 2>&1 || echo $?; sed 's/;.*//' validated | bash ../where
+        1
+        Validated 5 objects (19.53KiB)
+        Error: /srv/disk2 is disabled: it was disabled by hand
+        $ ais doctor | grep mountpath: | bash ../where
+        warn mountpath: /srv/disk2 is disabled: it was disabled by hand
         $ ais storage mountpath enable ../disk2
         "../disk2" enabled
         $ ais ls ais://b -H | wc -l

@@ -55,6 +55,7 @@ def check_store(endpoint: Endpoint) -> list[Finding]:
             date = reply.headers.get("date", "")
             reply.drain()
             version = _version(client)
+            disks = _disks(client)
         except ForeignReplyError as error:
             return [Finding("store", Level.FAIL, error.message, error.hint)]
         except StoreUnreachableError as error:
@@ -63,13 +64,27 @@ def check_store(endpoint: Endpoint) -> list[Finding]:
         except AisError as error:
             return [Finding("store", Level.FAIL, f"{endpoint.url} answers: {error.message}", error.hint)]
     given = "with the token of AIS_AUTHN_TOKEN" if os.environ.get("AIS_AUTHN_TOKEN") else "without a token"
-    return [Finding("store", Level.OK, f"{endpoint.url} answers {given}{version}"), *_check_date(date)]
+    return [Finding("store", Level.OK, f"{endpoint.url} answers {given}{version}"), *disks, *_check_date(date)]
 
 
 def _version(client: Client) -> str:
     status = client.transport.fetch(Request("GET", "/v1/daemon", query={"what": "node_status"}), dict[str, object])
     version = status.get("ais_version", "")
     return f", version {version}" if version else ""
+
+
+def _disks(client: Client) -> list[Finding]:
+    """Return a finding for each disk of the store that it does without."""
+    return [
+        Finding(
+            "mountpath",
+            Level.WARN if one.state == "disabled" else Level.FAIL,
+            f"{one.path} is {one.state}: {one.reason}",
+            "what is on it is answered by 503; `ais show storage` tells more",
+        )
+        for one in client.storage().mountpaths()
+        if one.state != "available"
+    ]
 
 
 def _check_date(date: str) -> list[Finding]:

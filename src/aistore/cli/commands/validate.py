@@ -10,7 +10,7 @@ import msgspec
 from ...errors import ObjectDamagedError
 from ...wire.messages import ScrubReport
 from ..options import json_option
-from ..output import Column, Record, counted, format_size, format_time, write_properties, write_table
+from ..output import Column, Record, counted, format_size, format_time, plain, write_properties, write_table
 from ..progress import Bar
 from ..session import client
 
@@ -28,7 +28,7 @@ def validate(show: bool, stop: bool, mib_per_second: int | None, as_json: bool) 
     """Read every object of a running store now, compare it with its checksum, and show what is damaged.
 
     The store does this by itself every 30 days. Interrupting the command does not stop the pass.
-    Exit codes: 0 all is sound, 1 something is damaged or it failed.
+    Exit codes: 0 all is sound, 1 something is damaged, a disk cannot be read, or it failed.
 
     \b
     Examples:
@@ -44,10 +44,14 @@ def validate(show: bool, stop: bool, mib_per_second: int | None, as_json: bool) 
         report = client().stop_scrub()
     else:
         report = _run(mib_per_second or 0)
+    away = [mountpath for mountpath in client().storage().mountpaths() if mountpath.state != "available"]
     if as_json:
         write_properties(msgspec.to_builtins(report), as_json=True)
     else:
-        _write(report)
+        _write(report, whole=not away)
+    for mountpath in away:
+        about = f"{mountpath.path} is {mountpath.state}: {mountpath.reason}"
+        click.echo(f"Error: {plain(about)}; what is on it was not validated", err=True)
     lost = [damaged for damaged in report.damaged if not damaged.harmless]
     if lost:
         one = len(lost) == 1
@@ -56,7 +60,7 @@ def validate(show: bool, stop: bool, mib_per_second: int | None, as_json: bool) 
             hint=f"put {'it' if one else 'them'} again from {'its' if one else 'their'} source, or delete "
             + ("it" if one else "them"),
         )
-    if report.damaged or report.index_errors:
+    if report.damaged or report.index_errors or away:
         raise click.exceptions.Exit(1)
 
 
@@ -72,7 +76,7 @@ def _run(mib_per_second: int) -> ScrubReport:
     return report
 
 
-def _write(report: ScrubReport) -> None:
+def _write(report: ScrubReport, *, whole: bool) -> None:
     if report.damaged:
         rows: list[Record] = [
             {
@@ -86,15 +90,15 @@ def _write(report: ScrubReport) -> None:
         write_table([rows], columns)
     for error in report.index_errors:
         click.echo(f"The index cannot be read to its end: {error}. Stop the store and run `ais fsck`.")
-    click.echo(_summary(report))
+    click.echo(_summary(report, whole=whole))
 
 
-def _summary(report: ScrubReport) -> str:
+def _summary(report: ScrubReport, *, whole: bool) -> str:
     if not report.began:
         return "No pass has been made yet."
     objects = f"{counted(report.objects, 'object')} ({format_size(report.bytes)})"
     if report.running:
         of = f"{report.objects_total:,} ({format_size(report.bytes_total)})"
         return f"Validating: {objects} of {of} so far, since {format_time(int(report.began * 1e9))}."
-    sound = "" if report.damaged or report.index_errors else ", all sound"
+    sound = ", all sound" if whole and not report.damaged and not report.index_errors else ""
     return f"Validated {objects}{sound}; ended {format_time(int(report.ended * 1e9))}."
