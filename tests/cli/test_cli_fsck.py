@@ -190,6 +190,9 @@ def test_validating_a_running_store(run: Run, data: Path, new_store: Callable[..
     )
     assert (code, said) == (1, table)
     assert run("scrub", "--show", endpoint=store.endpoint) == (1, table)
+    code, said = run("show", "storage", endpoint=store.endpoint)
+    assert code == 0
+    assert said.endswith("\n1 object damaged: `ais storage validate --show` tells more\n")
     code, said = run(*command, "--show", "--json", endpoint=store.endpoint)
     assert code == 1
     found = json.loads("".join(line for line in said.splitlines() if not line.startswith("!")))

@@ -10,7 +10,7 @@ import msgspec
 
 from ..lazy import LazyGroup
 from ..options import confirm_removal, json_option, no_headers_option, yes_option
-from ..output import Column, Record, format_size, write_records
+from ..output import Column, Record, counted, format_size, write_records
 from ..session import client
 from .validate import validate
 
@@ -60,6 +60,9 @@ def show(no_headers: bool, as_json: bool) -> None:
     for record in records:
         if record["reason"]:
             click.echo(f"\n{record['path']} is {record['state']}: {record['reason']}")
+    damaged = len(client().scrub_report().damaged)
+    if damaged:
+        click.echo(f"\n{counted(damaged, 'object')} damaged: `ais storage validate --show` tells more")
 
 
 def _full(path: str) -> str:
