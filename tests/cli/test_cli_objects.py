@@ -226,8 +226,9 @@ def test_showing_objects_and_buckets(transcript):
         $ ais object show ais://show/missing
         ! Error: ais://show/missing does not exist
         [1]
-        $ ais show bucket ais://show | grep -E 'name|provider|PROP' | grep -v backend
+        $ ais show bucket ais://show | grep -E 'created|name|provider|PROP' | grep -v backend
         PROPERTY      VALUE
+        created       <time>
         name          show
         provider      ais
         $ ais bucket show ais://show/o

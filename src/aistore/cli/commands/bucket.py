@@ -13,7 +13,17 @@ from ...model.names import Uri, parse_uri
 from ..complete import complete_uri
 from ..lazy import LazyGroup
 from ..options import confirm_removal, json_option, no_headers_option, yes_option
-from ..output import Column, Record, counted, format_size, write_json_list, write_properties, write_records, write_table
+from ..output import (
+    Column,
+    Record,
+    counted,
+    format_size,
+    format_time,
+    write_json_list,
+    write_properties,
+    write_records,
+    write_table,
+)
 from ..session import client
 
 if TYPE_CHECKING:
@@ -176,7 +186,10 @@ def show(uri: str, no_headers: bool, as_json: bool) -> None:
       ais bucket show ais://imagenet --json
     """
     info = client().bucket(_bucket_of(uri)).head()
-    write_properties({"name": info.name, **info.props}, as_json=as_json, headers=not no_headers)
+    record = {"name": info.name, **info.props}
+    if not as_json and info.created_ns:
+        record["created"] = format_time(info.created_ns)
+    write_properties(record, as_json=as_json, headers=not no_headers)
 
 
 def _bucket_of(uri: str) -> str:
