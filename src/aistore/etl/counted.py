@@ -23,25 +23,28 @@ from ..observe.layout import (
 class CountedObject:
     """One object on its way through a transform, as a context around it; set ``out_bytes`` when there is a result.
 
+    ``uid`` may change on the way: where the transform was made anew since, the object goes to the new one.
+
     What was not the transform's fault (it was stopped, the client went away) counts neither as object nor as error.
     """
 
     def __init__(self, name: str, uid: int, in_bytes: int) -> None:
-        self._row = COUNTERS.etl(name, uid)
+        self._name = name
+        self.uid = uid
+        self._waiting = COUNTERS.etl(name, uid) + ETL_INFLIGHT
         self._in_bytes = in_bytes
         self._started_ns = time.perf_counter_ns()
         self.out_bytes = -1
 
     def __enter__(self) -> CountedObject:
-        word = self._row + ETL_INFLIGHT
-        COUNTERS.words[word] += 1
+        COUNTERS.words[self._waiting] += 1
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        words, row = COUNTERS.words, self._row
-        words[row + ETL_INFLIGHT] -= 1
+        words, row = COUNTERS.words, COUNTERS.etl(self._name, self.uid)
+        words[self._waiting] -= 1
         in_bytes, out_bytes, took = self._in_bytes, self.out_bytes, time.perf_counter_ns() - self._started_ns
         if out_bytes >= 0:
             words[row + ETL_OBJECTS] += 1

@@ -256,7 +256,10 @@ class Dispatcher:
                 raise TooLargeError(f"etl_args of {len(args)} characters are too large", hint="expected 8 KiB at most")
             running = await self.find(name)
             with CountedObject(name, running.uid, info.size) as counted:
-                result = await self._run(running, reading, header, gone)
+                try:
+                    result = await self._run(running, reading, header, gone)
+                finally:
+                    counted.uid = self._running.get(name, running).uid
                 counted.out_bytes = result.size
             return result
         except TransformError as error:
