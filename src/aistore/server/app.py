@@ -64,7 +64,7 @@ class App:
                 raise
             await error_of_request(error, request, node).send(send, head=request.method == "HEAD")
         finally:
-            delivery.end()
+            request.end()
 
     def at_once(self, scope: Mapping[str, Any]) -> Messages | None:
         """Return the messages of the reply if nothing has to be waited for, else None: the event loop will do it."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from ..errors import ClientGoneError
 from .replies import Message, Send
 from .request import Request
@@ -15,12 +13,11 @@ class Delivery:
     Granian drops what is sent to nobody without a word, so a reply of 100 GB would be read from the disk to its end.
     """
 
-    __slots__ = ("_gone", "_request", "_send", "started")
+    __slots__ = ("_request", "_send", "started")
 
     def __init__(self, send: Send, request: Request) -> None:
         self._send = send
         self._request = request
-        self._gone: asyncio.Future[None] | None = None
         self.started = False
 
     async def __call__(self, message: Message) -> None:
@@ -28,19 +25,5 @@ class Delivery:
         self.started = True
         await self._send(message)
         if message.get("more_body"):
-            if self._gone is None:
-                self._gone = asyncio.ensure_future(self._request.disconnected())
-                self._gone.add_done_callback(_look)
-            elif self._gone.done():
+            if self._request.gone.done():
                 raise ClientGoneError
-
-    def end(self) -> None:
-        """Stop watching the client."""
-        if self._gone is not None:
-            self._gone.cancel()
-
-
-def _look(gone: asyncio.Future[None]) -> None:
-    """Take note of a failure (a body that stalled while its reply was sent), which is the client's end all the same."""
-    if not gone.cancelled():
-        gone.exception()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 from urllib.parse import parse_qsl, unquote_to_bytes
@@ -17,7 +18,7 @@ class Request:
     ``path`` is percent-decoded exactly once, so an object name may hold any character. Header names are lower case.
     """
 
-    __slots__ = ("_headers", "_query", "_receive", "_scope", "hold", "method", "path")
+    __slots__ = ("_gone", "_headers", "_query", "_receive", "_scope", "hold", "method", "path")
 
     #: Holds memory for so many bytes of the body while the request is under way; see admission.py.
     hold: Callable[[int], None]
@@ -25,6 +26,7 @@ class Request:
     def __init__(self, scope: Mapping[str, Any], receive: Receive) -> None:
         self._scope = scope
         self._receive = receive
+        self._gone: asyncio.Future[None] | None = None
         self._headers: dict[str, str] | None = None
         self._query: dict[str, str] | None = None
         self.method: str = scope["method"]
@@ -129,10 +131,35 @@ class Request:
             pieces.append(piece)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
+    @property
+    def gone(self) -> asyncio.Future[None]:
+        """What is done when the client has gone; asked for only after the body was read.
+
+        One for all who watch: of two who wait for the next message, the server tells one that the client has gone.
+        """
+        if self._gone is None:
+            self._gone = asyncio.ensure_future(self._disconnected())
+            self._gone.add_done_callback(_look)
+        return self._gone
+
     async def disconnected(self) -> None:
         """Return when the client has gone. Only after the body was read."""
+        await asyncio.shield(self.gone)
+
+    async def _disconnected(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
             pass
+
+    def end(self) -> None:
+        """Stop watching the client: the request is over."""
+        if self._gone is not None:
+            self._gone.cancel()
+
+
+def _look(gone: asyncio.Future[None]) -> None:
+    """Take note of a failure (a body that stalled while its reply was sent), which is the client's end all the same."""
+    if not gone.cancelled():
+        gone.exception()
 
 
 def _check_size(size: int, limit: int) -> None:

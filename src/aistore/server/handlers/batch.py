@@ -58,8 +58,13 @@ async def _entries(
     following = iter(wanted.entries)
     position = held = 0
     next_up: tuple[tuple[str, str], Reading | Exception] | None = None
-    gone = asyncio.ensure_future(request.disconnected())
-    gone.add_done_callback(lambda _: [task.cancel() for task, _ in ahead])
+    gone = request.gone
+
+    def end_all(_: object) -> None:
+        for task, _ in ahead:
+            task.cancel()
+
+    gone.add_done_callback(end_all)
     try:
         while True:
             while len(ahead) < store.limits.batch_window:
@@ -100,7 +105,7 @@ async def _entries(
             position += 1
         yield frames.encode_end(position)
     finally:
-        gone.cancel()
+        gone.remove_done_callback(end_all)
         for task, _ in ahead:
             task.cancel()
         if ahead:
