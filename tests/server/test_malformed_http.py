@@ -97,6 +97,7 @@ HEADS = {
     "two hosts": (get(b"Host: evil.example\r\n"), 400),
     "two hosts, the first with a port": (get().replace(b"127.0.0.1", b"127.0.0.1:80\r\nHost: evil.example"), 400),
     "no host": (get().replace(HOST, b""), 400),
+    "a host of 20,000 letters": (get().replace(b"127.0.0.1", b"x" * 20_000), 400),
     "no host in HTTP/1.0": (get(version=b"1.0").replace(HOST, b""), 200),
     "another host in the address": (get(path=b"http://evil.example/v1/objects/BUCKET/x").replace(HOST, b""), 403),
     "another host, and one in the address": (

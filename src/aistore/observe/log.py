@@ -81,7 +81,7 @@ class _Formatter(logging.Formatter):
         moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole))
         parts: dict[str, object] = {
             "time": f"{moment}.{fraction:03d}Z", "level": record.levelname.lower(), "process": self._process,
-            "pid": record.process, "request": request_id.get(), "logger": record.name,
+            "pid": record.process, "request": self._clean(request_id.get()), "logger": record.name,
             "message": self._clean(record.getMessage()),
         }  # fmt: skip
         more: Mapping[str, object] = getattr(record, "fields", {})

@@ -11,6 +11,8 @@ from ..errors import BadRequestError, ForbiddenError, UnauthorizedError
 from ..settings import ServeSettings
 from .request import Request
 
+#: A name has up to 253 letters; what is remembered of hosts is bounded by this.
+_HOST_MAX = 300
 _READ_ONLY = ("GET", "HEAD", "OPTIONS")
 #: The description is of every store of this version alike and gives nothing of this one away.
 _WITHOUT_TOKEN = ("/v1/health", "/health", "/openapi.json")
@@ -44,11 +46,13 @@ def _authority_of(origin: str) -> str:
         return ""
 
 
-def _refuse_hosts(request: Request, host: str | None) -> None:
-    """Refuse no host, which is right before HTTP/1.1 only, and several (RFC 9112, section 3.2).
+def _refuse_host(request: Request, host: str | None) -> None:
+    """Refuse no host, which is right before HTTP/1.1 only, several (RFC 9112, section 3.2), and what can be none.
 
     The HTTP library makes an empty one of none; of a target with a host and no header, it makes that header.
     """
+    if host and "," not in host:
+        raise BadRequestError(f"the host is {len(host)} characters long", hint=f"expected {_HOST_MAX} at most")
     if host:
         raise BadRequestError("the request names more than one host", hint="send one Host header")
     if request.http_version == "1.1":
@@ -66,8 +70,8 @@ class Access:
     def check(self, request: Request) -> None:
         """Raise unless ``request`` carries the token (where there is one) and comes from no foreign web page."""
         host = request.headers.get("host")
-        if not host or "," in host:
-            _refuse_hosts(request, host)
+        if not host or "," in host or len(host) > _HOST_MAX:
+            _refuse_host(request, host)
         if self._token and request.path not in _WITHOUT_TOKEN:
             given = request.headers.get("authorization", "")
             if not hmac.compare_digest(given.encode("latin-1"), b"Bearer " + self._token):
