@@ -24,6 +24,5 @@ class Delivery:
         """Send; raises ClientGoneError when the client is known to have gone."""
         self.started = True
         await self._send(message)
-        if message.get("more_body"):
-            if self._request.gone.done():
-                raise ClientGoneError
+        if message.get("more_body") and self._request.gone.done():
+            raise ClientGoneError
