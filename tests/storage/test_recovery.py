@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from hosts import needs
 
 from aistore.errors import ObjectNotFoundError
-from aistore.model.objects import PutOptions
+from aistore.model.objects import ListOptions, PutOptions
 from aistore.storage.local import generations, recovery
 from aistore.storage.local.engine import LocalEngine
 from aistore.storage.local.layout import open_directory
@@ -200,6 +201,23 @@ def test_a_file_is_on_the_disk_before_it_replaces_bytes_in_the_index(
     assert synced[0] > 1000
     engine.put("b", "grows", b"x" * 2000, PLAIN).result()
     assert len(synced) == 1
+
+
+def test_a_generation_that_a_power_cut_took_altogether(engine: LocalEngine, directory: str) -> None:
+    """Its rows may be there although neither its directory nor its marker is: no file tells of them."""
+    for number in range(8):
+        engine.put("b", f"{number}", b"x" * 500, PLAIN).result()
+    engine.close()
+    lost = sorted(os.listdir(f"{directory}/mp0/data"))[0]
+    shutil.rmtree(f"{directory}/mp0/data/{lost}")
+    Path(directory, "mp0/open", lost).unlink()
+    Path(directory, "mp0/boot").unlink(missing_ok=True)
+    assert recovery.recover(directory).objects_torn == 4
+    again = LocalEngine(directory)
+    try:
+        assert len(again.list("b", ListOptions()).entries) == 4
+    finally:
+        again.close()
 
 
 def test_sealed_generations_are_not_read_again(engine: LocalEngine, reclaimer: Reclaimer, directory: str) -> None:

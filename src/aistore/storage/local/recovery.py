@@ -26,6 +26,10 @@ from .layout import Mountpath, open_directory
 from .stamps import EVERYTHING, Stamps
 
 _CHUNK_BYTES = 1 << 20
+_ADVICE_BYTES = 128 << 10
+# Chosen by SQLite: of a million rows that takes 0.3 s, in Python 0.9 s.
+_UNTRUSTED = """SELECT bucket, name, version, place, checksum FROM objects
+    WHERE place IS NOT NULL AND substr(place, 1, instr(place, '/') - 1) NOT IN (SELECT generation FROM trusted)"""
 
 
 class Recovered(NamedTuple):
@@ -190,7 +194,11 @@ def _last_boot(mountpath: Mountpath) -> str | None:
 
 
 def _note_boot(mountpath: Mountpath, boot: str | None) -> None:
-    syncing.replace_file(f"{mountpath.directory}/boot", (boot or "").encode())
+    # Not synced, which can take seconds: whatever a power cut leaves of it is not the name of the boot that follows.
+    path = f"{mountpath.directory}/boot"
+    with open(f"{path}.new", "w", encoding="ascii") as file:
+        file.write(boot or "")
+    os.replace(f"{path}.new", path)
 
 
 def _take_back_torn(mountpath: Mountpath) -> int:
@@ -221,22 +229,44 @@ def _trusted(mountpath: Mountpath) -> set[str]:
 
 
 def _torn(mountpath: Mountpath, connection: sqlite3.Connection, trusted: set[str]) -> Iterator[tuple[int, bytes, int]]:
-    rows = connection.execute("SELECT bucket, name, version, place, checksum FROM objects WHERE place IS NOT NULL")
-    for bucket_id, name, version, place, checksum in rows:
-        if place.partition("/")[0] not in trusted and not _is_whole(mountpath, place, checksum):
+    """Yield the objects whose files are torn or gone, by all rows: a file that is gone cannot say which row was its."""
+    connection.execute("CREATE TEMP TABLE trusted (generation TEXT PRIMARY KEY) WITHOUT ROWID")
+    connection.executemany("INSERT INTO trusted VALUES (?)", ((name,) for name in trusted))
+    _read_ahead(mountpath.database)
+    for bucket_id, name, version, place, checksum in connection.execute(_UNTRUSTED).fetchall():
+        if not _is_whole(mountpath, place, checksum):
             yield bucket_id, name, version
 
 
+def _read_ahead(path: str) -> None:
+    """Have the kernel read a file in its order: SQLite's scan follows names, which lie all over it."""
+    if lacks("fadvise"):
+        return
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        # The kernel takes no more than some hundred KiB of one such advice.
+        for start in range(0, os.fstat(descriptor).st_size, _ADVICE_BYTES):
+            os.posix_fadvise(descriptor, start, _ADVICE_BYTES, os.POSIX_FADV_WILLNEED)
+    finally:
+        os.close(descriptor)
+
+
 def _is_whole(mountpath: Mountpath, place: str, checksum: str) -> bool:
-    record = read_trailer(mountpath, place)
-    if record is None or record.checksum != checksum:
+    try:
+        descriptor = os.open(f"{mountpath.data}/{place}", os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
         return False
-    hasher, left = xxhash.xxh64(), record.size
-    with open(f"{mountpath.data}/{place}", "rb", buffering=0) as file:
-        while left and (chunk := file.read(min(left, _CHUNK_BYTES))):
+    try:
+        record = trailer.read_last(descriptor, place)
+        if record is None or record.checksum != checksum:
+            return False
+        hasher, done = xxhash.xxh64(), 0
+        while done < record.size and (chunk := os.pread(descriptor, min(record.size - done, _CHUNK_BYTES), done)):
             hasher.update(chunk)
-            left -= len(chunk)
-    return not left and hasher.hexdigest() == checksum
+            done += len(chunk)
+        return done == record.size and hasher.hexdigest() == checksum
+    finally:
+        os.close(descriptor)
 
 
 def _former(
