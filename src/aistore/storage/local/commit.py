@@ -85,6 +85,7 @@ class Committer:
                 _count(len(batch) - batch.count(None), time.perf_counter_ns() - began_ns)
                 del batch
         finally:
+            self._disk.store.close()  # not before: what was accepted is written yet, and synced
             self._writer.close()
             del self._disk  # or each would keep the other, with all its connections, until garbage is collected
 

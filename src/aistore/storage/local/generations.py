@@ -160,7 +160,8 @@ class Generations:
             generation.unsettled += 1
             place = f"{generation.name}/{generation.files:x}"
             generation.files += 1
-            if generation.files >= self._files_max:
+            # After ``close`` nobody comes to let a generation go: each file takes its own with it.
+            if generation.files >= self._files_max or self._disk < 0:
                 generation.full = True
                 self._current = None
         try:

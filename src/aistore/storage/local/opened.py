@@ -86,9 +86,8 @@ class OpenMountpath:
             raise self.health.fault(error, what) from error
 
     def end(self) -> None:
-        """Accept nothing more; what was accepted is finished. May be called twice."""
+        """Accept nothing more; what was accepted is finished, then the files are let go. May be called twice."""
         self.committer.end()
-        self.store.close()
 
     def close(self) -> None:
         """Wait for the end, and close every connection: nobody may work with the mountpath any more."""

@@ -28,10 +28,14 @@ class LocalStaging:
         self._lock = threading.Lock()
 
     def write(self, chunk: bytes) -> None:
-        """Append ``chunk``; raises OutOfSpaceError, and then nothing is left of the write."""
+        """Append ``chunk``; raises OutOfSpaceError, and then nothing is left of the write.
+
+        Raises MountpathUnavailableError when its disk was let go.
+        """
         with self._lock:
             self._check_open()
             try:
+                self._disk.health.check()  # a long upload ends with its disk, not at its own end
                 self._append(chunk)
             except Exception as error:
                 self._drop()
