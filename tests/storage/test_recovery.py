@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -201,6 +202,20 @@ def test_a_file_is_on_the_disk_before_it_replaces_bytes_in_the_index(
     assert synced[0] > 1000
     engine.put("b", "grows", b"x" * 2000, PLAIN).result()
     assert len(synced) == 1
+
+
+def test_no_write_waits_for_its_sync_for_long(engine: LocalEngine, reclaimer: Reclaimer, directory: str) -> None:
+    """The log's size and time tell of a write, but not of one more within the same tick of the kernel's clock."""
+    log = f"{directory}/mp0/index.db-wal"
+    engine.put("b", "o", b"x", PLAIN).result()
+    assert reclaimer._sync()
+    assert reclaimer._sync(), "the write after the last sync may have been within the same tick"
+    long_ago = time.time_ns() - 10**9
+    os.utime(log, ns=(long_ago, long_ago))
+    assert reclaimer._sync()
+    assert not reclaimer._sync()
+    engine.put("b", "o", b"y", PLAIN).result()
+    assert reclaimer._sync()
 
 
 def test_a_generation_that_a_power_cut_took_altogether(engine: LocalEngine, directory: str) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 from collections import deque
 
 from ...errors import OutOfSpaceError
 from ...observe.counters import COUNTERS
 from ...observe.layout import UNLINKED
-from . import index, recovery
+from . import index, recovery, syncing
 from .generations import SETTLED
 from .layout import Mountpath, open_directory
 from .stamps import Stamps
@@ -25,6 +26,8 @@ _STEP_OBJECTS = 512
 #: Log size from which it is copied into the database. Derived: SQLite's own default of 1,000 pages.
 _CHECKPOINT_BYTES = 4 << 20
 _CHECKPOINT_SECONDS = 10.0
+#: Derived: ten times the kernel's clock tick at its slowest.
+_TICK_NS = 100_000_000
 #: What is reclaimed is out of every reader's sight already: no object that can be read changes here.
 _NOTHING_SEEN = ()
 
@@ -39,7 +42,13 @@ class Reclaimer:
         self._mountpath = directory if isinstance(directory, Mountpath) else open_directory(directory)
         self._grace_seconds = grace_seconds
         self._stamps = Stamps(self._mountpath.stamps)
-        self._writer = index.Writer(self._mountpath.database, self._mountpath.commit_lock, self._stamps)
+        # Kept open: a failure to write is told once to each descriptor that was open when it happened.
+        self._disk = os.open(self._mountpath.data, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            self._writer = index.Writer(self._mountpath.database, self._mountpath.commit_lock, self._stamps)
+        except BaseException:
+            os.close(self._disk)
+            raise
         # (time, seq): at that time the trash went up to seq. Ages are the reclaimer's own observation, no clock is
         # stored: a clock that jumps cannot make a file vanish under a reader.
         self._marks: deque[tuple[float, int]] = deque()
@@ -47,6 +56,7 @@ class Reclaimer:
         self._compared: set[str] = set()
         self._to_visit: list[str] = []
         self._log_state: tuple[int, int] | None = None
+        self._log_bytes = 0
         self._next_round = float("-inf")
         self._next_checkpoint = float("-inf")
 
@@ -69,6 +79,9 @@ class Reclaimer:
         """Give every resource back."""
         self._writer.close()
         self._stamps.close()
+        if self._disk >= 0:
+            os.close(self._disk)
+            self._disk = -1
 
     def _look_around(self, now: float) -> None:
         # What was compared in the last round is on the disk after this sync, and can be sealed.
@@ -76,8 +89,7 @@ class Reclaimer:
         self._to_visit = recovery.unsealed(self._mountpath)
         self._compared &= set(self._to_visit)
         self._mark_trash(now)
-        log_bytes = self._log_state[0] if self._log_state else 0
-        if written and (now >= self._next_checkpoint or log_bytes > _CHECKPOINT_BYTES):
+        if written and (now >= self._next_checkpoint or self._log_bytes > _CHECKPOINT_BYTES):
             self._next_checkpoint = now + _CHECKPOINT_SECONDS
             self._checkpoint()
 
@@ -94,12 +106,14 @@ class Reclaimer:
         try:
             status = os.stat(f"{self._mountpath.database}-wal")
             state = (status.st_size, status.st_mtime_ns)
+            # A write that follows within the resolution of the file's time would look the same.
+            settled = abs(time.time_ns() - status.st_mtime_ns) > _TICK_NS
         except FileNotFoundError:
-            state = (0, 0)
+            state, settled = (0, 0), True
         if state == self._log_state:
             return False
-        recovery.sync_file_system(self._mountpath.data)
-        self._log_state = state
+        syncing.sync_file_system(self._disk)
+        self._log_state, self._log_bytes = state if settled else None, state[0]
         return True
 
     def _mark_trash(self, now: float) -> None:

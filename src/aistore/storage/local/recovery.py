@@ -21,7 +21,7 @@ from typing import NamedTuple
 import xxhash
 
 from ...fallbacks import lacks
-from . import index, syncing, trailer
+from . import index, trailer
 from .layout import Mountpath, open_directory
 from .stamps import EVERYTHING, Stamps
 
@@ -139,15 +139,6 @@ def seal(mountpath: Mountpath, name: str) -> None:
         os.unlink(f"{mountpath.markers}/{name}")
     except FileNotFoundError:  # it was empty and is gone
         pass
-
-
-def sync_file_system(path: str) -> None:
-    """Bring everything written so far to the disk that has ``path``."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        syncing.sync_file_system(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def read_trailer(mountpath: Mountpath, place: str) -> trailer.Record | None:
