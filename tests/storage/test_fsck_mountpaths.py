@@ -74,6 +74,40 @@ def test_every_disk_is_checked(store: tuple[str, list[Path], Model]) -> None:
         rebuild_all(directory)
 
 
+@pytest.mark.parametrize("half_made", [False, True])
+def test_the_others_are_checked_without_the_catalog(store: tuple[str, list[Path], Model], half_made: bool) -> None:
+    """A lost index of the first disk is one finding, not one more for each object on the others."""
+    directory, disks, _ = store
+    for path in disks[0].glob("index.db*"):
+        path.unlink()
+    if half_made:
+        Path(disks[0], "index.db.rebuilding").write_text("index.db.before-1")
+    damaged = damage_one_per_disk(disks)
+    found = check(directory).findings
+    assert [finding.kind for finding in found] == ["interrupted" if half_made else "index", "checksum", "checksum"]
+    assert {finding.file for finding in found[1:]} < damaged
+    assert all(finding.object.startswith("ais://b/") for finding in found[1:])
+
+
+def test_a_disk_that_goes_while_it_is_scrubbed(store: tuple[str, list[Path], Model]) -> None:
+    """Its files are gone with it, which is no damage of theirs, and nothing is written to where it was."""
+    directory, disks, _ = store
+    places = mountpaths(directory)
+    scrubber = Scrubber(places[1], bytes_per_second=1 << 40, period_seconds=1e9, catalog=places[0])
+    try:
+        scrubber.start()
+        shutil.move(disks[1], f"{disks[1]}.away")
+        disks[1].mkdir()
+        now = 0.0
+        while scrubber.state().running:
+            now += scrubber.step(now)
+        assert scrubber.state().damaged == 0
+        assert scrubber.damaged() == []
+    finally:
+        scrubber.close()
+    assert list(disks[1].iterdir()) == []
+
+
 def test_every_disk_is_scrubbed(store: tuple[str, list[Path], Model]) -> None:
     directory, disks, _ = store
     damaged = damage_one_per_disk(disks)

@@ -55,10 +55,14 @@ class Report(NamedTuple):
 
 
 class Catalog(NamedTuple):
-    """The buckets' names by their numbers, and the numbers of removed ones whose objects are not purged yet."""
+    """The buckets' names by their numbers, and the numbers of removed ones whose objects are not purged yet.
+
+    ``complete`` says whether a bucket that is not among them does not exist.
+    """
 
     buckets: dict[int, str]
     removed: set[int]
+    complete: bool = True
 
 
 class Progress(NamedTuple):
@@ -117,7 +121,10 @@ def check(directory: str, *, fast: bool = False, progress: Progress = _SILENT) -
     """Compare index and files of a store nobody runs; ``fast`` looks at no bytes of objects."""
     with offline(directory) as found:
         catalog = Catalog({}, set())  # the first one's, for all
-        reports = [check_mountpath(mountpath, catalog, fast=fast, progress=progress) for mountpath in found]
+        reports = [check_mountpath(found[0], catalog, fast=fast, progress=progress)]
+        if any(finding.kind in (INDEX, INTERRUPTED, MOUNTPATH) for finding in reports[0].findings):
+            catalog = _from_copies(catalog, found)
+        reports += [check_mountpath(mountpath, catalog, fast=fast, progress=progress) for mountpath in found[1:]]
     return Report(
         objects=sum(report.objects for report in reports),
         bytes=sum(report.bytes for report in reports),
@@ -126,6 +133,12 @@ def check(directory: str, *, fast: bool = False, progress: Progress = _SILENT) -
         trash=sum(report.trash for report in reports),
         findings=[finding for report in reports for finding in report.findings],
     )
+
+
+def _from_copies(catalog: Catalog, found: list[Mountpath]) -> Catalog:
+    """Return what is known of the catalog beside what the first index, which is damaged, tells of it."""
+    buckets = {bucket.id: bucket.name for copy in map(read_copy, found) if copy for bucket in copy.buckets}
+    return Catalog({**buckets, **catalog.buckets}, catalog.removed, complete=False)
 
 
 def rebuild_all(directory: str, seen: Callable[[int], None] = lambda files: None) -> list[tuple[Mountpath, Rebuilt]]:
@@ -203,7 +216,7 @@ class _Check:
         self._connection = connection
         self._read = not fast
         self._progress = progress
-        self._buckets, self._removed = catalog
+        self._buckets, self._removed, self._complete = catalog
         self._buckets.update(connection.execute("SELECT id, name FROM buckets"))
         names = {row[0] for row in connection.execute("SELECT name FROM sqlite_master")}
         for table in {"doomed", "removed"} & names:  # an older index has not both
@@ -263,7 +276,7 @@ class _Check:
             return  # its bucket was removed; it is about to be purged
         self._counts["objects"] += 1
         self._counts["bytes"] += row.size
-        if row.bucket not in self._buckets:
+        if self._complete and row.bucket not in self._buckets:
             self._find(BUCKET, row, f"belongs to a bucket of number {row.bucket}, which does not exist")
         looking = inspect(self._mountpath, row, read=self._read)
         try:

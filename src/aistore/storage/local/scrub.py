@@ -208,7 +208,7 @@ class Scrubber:
             if self._damage.suspects(info):
                 self._damage.forget(info)
             return
-        if self._is_current(row) and self._persists(row, problem):
+        if self._is_there() and self._is_current(row) and self._persists(row, problem):
             file = "" if row.place is None else f"{self._mountpath.data}/{row.place}"
             self._damage.note(info, file, problem.text, harmless=problem.kind == TRAILER)
             self._state.damaged += 1
@@ -216,6 +216,10 @@ class Scrubber:
     def _verified(self, size: int) -> None:
         self._state.bytes_done += size
         COUNTERS.words[SCRUB_BYTES] += size
+
+    def _is_there(self) -> bool:
+        """Say whether the mountpath is in its place: an empty mount point takes notes, and tells of files gone."""
+        return os.path.exists(self._mountpath.database)
 
     def _is_current(self, row: Row) -> bool:
         """Say whether the object was not written, moved or removed since its row was read."""
@@ -243,6 +247,8 @@ class Scrubber:
             return ScrubState()
 
     def _save(self) -> None:
+        if not self._is_there():
+            return
         try:
             with open(f"{self._path}.new", "wb") as file:
                 file.write(msgspec.json.encode(self._state))
