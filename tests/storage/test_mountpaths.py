@@ -28,15 +28,16 @@ from aistore.errors import (
 )
 from aistore.model.objects import ListOptions, PutOptions
 from aistore.storage.checksums import Hasher
-from aistore.storage.local import index
+from aistore.storage.local import index, stamps
 from aistore.storage.local.catalog_copy import read_copy
 from aistore.storage.local.engine import LocalEngine
 from aistore.storage.local.fsck import rebuild_all
 from aistore.storage.local.housekeeping import Housekeeper, recover_store
-from aistore.storage.local.layout import Mountpath, open_directory
+from aistore.storage.local.layout import Mountpath, further, open_directory
 from aistore.storage.local.members import attach, detach, switch
 from aistore.storage.local.placement import MountpathSet, Placement
-from aistore.storage.local.presence import mountpaths, statuses
+from aistore.storage.local.presence import mountpaths, statuses, writing
+from aistore.storage.local.stamps import Stamps
 
 PLAIN = PutOptions()
 
@@ -529,6 +530,25 @@ def test_killed_while_attaching(engine: LocalEngine, directory: str, disks: list
     keeper.step(0.0)
     keeper.close()
     check(engine, ["a", "b", *names])
+
+
+def test_a_killed_writer_leaves_no_further_disk_slow(engine: LocalEngine, directory: str, disks: list[str]) -> None:
+    """It leaves words of its disk's table dirty, under which nothing is kept in memory: housekeeping cleans them."""
+    member = attach(directory, disks[0])
+    with closing(Stamps(further(directory, member).stamps)) as table, closing(Housekeeper(directory)) as keeper:
+        table.words[stamps._TURN] += 1  # as `changing` does, which a killed process never leaves
+        table.words[7] = table.words[stamps._TURN]
+        assert table.interrupted
+        keeper.step(0.0)
+        assert not table.interrupted
+        assert table.words[7] % 2 == 0
+
+
+def test_what_the_set_of_mountpaths_is_does_not_go_with_a_power_cut(directory: str) -> None:
+    """An object that was stored durably on a new disk would go with it."""
+    open_directory(directory)
+    with writing(directory) as writer:
+        assert writer.connection.execute("PRAGMA synchronous").fetchone() == (2,), "FULL"
 
 
 def test_a_directory_without_its_disk_is_no_mountpath(engine: LocalEngine, directory: str, disks: list[str]) -> None:

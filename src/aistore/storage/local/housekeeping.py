@@ -128,6 +128,8 @@ class Housekeeper:
                     return
                 reclaimer = Reclaimer(places, grace_seconds=self._grace_seconds)
                 part = self._parts[id_] = _Part(reclaimer, places, Stamps(places.stamps), epoch)
+            if part.stamps.interrupted:
+                part.reclaimer.doom([])  # as for the first mountpath above
             self._doom_removed(part)
         except (OSError, sqlite3.Error) as error:
             _log.warning("housekeeping of mountpath %s failed: %s", id_, error)

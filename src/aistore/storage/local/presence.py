@@ -70,10 +70,10 @@ def bring_back(directory: str, id_: str, *, verify: bool = True) -> None:
             raise
         if not is_away(places):
             return
-        make_available(places)
-        # Objects kept in memory may be of a state that recovery took back.
+        # Objects kept in memory may be of a state that recovery took back: forgotten before anybody reads the disk.
         with writing(directory) as writer, writer.transaction((EVERYTHING,)):
             pass
+        make_available(places)
 
 
 def look_after(directory: str, member: Member, known: MountpathSet) -> None:
@@ -119,11 +119,14 @@ def _status(directory: str, member: Member) -> MountpathStatus:
 
 @contextmanager
 def writing(directory: str) -> Iterator[index.Writer]:
-    """Return a writer to the first mountpath's index."""
+    """Return a writer to the first mountpath's index; what it commits is on the disk.
+
+    A power cut must not take back that a mountpath belongs to the store when it has objects already.
+    """
     places = open_directory(directory)
     with (
         closing(Stamps(places.stamps)) as table,
-        closing(index.Writer(places.database, places.commit_lock, table)) as writer,
+        closing(index.Writer(places.database, places.commit_lock, table, durable=True)) as writer,
     ):
         yield writer
 
