@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import urllib3
 
+from aistore.storage.local.fsck import check
 from aistore.testing import StoreProcess
 
 NewStore = Callable[..., StoreProcess]
@@ -199,6 +200,39 @@ def test_an_idle_disk_can_be_unmounted_once_it_is_disabled(
     plug(disk)
     assert client.ask("POST", "daemon/mountpaths", action.replace(b"disable", b"enable")).status == 200
     assert all(client.get(name).status == 200 for name in OBJECTS)
+
+
+def test_a_disk_of_several_is_full(
+    new_store: NewStore, tmp_path: Path, disk: Path, asker: Callable[[StoreProcess], Asker]
+) -> None:
+    """Its share of the writes gets 507; everything else goes on, deletes of its own too, and it passes."""
+    store = new_store(str(tmp_path / "data"), arguments=("--workers", "2", "--mountpath", f"{disk}/ais"))
+    one = asker(store)
+    one.fill()
+    there = names_on(disk)
+    with open(disk / "somebody-elses", "wb", buffering=0) as file:
+        try:
+            while file.write(bytes(1 << 20)):
+                pass
+        except OSError:
+            pass
+        file.truncate(file.tell() - (1 << 20))  # some of the reserve is left, so deletes go through
+    for name in OBJECTS:
+        assert one.get(name).data == name.encode() * (3000 // len(name))
+        for size in (100, 3000, 2 << 20):  # in the index, in one step, staged
+            reply = one.put(name, size)
+            assert reply.status == (507 if name in there else 200), reply.data
+            assert name not in there or f"{disk}/ais" in reply.json()["message"]
+        if name not in there:
+            assert one.put(name).status == 200
+    assert one.ask("DELETE", f"objects/b/{there[0]}").status == 200
+    assert {path["state"] for path in one.mountpaths()} == {"available"}, "a full disk is no broken one"
+    (disk / "somebody-elses").unlink()
+    for name in OBJECTS:
+        assert one.put(name).status == 200
+    assert store.end() == 0
+    assert "Traceback" not in store.errors()
+    assert check(store.data).findings == []
 
 
 def test_a_disk_fails(new_store: NewStore, tmp_path: Path, asker: Callable[[StoreProcess], Asker]) -> None:
