@@ -1,6 +1,6 @@
 """Kills small processes that work on a store, checks what they leave, and prints what it did, as JSON.
 
-``kill_run.py points SCENARIO DIRECTORY`` kills before every system call that changes a file, one after the other.
+``kill_run.py points SCENARIO DISKS DIRECTORY`` kills before every system call that changes a file, one after the other.
 ``kill_run.py moments KILLS SEED DIRECTORY`` kills at random moments, in the middle of several threads' work.
 ``kill_run.py recovery KILLS SEED DIRECTORY`` kills writers, and then the recovery, again and again.
 
@@ -25,8 +25,10 @@ from tracing import Killed, run_until
 
 from aistore.storage.local import trailer
 from aistore.storage.local.engine import LocalEngine
-from aistore.storage.local.reclaim import Reclaimer
-from aistore.storage.local.recovery import recover
+from aistore.storage.local.fsck import mountpaths
+from aistore.storage.local.housekeeping import Housekeeper, recover_store
+from aistore.storage.local.layout import open_directory
+from aistore.storage.local.members import attach
 from aistore.storage.local.settings import LocalSettings
 
 SETTINGS = LocalSettings(generation_files_max=7, reserve_bytes=0)
@@ -36,15 +38,19 @@ DURABLE = LocalSettings(generation_files_max=7, reserve_bytes=0, durable=True)
 class Run:
     """One store, the lanes that work on it, and what they are known to hold."""
 
-    def __init__(self, directory: str, lanes: int) -> None:
-        self.directory = directory
+    def __init__(self, directory: str, lanes: int, disks: int = 0) -> None:
+        self.directory = os.path.join(directory, f"over{disks}") if disks else directory
+        self.spread = disks > 0
+        for disk in range(disks):
+            open_directory(self.directory)
+            attach(self.directory, os.path.join(directory, f"disk{disk}"))
         self.ledger = Ledger(lanes)
         self.known: list[Lane] = [None] * lanes
         self.kills = 0
 
     def check(self) -> None:
         """Recover, compare the store with the ledger, and go on from what is there."""
-        recover(self.directory)
+        recover_store(self.directory)
         self.compare()
         if self.kills % 20 == 0:
             ledgers.check_nothing_left(self.directory)
@@ -72,19 +78,20 @@ def operations(kinds: tuple[int, ...], settings: LocalSettings = SETTINGS) -> Ca
 
 def housekeeping(run: Run, seed: int) -> None:
     """Every step is a round of its own: compare, seal, unlink, purge, checkpoint."""
-    reclaimer = Reclaimer(run.directory, grace_seconds=0.0)
+    keeper = Housekeeper(run.directory, grace_seconds=0.0)
     for round_ in range(12):
-        reclaimer.step(2.0 * round_)
-    reclaimer.close()
+        keeper.step(2.0 * round_)
+    keeper.close()
 
 
 def recovery(run: Run, seed: int) -> None:
-    recover(run.directory)
+    recover_store(run.directory)
 
 
 def recovery_after_a_boot(run: Run, seed: int) -> None:
-    Path(run.directory, "mp0", "boot").unlink(missing_ok=True)
-    recover(run.directory)
+    for mountpath in mountpaths(run.directory):
+        Path(mountpath.directory, "boot").unlink(missing_ok=True)
+    recover_store(run.directory)
 
 
 #: Each victim, and what is done unharmed before it, so that there is something to kill it over.
@@ -98,14 +105,19 @@ SCENARIOS: dict[str, tuple[Callable[[Run, int], None], tuple[int, ...]]] = {
     "destroy": (operations((DESTROY, CREATE, PUT, PUT, DESTROY, CREATE, STAGE)), (CREATE, *(PUT,) * 12)),
     "housekeeping": (housekeeping, (CREATE, *(PUT,) * 20, DESTROY, CREATE, *(PUT,) * 20, *(DELETE,) * 5)),
 }
+#: Those that happen to a store of three mountpaths too.
+SPREAD = ("destroy", "housekeeping")
+FURTHER = 2
+#: Every one of so many calls there: opening three mountpaths takes three times as long.
+STRIDE = 3
 
 
-def points(name: str, directory: str) -> dict[str, int]:
+def points(name: str, disks: str, directory: str) -> dict[str, int]:
     """Kill a scenario's victim before its first call, its second, its third … until it comes to its end."""
     victim, before = SCENARIOS[name]
-    run, point = Run(directory, 1), 0
+    run, point = Run(directory, 1, int(disks)), 0
     while True:
-        point += 1
+        point += STRIDE if run.spread else 1
         if name == "begin":
             run.directory, run.known = os.path.join(directory, str(point)), [None]
         else:
@@ -119,19 +131,21 @@ def points(name: str, directory: str) -> dict[str, int]:
             continue
         run.check()
         ledgers.check_nothing_left(run.directory)
-        return {"kills": run.kills, "calls": calls}
+        return {"kills": run.kills, "calls": calls // STRIDE if run.spread else calls}
 
 
 def moments(kills: int, seed: int, directory: str) -> dict[str, int]:
     """Kill four writing threads and housekeeping, at random moments."""
-    run, source, lines = Run(directory, 4), random.Random(seed), 0
-    while run.kills < kills:
-        pid = fork_away(lambda: busy(run, source.getrandbits(48)))
+    runs, source, lines = (Run(directory, 4), Run(directory + "-spread", 4, FURTHER)), random.Random(seed), 0
+    while sum(run.kills for run in runs) < kills:
+        run = runs[source.random() < 0.25]
+        pid = fork_away(lambda run=run: busy(run, source.getrandbits(48)))
         time.sleep(source.uniform(0.0, 0.04))
         lines += bury(run, pid)
         run.check()
-    ledgers.check_nothing_left(directory)
-    return {"kills": run.kills, "operations": lines}
+    for run in runs:
+        ledgers.check_nothing_left(run.directory)
+    return {"kills": kills, "of three mountpaths": runs[1].kills, "operations": lines}
 
 
 def recoveries(kills: int, seed: int, directory: str) -> dict[str, int]:
@@ -139,9 +153,11 @@ def recoveries(kills: int, seed: int, directory: str) -> dict[str, int]:
 
     Every other recovery takes place after a boot, when all that was not sealed is read.
     """
-    run, source, point, writers = Run(directory, 4), random.Random(seed), 0, 0
-    while run.kills < kills:
-        pid = fork_away(lambda: busy(run, source.getrandbits(48)))
+    runs = (Run(directory, 4), Run(directory + "-spread", 4, FURTHER))
+    source, point, writers = random.Random(seed), 0, 0
+    while sum(run.kills for run in runs) < kills:
+        run = runs[writers % 4 == 1]
+        pid = fork_away(lambda run=run: busy(run, source.getrandbits(48)))
         time.sleep(source.uniform(0.01, 0.04))
         bury(run, pid)
         writers += 1
@@ -151,7 +167,7 @@ def recoveries(kills: int, seed: int, directory: str) -> dict[str, int]:
             point += 1
             for victim in (recovery, recovery_after_a_boot) if writers % 2 else (recovery, recovery):
                 try:
-                    run_until(lambda one=victim: one(run, 0), point)
+                    run_until(lambda one=victim, run=run: one(run, 0), point)
                     ended, point = point, 0
                     break
                 except Killed:
@@ -159,8 +175,9 @@ def recoveries(kills: int, seed: int, directory: str) -> dict[str, int]:
             if point % 10 == 0:  # new remains: this recovery has removed most of what it found
                 break
         run.check()
-    ledgers.check_nothing_left(directory)
-    return {"kills": run.kills, "writers_killed_before": writers}
+    for run in runs:
+        ledgers.check_nothing_left(run.directory)
+    return {"kills": sum(run.kills for run in runs), "writers_killed_before": writers}
 
 
 def busy(run: Run, seed: int) -> None:
@@ -170,10 +187,10 @@ def busy(run: Run, seed: int) -> None:
         source = random.Random(seed + lane)
         kinds = (CREATE, *source.choices((*MIXED * 8, DESTROY, CREATE, CREATE), k=4000))
         threading.Thread(target=work, args=(engines[lane % 2], run.ledger, lane, source, kinds), daemon=True).start()
-    reclaimer, now = Reclaimer(run.directory, grace_seconds=0.0), 0.0
+    keeper, now = Housekeeper(run.directory, grace_seconds=0.0), 0.0
     while True:
         now += 0.25
-        reclaimer.step(now)
+        keeper.step(now)
 
 
 def fork_away(function: Callable[[], None]) -> int:

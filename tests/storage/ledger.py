@@ -14,8 +14,9 @@ import sqlite3
 from aistore.errors import BucketExistsError, BucketNotFoundError, ObjectNotFoundError
 from aistore.model.objects import ListOptions, PutOptions
 from aistore.storage.local.engine import LocalEngine
-from aistore.storage.local.layout import open_directory
-from aistore.storage.local.reclaim import Reclaimer
+from aistore.storage.local.fsck import check, mountpaths
+from aistore.storage.local.housekeeping import Housekeeper
+from aistore.storage.local.layout import Mountpath
 from aistore.storage.local.recovery import read_trailer, unsealed
 
 SIZES = (0, 3, 256, 257, 4096, 20_000, 70_000)
@@ -180,38 +181,41 @@ def _concerning(lines: list[Line], name: int) -> list[tuple[int, Line]]:
 
 
 def check_files(directory: str) -> None:
-    """Every file is known to the index, every object's file is there, and an index could be made from them again."""
-    objects, trash = _places(directory)
-    on_disk = _files(directory)
-    assert objects <= on_disk, f"lost: {objects - on_disk}"
-    assert on_disk <= objects | trash, f"leaked: {on_disk - objects - trash}"
-    for place in objects:
-        assert read_trailer(open_directory(directory), place) is not None, f"{place} has no trailer"
+    """Every file is known to its index, every object's file is there, and an index could be made from them again."""
+    for mountpath in mountpaths(directory):
+        objects, trash = _places(mountpath)
+        on_disk = _files(mountpath)
+        assert objects <= on_disk, f"lost: {objects - on_disk}"
+        assert on_disk <= objects | trash, f"leaked: {on_disk - objects - trash}"
+        for place in objects:
+            assert read_trailer(mountpath, place) is not None, f"{place} has no trailer"
 
 
 def check_nothing_left(directory: str) -> None:
-    """After housekeeping there are the objects' files and nothing else."""
-    mountpath = open_directory(directory)
-    reclaimer = Reclaimer(directory, grace_seconds=0.0)
+    """After housekeeping there are the objects' files and nothing else, and fsck finds nothing wrong."""
+    keeper = Housekeeper(directory, grace_seconds=0.0)
     try:
         for now in range(10):
-            while reclaimer.step(2.0 * now):
+            while keeper.step(2.0 * now):
                 pass
     finally:
-        reclaimer.close()
-    objects, trash = _places(directory)
-    assert (_files(directory), trash) == (objects, set())
-    assert unsealed(mountpath) == []
-    assert set(os.listdir(mountpath.data)) == {place.partition("/")[0] for place in objects}
+        keeper.close()
+    for mountpath in mountpaths(directory):
+        objects, trash = _places(mountpath)
+        assert (_files(mountpath), trash) == (objects, set())
+        assert unsealed(mountpath) == []
+        assert set(os.listdir(mountpath.data)) == {place.partition("/")[0] for place in objects}
+    report = check(directory)
+    assert (report.findings, report.unfinished) == ([], 0)
 
 
-def _files(directory: str) -> set[str]:
-    data = open_directory(directory).data
+def _files(mountpath: Mountpath) -> set[str]:
+    data = mountpath.data
     return {f"{generation}/{file}" for generation in os.listdir(data) for file in os.listdir(f"{data}/{generation}")}
 
 
-def _places(directory: str) -> tuple[set[str], set[str]]:
-    connection = sqlite3.connect(open_directory(directory).database)
+def _places(mountpath: Mountpath) -> tuple[set[str], set[str]]:
+    connection = sqlite3.connect(mountpath.database)
     try:
         statements = ("SELECT place FROM objects WHERE place IS NOT NULL", "SELECT place FROM trash")
         objects, trash = ({row[0] for row in connection.execute(statement)} for statement in statements)

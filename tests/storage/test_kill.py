@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from kill_run import SCENARIOS
+from kill_run import FURTHER, SCENARIOS, SPREAD
 from tracing import why_not
 
 KILLS = int(os.environ.get("AIS_KILLS", "500"))
@@ -27,17 +27,18 @@ RUN = str(Path(__file__).with_name("kill_run.py"))
 AT_LEAST = {"test_kill_before_every_change": 700, "test_kill_at_any_moment": 500, "test_kill_the_recovery": 1000}
 
 Count = Callable[[str, int], None]
-POINTS: dict[str, int] = {}
+POINTS: dict[tuple[str, int], int] = {}
+CASES = [(name, 0) for name in SCENARIOS] + [(name, FURTHER) for name in SPREAD]
 
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Iterator[str]:
     """Return a directory in memory if there is one: a killed process takes nothing from a disk that it had given it."""
     if not os.access("/dev/shm", os.W_OK):
-        yield str(tmp_path)
+        yield str(tmp_path / "one")
         return
     made = tempfile.mkdtemp(dir="/dev/shm", prefix="aistore-kill-")
-    yield made
+    yield f"{made}/one"
     shutil.rmtree(made)
 
 
@@ -53,14 +54,14 @@ needs_tracing = pytest.mark.skipif(bool(why_not()), reason=why_not() or "traced"
 
 
 @needs_tracing
-@pytest.mark.parametrize("scenario", SCENARIOS)
-def test_kill_before_every_change(scenario: str, directory: str, count: Count) -> None:
+@pytest.mark.parametrize(("scenario", "disks"), CASES)
+def test_kill_before_every_change(scenario: str, disks: int, directory: str, count: Count) -> None:
     """Before each system call that changes a file or a directory, SQLite's included."""
-    counts = run("points", scenario, directory)
+    counts = run("points", scenario, disks, directory)
     assert counts["kills"] >= counts["calls"] > 0  # the last victim made so many calls, and was not killed
-    POINTS[scenario] = counts["kills"]
+    POINTS[scenario, disks] = counts["kills"]
     count("kills before a system call", counts["kills"])
-    if len(POINTS) == len(SCENARIOS):
+    if len(POINTS) == len(CASES):
         assert sum(POINTS.values()) >= AT_LEAST["test_kill_before_every_change"]
 
 
@@ -69,6 +70,7 @@ def test_kill_at_any_moment(directory: str, count: Count) -> None:
     counts = run("moments", KILLS, SEED, directory)
     assert counts["kills"] == KILLS
     assert counts["operations"] > KILLS
+    assert counts["of three mountpaths"] > KILLS / 6
     count("kills at random moments", counts["kills"])
 
 
