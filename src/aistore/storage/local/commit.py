@@ -122,7 +122,8 @@ class Committer:
             return
         try:
             changes = [operation.slot for operation in batch]
-            with self._writer.transaction(changes, lambda: _roll_back(batch)) as connection:
+            synced = any(operation.of_all for operation in batch) and not self._mountpaths.single
+            with self._writer.transaction(changes, lambda: _roll_back(batch), synced=synced) as connection:
                 # The turn may have come late: a disk that was unmounted meanwhile takes writes that nobody will see.
                 self._disk.health.check()
                 turn = Turn(connection, self._disk, self._mountpaths)

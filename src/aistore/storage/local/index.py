@@ -224,6 +224,7 @@ class Writer:
 
     def __init__(self, path: str, lock_path: str, stamps: Stamps, *, durable: bool = False) -> None:
         self._stamps = stamps
+        self._durable = durable
         self._lock = os.open(lock_path, os.O_RDWR | os.O_CLOEXEC)
         try:
             self.connection = connect(path, durable=durable)
@@ -233,18 +234,23 @@ class Writer:
 
     @contextmanager
     def transaction(
-        self, changes: Iterable[int], undone: Callable[[], None] | None = None
+        self, changes: Iterable[int], undone: Callable[[], None] | None = None, *, synced: bool = False
     ) -> Iterator[sqlite3.Connection]:
         """Hold the index for writing: committed at the end of the block, rolled back when that or the block raises.
 
         ``changes`` are the words in the table of stamps of all objects that a read may find changed afterwards.
-        ``undone`` is called after a roll-back, before others get their turn.
+        ``undone`` is called after a roll-back, before others get their turn. What is ``synced`` is on the disk before
+        anybody sees it, as everything is on a durable writer.
         """
         fcntl.flock(self._lock, fcntl.LOCK_EX)
         try:
             with self._stamps.changing(changes):
+                if synced and not self._durable:
+                    self.connection.execute("PRAGMA synchronous=FULL")
                 yield from self._transaction(undone)
         finally:
+            if synced and not self._durable:
+                self.connection.execute("PRAGMA synchronous=NORMAL")
             fcntl.flock(self._lock, fcntl.LOCK_UN)
 
     def _transaction(self, undone: Callable[[], None] | None) -> Iterator[sqlite3.Connection]:

@@ -40,6 +40,11 @@ class Mountpaths:
         #: The first mountpath, which is always open.
         self.root = OpenMountpath(ROOT, places, self.stamps, known, self, settings)
 
+    @property
+    def single(self) -> bool:
+        """Whether there is only the first one now."""
+        return self.catalog.current().placement.single
+
     def get(self, id_: str, what: str) -> OpenMountpath:
         """Return a mountpath; raises MountpathUnavailableError for ``what``, an object's or a bucket's address."""
         if id_ == ROOT:

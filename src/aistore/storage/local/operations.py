@@ -43,6 +43,8 @@ class Operation(ABC, Generic[Result]):
 
     #: The word of what changes in the table of stamps.
     slot = EVERYTHING
+    #: Whether it concerns all mountpaths: a power cut must not take back on one disk what others know of.
+    of_all = False
 
     def __init__(self) -> None:
         self.future: Future[Result] = Future()
@@ -265,6 +267,8 @@ class SetCustom(_ObjectOperation):
 class CreateBucket(Operation[BucketInfo]):
     """A new bucket."""
 
+    of_all = True
+
     def __init__(self, bucket: str, props: Mapping[str, Any]) -> None:
         super().__init__()
         self._bucket = bucket
@@ -291,6 +295,8 @@ class CreateBucket(Operation[BucketInfo]):
 
 class DeleteBucket(Operation[None]):
     """The end of a bucket: its row goes now, its objects are purged in pieces by the reclaimer."""
+
+    of_all = True
 
     def __init__(self, bucket: str) -> None:
         super().__init__()
