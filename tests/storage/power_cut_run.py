@@ -48,7 +48,18 @@ class Disk:
         self._device = call("losetup", "--find", "--show", self._image)
 
     def mount(self) -> None:
-        call("mount", "-t", "ext4", self._device, self.mounted)
+        """Mount it; again if a mount namespace of somebody else still has it as it was when its power was cut."""
+        deadline = time.monotonic() + 30
+        while True:
+            call("mount", "-t", "ext4", self._device, self.mounted)
+            try:
+                Path(self.mounted, "probe").touch()
+                return
+            except OSError:
+                self.unmount()
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.05)
 
     def cut_power(self) -> None:
         descriptor = os.open(self.mounted, os.O_RDONLY)

@@ -15,6 +15,7 @@ from aistore.observe.counters import COUNTERS
 from aistore.observe.layout import COMMITS
 from aistore.storage.local.engine import LocalEngine
 from aistore.storage.local.members import attach, switch
+from aistore.storage.local.reclaim import Reclaimer
 from aistore.storage.local.settings import LocalSettings
 
 PLAIN = PutOptions()
@@ -83,3 +84,26 @@ def test_an_upload_that_outlives_its_disk(unplugged: tuple[LocalEngine, str, str
         time.sleep(0.01)
     switch(directory, disk, enabled=True)
     assert len(engine.list("b", ListOptions()).entries) == 40 + len(names) - failed
+
+
+def test_a_write_given_up_on_a_disk_that_is_gone(tmp_path: Path) -> None:
+    """Its file cannot be removed: nothing is raised or held, and the file is removed when its disk is back."""
+    directory = str(tmp_path / "store")
+    engine = LocalEngine(directory)
+    engine.create_bucket("b", {})
+    staging = engine.stage("b", "o", PLAIN)
+    staging.write(b"x" * 5000)
+    data = Path(directory, "mp0", "data")
+    data.rename(f"{data}.away")
+    staging.abort()
+    Path(f"{data}.away").rename(data)
+    engine.close()
+    assert open_below(directory) == []
+    assert len(list(data.glob("*/*"))) == 1
+    reclaimer = Reclaimer(directory)
+    try:
+        while reclaimer.step(0.0):
+            pass
+    finally:
+        reclaimer.close()
+    assert list(data.glob("*/*")) == []

@@ -35,13 +35,15 @@ SETTLED = b"settled"
 class _Generation:
     """One directory of files, owned by this process while ``marker`` (a descriptor) is open."""
 
-    __slots__ = ("files", "full", "marker", "name", "unsettled")
+    __slots__ = ("files", "full", "marker", "name", "unsettled", "unsure")
 
     def __init__(self, name: str, marker: int) -> None:
         self.name = name
         self.marker = marker
         self.files = 0
         self.unsettled = 0
+        #: Whether there may be a file that the index does not know.
+        self.unsure = False
         self.full = False
 
 
@@ -106,7 +108,7 @@ class NewFile:
         self._close(unlink=False)
 
     def discard(self) -> None:
-        """Close and remove the file; does nothing after ``keep``."""
+        """Close and remove the file, if its disk lets it; does nothing after ``keep``."""
         self._close(unlink=True)
 
     def _close(self, *, unlink: bool) -> None:
@@ -115,7 +117,10 @@ class NewFile:
         os.close(self._descriptor)
         self._descriptor = -1
         if unlink:
-            os.unlink(self._owner.path(self.place))
+            try:
+                os.unlink(self._owner.path(self.place))
+            except OSError:  # a disk that fails or is gone: what is left there is for recovery to find
+                self._generation.unsure = True
         self._owner.settle(self._generation)
 
 
@@ -206,8 +211,9 @@ class Generations:
     def _release_if_done(self, generation: _Generation) -> None:
         if generation.full and not generation.unsettled and generation in self._owned:
             self._owned.remove(generation)
-            with contextlib.suppress(OSError):  # a full disk: then the files are compared
-                os.pwrite(generation.marker, SETTLED, 0)
+            if not generation.unsure:
+                with contextlib.suppress(OSError):  # a full disk: then the files are compared
+                    os.pwrite(generation.marker, SETTLED, 0)
             os.close(generation.marker)
 
     def _begin(self) -> _Generation:
