@@ -10,11 +10,13 @@ import pytest
 from damaging import Model, contents
 
 from aistore.errors import ConflictError
-from aistore.model.objects import PutOptions
+from aistore.model.objects import ListOptions, PutOptions
 from aistore.storage.local.engine import LocalEngine
 from aistore.storage.local.fsck import check, mountpaths, rebuild_all
 from aistore.storage.local.housekeeping import Housekeeper
 from aistore.storage.local.members import attach
+from aistore.storage.local.placement import Placement
+from aistore.storage.local.presence import mountpaths as known_mountpaths
 from aistore.storage.local.scrub import Scrubber
 
 
@@ -29,18 +31,20 @@ def store(tmp_path: Path) -> tuple[str, list[Path], Model]:
             attach(directory, str(path))
         engine.create_bucket("b", {"kept": "in the catalog"})
         engine.create_bucket("removed", {})
+        engine.create_bucket("labels", {})
         source = random.Random(5)
         for number in range(60):
             engine.put("b", f"{number}", source.randbytes(1000), PutOptions()).result()
             engine.put("b", f"{number}.cls", str(number).encode(), PutOptions()).result()
             engine.put("removed", f"{number}", source.randbytes(500), PutOptions()).result()
+            engine.put("labels", f"{number}.cls", str(number).encode(), PutOptions()).result()
         engine.delete_bucket("removed")
         keeper.step(0.0)  # copies the catalog
         model = contents(engine)
     finally:
         keeper.close()
         engine.close()
-    assert len(model) == 120
+    assert len(model) == 180
     return directory, [Path(directory, "mp0"), *further], model
 
 
@@ -65,7 +69,7 @@ def test_every_disk_is_checked(store: tuple[str, list[Path], Model]) -> None:
     directory, disks, _ = store
     report = check(directory)
     assert report.findings == []
-    assert report.objects == 120
+    assert report.objects == 180
     damaged = damage_one_per_disk(disks)
     assert {finding.file for finding in check(directory).findings} == damaged
     shutil.move(disks[2], f"{disks[2]}.away")
@@ -125,6 +129,37 @@ def test_every_disk_is_scrubbed(store: tuple[str, list[Path], Model]) -> None:
         finally:
             scrubber.close()
     assert found == damaged
+
+
+def test_a_bucket_that_only_other_disks_tell_of(store: tuple[str, list[Path], Model]) -> None:
+    """It is younger than the copies of the catalog, and the first disk has no object of it."""
+    directory, disks, _ = store
+    engine = LocalEngine(directory)
+    try:
+        homes = Placement(known_mountpaths(directory))
+        for bucket, size in (("young", 1000), ("small", 10)):
+            engine.create_bucket(bucket, {})
+            for number in range(40):
+                if homes.candidates(bucket, b"%d" % number)[0] != "mp0":
+                    engine.put(bucket, f"{number}", b"x" * size, PutOptions()).result()
+        model = contents(engine)
+    finally:
+        engine.close()
+    for path in disks[0].glob("index.db*"):
+        path.unlink()
+    rebuild_all(directory)
+    good = read(directory)
+    young = {key: value for key, value in model.items() if key[0] == "young"}
+    assert len(young) > 10
+    assert {key: good.get(key) for key in young} == young
+    # Nothing has the name of a bucket of small objects alone, and with another they would be looked for elsewhere.
+    assert {bucket for bucket, _ in good} == {"b", "labels", "young"}
+    engine = LocalEngine(directory)
+    try:
+        engine.create_bucket("next", {})
+        assert engine.list("next", ListOptions()).entries == [], "its number is a new one"
+    finally:
+        engine.close()
 
 
 @pytest.mark.parametrize("lost", [(), (0,), (1,), (0, 1, 2)])

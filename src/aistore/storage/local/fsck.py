@@ -150,7 +150,7 @@ def rebuild_all(directory: str, seen: Callable[[int], None] = lambda files: None
                 raise ConflictError(f"mountpath {mountpath.directory} is not there", hint="is its disk mounted?")
         copies = [copy for copy in map(read_copy, found) if copy is not None]
         copy = max(copies, key=lambda copy: (copy.next_bucket, copy.mountpaths.next), default=None)
-        rebuilt = [(first, rebuild(first, copy=copy, seen=seen))]
+        rebuilt = [(first, rebuild(first, copy=copy, others=others, seen=seen))]
         return rebuilt + [(mountpath, rebuild(mountpath, catalog=first, seen=seen)) for mountpath in others]
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from typing import NamedTuple
 
@@ -35,6 +35,7 @@ _FILES = """CREATE TEMP TABLE files (place TEXT PRIMARY KEY, record INTEGER NOT 
 # Rows whose files are gone, and rows of files that say they are another object's.
 _UNFOUNDED = """place IS NOT NULL AND NOT EXISTS (SELECT 1 FROM files f WHERE f.place = objects.place
     AND (f.record = 0 OR (f.bucket = objects.bucket AND f.name = objects.name)))"""
+_BUCKETS = "SELECT id, name FROM buckets"
 _GONE = "place IS NOT NULL AND place NOT IN (SELECT place FROM files)"
 _ALIVE = "f.record AND f.bucket IN (SELECT id FROM alive) AND f.place NOT IN (SELECT place FROM trash)"
 _FILL = f"""INSERT INTO objects
@@ -71,12 +72,14 @@ def rebuild(
     *,
     catalog: Mountpath | None = None,
     copy: CatalogCopy | None = None,
+    others: Sequence[Mountpath] = (),
     seen: Callable[[int], None] = lambda files: None,
 ) -> Rebuilt:
     """Put the old index aside (``index.db.before-…``) and make a new one; the caller owns the store.
 
     ``catalog`` is the mountpath whose index knows the buckets, if that is another one; it must be sound. ``copy`` is
-    the latest copy of the catalog, for what the old index cannot tell. ``seen`` is called with the number of files
+    the latest copy of the catalog, for what the old index cannot tell, and ``others`` are the mountpaths that have
+    objects of the same buckets, for what the copy cannot. ``seen`` is called with the number of files
     looked at since its last call. Raises ConflictError when there is nothing to make an index from, or
     when a process is writing.
     """
@@ -92,7 +95,7 @@ def rebuild(
     with closing(index.connect(new, durable=True)) as connection:
         connection.execute(_FILES)
         connection.execute("BEGIN IMMEDIATE")
-        rebuilt = _Filling(mountpath, connection, old).run(catalog, copy, seen)
+        rebuilt = _Filling(mountpath, connection, old).run(catalog, copy, others, seen)
         connection.execute("COMMIT")
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
     os.replace(new, mountpath.database)
@@ -133,22 +136,29 @@ class _Filling:
         self._old = old
 
     def run(
-        self, catalog: Mountpath | None, copy: CatalogCopy | None, seen: Callable[[int], None]
+        self, catalog: Mountpath | None, copy: CatalogCopy | None, others: Sequence[Mountpath],
+        seen: Callable[[int], None],
     ) -> Rebuilt:  # fmt: skip
         """Fill the index from the old one and the files."""
         connection = self._connection
         marks = ", ".join("?" * 10)
         connection.executemany(f"INSERT INTO files VALUES ({marks})", _files(self._mountpath, seen))  # noqa: S608
         numbers = [row[0] for row in connection.execute("SELECT DISTINCT bucket FROM files WHERE record")]
+        alive = [] if catalog is None else _read_buckets(catalog)
+        numbers += [number for number, _ in alive]  # of which there may be no file here
         salvaged = salvage(self._old, connection, f"{self._mountpath.database}.scratch", numbers)
         bare = 0
         if catalog is None:
+            connection.execute("CREATE TEMP TABLE elsewhere (bucket INTEGER, bucket_name TEXT)")
             if not salvaged.buckets_whole:
+                for other in others:
+                    connection.executemany("INSERT INTO elsewhere VALUES (?, ?)", _buckets_on(other))
+                numbers += [row[0] for row in connection.execute("SELECT DISTINCT bucket FROM elsewhere")]
                 bare = _add_buckets(connection, copy)
             if copy is not None and len(read_mountpaths(connection).members) < len(copy.mountpaths.members):
                 write_mountpaths(connection, copy.mountpaths)
             raise_sequence(connection, "buckets", max(numbers, default=0))
-        self._say_alive(catalog)
+        self._say_alive(alive if catalog is not None else connection.execute(_BUCKETS).fetchall())
         lost, lost_names = self._lost()
         connection.execute(f"DELETE FROM objects WHERE {_UNFOUNDED}")  # noqa: S608
         connection.execute(_FILL)
@@ -164,14 +174,8 @@ class _Filling:
         ).fetchone()
         return Rebuilt(buckets, bare, objects, inline, superseded, unreadable, lost, lost_names, salvaged, self._old)
 
-    def _say_alive(self, catalog: Mountpath | None) -> None:
+    def _say_alive(self, alive: list[tuple[int, str]]) -> None:
         """Note which buckets there are: the files of all others are of removed ones."""
-        query = "SELECT id, name FROM buckets"
-        if catalog is None:
-            alive = self._connection.execute(query).fetchall()
-        else:
-            with closing(open_readable(catalog.database)) as other:
-                alive = other.execute(query).fetchall()
         self._connection.execute("CREATE TEMP TABLE alive (id INTEGER PRIMARY KEY, name TEXT NOT NULL)")
         self._connection.executemany("INSERT INTO alive VALUES (?, ?)", alive)
 
@@ -181,6 +185,11 @@ class _Filling:
         (lost,) = self._connection.execute(f"SELECT count(*) {where}").fetchone()
         names = self._connection.execute(f"SELECT b.name, objects.name {where} LIMIT 100")
         return lost, [f"ais://{bucket}/{name.decode(errors='replace')}" for bucket, name in names]
+
+
+def _read_buckets(mountpath: Mountpath) -> list[tuple[int, str]]:
+    with closing(open_readable(mountpath.database)) as connection:
+        return connection.execute(_BUCKETS).fetchall()
 
 
 def _files(mountpath: Mountpath, seen: Callable[[int], None]) -> Iterator[tuple[object, ...]]:
@@ -197,11 +206,23 @@ def _files(mountpath: Mountpath, seen: Callable[[int], None]) -> Iterator[tuple[
         seen(len(files))
 
 
+def _buckets_on(mountpath: Mountpath) -> set[tuple[object, object]]:
+    """Return the buckets that a mountpath has objects of: their numbers and names, None where nothing tells."""
+    found = {(row[3], row[2]) for row in _files(mountpath, lambda files: None) if row[1]}
+    try:
+        with closing(open_readable(mountpath.database)) as connection:
+            numbers = {row[0] for row in connection.execute("SELECT DISTINCT bucket FROM objects")}
+    except sqlite3.Error:
+        numbers = set()
+    return found | {(number, None) for number in numbers - {number for number, _ in found}}
+
+
 def _add_buckets(connection: sqlite3.Connection, copy: CatalogCopy | None) -> int:
     """Add the buckets that the old index cannot tell of, return how many of them without their properties.
 
     They are those of the copy, and what the files tell of later ones: the last one of each name. Objects that lay in
-    the index of a bucket that neither tells of come back in a bucket ``recovered-NUMBER``.
+    the index of a bucket that neither tells of come back in a bucket ``recovered-NUMBER``; those on other mountpaths do
+    not, because under another name they would not be looked for where they are.
     """
     next_bucket = 0
     if copy is not None:
@@ -215,7 +236,8 @@ def _add_buckets(connection: sqlite3.Connection, copy: CatalogCopy | None) -> in
     new = (time.time_ns(), index.encode_props({}), next_bucket)
     connection.execute(
         "INSERT OR IGNORE INTO buckets (id, name, created_ns, props)"
-        " SELECT max(bucket), bucket_name, ?, ? FROM files WHERE record AND bucket >= ?"
+        " SELECT max(bucket), bucket_name, ?, ? FROM (SELECT bucket, bucket_name FROM files WHERE record"
+        " UNION SELECT bucket, bucket_name FROM elsewhere WHERE bucket_name IS NOT NULL) WHERE bucket >= ?"
         " AND bucket NOT IN (SELECT bucket FROM doomed) GROUP BY bucket_name",
         new,
     )
