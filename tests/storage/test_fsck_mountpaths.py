@@ -93,6 +93,26 @@ def test_the_others_are_checked_without_the_catalog(store: tuple[str, list[Path]
     assert all(finding.object.startswith("ais://b/") for finding in found[1:])
 
 
+def test_a_damaged_index_of_a_further_disk(store: tuple[str, list[Path], Model]) -> None:
+    """Its objects are checked as far as it can be read: it has no buckets of its own to tell of them."""
+    directory, disks, _ = store
+    engine = LocalEngine(directory)
+    try:
+        for future in [engine.put("labels", f"more{number}", b"x" * 100, PutOptions()) for number in range(600)]:
+            future.result()
+    finally:
+        engine.close()
+    objects = check(directory).objects
+    with open(disks[1] / "index.db", "r+b") as file:
+        content = file.read()
+        file.seek(max(range(0, len(content), 4096), key=lambda start: content[start : start + 4096].count(b"more")))
+        file.write(b"\xff" * 100)
+    report = check(directory)
+    assert {finding.kind for finding in report.findings} <= {"index", "unknown-file"}, report.findings
+    assert "index" in {finding.kind for finding in report.findings}
+    assert 0 < objects - report.objects < 100, "a page of them cannot be read"
+
+
 def test_a_disk_that_goes_while_it_is_scrubbed(store: tuple[str, list[Path], Model]) -> None:
     """Its files are gone with it, which is no damage of theirs, and nothing is written to where it was."""
     directory, disks, _ = store

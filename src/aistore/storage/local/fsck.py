@@ -177,7 +177,7 @@ def check_mountpath(mountpath: Mountpath, catalog: Catalog, *, fast: bool, progr
         index.create(f"{scratch}/index.db")
         with closing(index.connect(f"{scratch}/index.db")) as copy:
             copy.execute("BEGIN")
-            salvaged = salvage(mountpath.database, copy, f"{scratch}/first-page.db")
+            salvaged = salvage(mountpath.database, copy, f"{scratch}/first-page.db", catalog.buckets)
             copy.execute("COMMIT")
             for gap in salvaged.gaps:
                 row = copy.execute("SELECT name FROM buckets WHERE id = ?", (gap.bucket,)).fetchone()
