@@ -179,7 +179,8 @@ def main() -> None:
             torn += cut(disk, run, source, settings)
             operations += sum(run.ledger.acknowledged())
             run.ledger.clear()
-        ledgers.check_nothing_left(run.directory)
+        # A change of metadata that was under way may have left its trailer torn behind the one that counts.
+        ledgers.check_nothing_left(run.directory, accepted=("trailer",))
     print(json.dumps({"cuts": cuts, "operations": operations, "torn_and_taken_back": torn}))
 
 
