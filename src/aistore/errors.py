@@ -273,7 +273,7 @@ class MountpathUnavailableError(RetryLaterError):
     """The disk that has the object, or may have it, is gone or failing; what is on other disks is served."""
 
     code = "ErrMountpathUnavailable"
-    retry_after_seconds = 30  # somebody has to see to the disk
+    retry_after_seconds = 3  # a disk that was away for a moment is used again within two seconds
 
 
 class StoreUnreachableError(RetryLaterError):

@@ -197,6 +197,9 @@ def test_an_idle_disk_can_be_unmounted_once_it_is_disabled(
     while subprocess.run(["umount", str(disk)], capture_output=True).returncode:
         assert time.monotonic() < deadline, "somebody keeps the disk busy"
         time.sleep(0.1)
+    reply = client.ask("POST", "daemon/mountpaths", action.replace(b"disable", b"enable"))
+    assert (reply.status, "is its disk mounted?" in reply.json()["message"]) == (503, True)
+    assert client.ask("POST", "daemon/mountpaths", action).status == 200
     plug(disk)
     assert client.ask("POST", "daemon/mountpaths", action.replace(b"disable", b"enable")).status == 200
     assert all(client.get(name).status == 200 for name in OBJECTS)

@@ -22,7 +22,7 @@ from contextlib import ExitStack, closing, contextmanager
 from ...errors import BadRequestError, ConflictError, NotFoundError
 from . import index
 from .catalog import read_mountpaths, write_mountpaths
-from .health import DISABLED, write_something
+from .health import DISABLED, unavailable, write_something
 from .layout import Mountpath, begin, further
 from .placement import ROOT, Member, MountpathSet
 from .presence import (
@@ -53,7 +53,7 @@ def attach(directory: str, path: str) -> Member:
     path = _checked(path)
     member = _found_again(directory, path)
     if member is not None:
-        bring_back(directory, member.id)
+        _use(directory, member, "attached")
         return member
     with _changing(directory) as change:
         known = change.mountpaths
@@ -124,8 +124,16 @@ def switch(directory: str, path: str, *, enabled: bool) -> Member:
         if not enabled:
             make_unavailable(further(directory, member), DISABLED)
     if enabled:
-        bring_back(directory, member.id)
+        _use(directory, member, "enabled")
     return member
+
+
+def _use(directory: str, member: Member, done: str) -> None:
+    """Make a mountpath available at once; raises MountpathUnavailableError where housekeeping has to wait for its disk."""
+    try:
+        bring_back(directory, member.id)
+    except (OSError, sqlite3.Error) as error:
+        raise unavailable(member.id, member.path, words_of(error), f"it was {done}") from error
 
 
 class _Change:
