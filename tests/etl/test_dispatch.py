@@ -1,13 +1,16 @@
-"""What the dispatcher decides without a transform: how many copies of objects it holds in memory."""
+"""What the dispatcher decides without a transform: how many copies it holds in memory, when a worker may begin."""
 
 from __future__ import annotations
 
+import asyncio
+import socket
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from aistore.errors import OverloadedError
-from aistore.etl.dispatch import Dispatcher, Running
+from aistore.etl.dispatch import Dispatcher, Running, _Call
+from aistore.etl.peers import MESSAGES_KIND
 from aistore.settings import Limits
 
 
@@ -20,3 +23,21 @@ def test_copies_in_memory_are_bounded() -> None:
         with pytest.raises(OverloadedError, match="some-etl"):
             dispatcher._hold_input(running, 1)
         assert dispatcher._hold_input(running, 1001) == 0  # goes through a file
+
+
+def test_a_worker_does_not_begin_for_nobody() -> None:
+    """Else it would be busy for as long as the object takes, and nobody would know whom to kill."""
+
+    async def leave() -> None:
+        ours, worker = socket.socketpair(socket.AF_UNIX, MESSAGES_KIND)
+        with worker:
+            running = Running("some-etl", "", 10.0, 1 << 20)
+            call = _Call(ours, running, 10.0, None)  # type: ignore[arg-type]  # asked about workers alone
+            call._queued_too_long(0.0)
+            with pytest.raises(BrokenPipeError):
+                worker.send(b"S")
+            with pytest.raises(OverloadedError):
+                await call.answer
+            call.close()
+
+    asyncio.run(leave())

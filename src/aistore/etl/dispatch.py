@@ -8,6 +8,7 @@ timeout, a client that went away) kills the worker that served it, which is then
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 import signal
@@ -120,6 +121,7 @@ class _Call:
         self._started = False
         self._watch: asyncio.Future[None] | None = None
         self._watch_timer: asyncio.TimerHandle | None = None
+        self._left = False  # no worker may begin with it any more
         self._over = False  # the worker has answered, or was killed: its pid may be another process's by now
         self._timer = self._loop.call_later(queue_wait_seconds, self._queued_too_long, queue_wait_seconds)
         self._loop.add_reader(connection.fileno(), self._readable)
@@ -131,6 +133,8 @@ class _Call:
             return
         except OSError:
             message, ancillary = b"", []
+        if not message and self._left:  # our own doing
+            return
         if message[:1] == b"S" and not self._started:
             self._started, self._peer = True, Peer(sender_of(ancillary), message)
             self.pid = self._peer.pid
@@ -167,10 +171,24 @@ class _Call:
 
     def _fail(self, error: Exception) -> None:
         if not self.answer.done():
-            self._readable()  # an answer that has just come: the worker may have another object by now
+            self._look_again()  # an answer that has just come: the worker may have another object by now
         if not self.answer.done():
             self.kill()
             self.answer.set_exception(error)
+
+    def _look_again(self) -> None:
+        """Take what has come. A worker that has not begun is kept from it: its first message finds nobody.
+
+        Else one that begins now would work for nobody, and nobody would know whom to kill.
+        """
+        begun = self._started
+        if not begun:
+            self._left = True
+            with contextlib.suppress(OSError):
+                self.connection.shutdown(socket.SHUT_RD)
+        self._readable()
+        if self._started and not begun:  # the answer may have come as well
+            self._readable()
 
     def kill(self) -> None:
         """End the worker, and with its process group what it started."""
@@ -197,7 +215,7 @@ class _Call:
     def close(self) -> None:
         """Leave the connection. A worker that is still busy with it is killed, also when our own task was cancelled."""
         if not self._over:
-            self._readable()
+            self._look_again()
         if not self._over:
             self.kill()
         self.answer.cancel()
