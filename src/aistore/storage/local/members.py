@@ -129,7 +129,7 @@ def switch(directory: str, path: str, *, enabled: bool) -> Member:
 
 
 def _use(directory: str, member: Member, done: str) -> None:
-    """Make a mountpath available at once; raises MountpathUnavailableError where housekeeping has to wait for its disk."""
+    """Make a mountpath available at once; raises MountpathUnavailableError where that has to wait for its disk."""
     try:
         bring_back(directory, member.id)
     except (OSError, sqlite3.Error) as error:
