@@ -16,7 +16,6 @@ from typing import Any
 from ..observe.counters import COUNTERS
 from ..observe.layout import HISTOGRAM, KEPT_GET, KEPT_HEAD, LATENCY_NS, NS_TOTAL, OUT_BYTES
 from ..observe.log import REQUEST_ID, sane_request_id
-from ..storage.engine import KeptReading
 from .access import Access
 from .conditions import CONDITIONS
 from .handlers import objects
@@ -60,16 +59,15 @@ class AtOnce:
             return None
         started_ns = perf_counter_ns()
         try:
-            kept = self._kept(scope)
-            if kept is None:
-                messages = self._routed(scope)
-                return None if messages is None else self._recorder.at_once(scope, messages, started_ns)
-            found: tuple[Messages, int] | None = kept.replies.get(method)
+            asked = self._asked(scope)
+            kept = None if asked is None else self._store.engine.kept(*asked)
+            found: tuple[Messages, int] | None = None if kept is None else kept.replies.get(method)
             if found is None:
-                messages = self._routed(scope)
+                messages = self._routed(scope) if asked is None or method == "HEAD" else self._whole(*asked)
                 if messages is None:
                     return None
-                kept.replies[method] = messages, len(messages[1]["body"])
+                if kept is not None:
+                    kept.replies[method] = messages, len(messages[1]["body"])
                 return self._recorder.at_once(scope, messages, started_ns)
             messages, size = found
             words, row = self._words, KEPT_GET if method == "GET" else KEPT_HEAD
@@ -82,14 +80,20 @@ class AtOnce:
         except Exception:
             return None
 
-    def _kept(self, scope: Mapping[str, Any]) -> KeptReading | None:
-        """Return the object that a request asks for if it is in memory and the request asks for nothing else."""
+    def _asked(self, scope: Mapping[str, Any]) -> tuple[str, str] | None:
+        """Return bucket and name of the object that a request asks for, None if it may ask for anything else."""
         path: bytes = scope["raw_path"]
-        if not path.startswith(_PREFIX) or scope["query_string"] or b"%" in path:
+        if not path.startswith(_PREFIX) or scope["query_string"] or b"%" in path or not self._is_plain(scope):
             return None
         bucket, _, name = path[len(_PREFIX) :].decode().partition("/")
-        kept = self._store.engine.kept(bucket, name)
-        return kept if kept is not None and self._is_plain(scope) else None
+        return bucket, name
+
+    def _whole(self, bucket: str, name: str) -> Messages | None:
+        """Return the reply that has all of a small object, if its bytes are there without waiting."""
+        with self._store.engine.get(bucket, name) as reading:
+            size = reading.info.size
+            data = reading.read_cached(0, size) if size <= self._store.limits.piece_bytes else None
+            return None if data is None else Bytes(data, objects.describing(reading.info)).messages(head=False)
 
     def _is_plain(self, scope: Mapping[str, Any]) -> bool:
         """Say whether the request's headers let it in and ask for nothing but the object.

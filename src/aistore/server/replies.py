@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from concurrent.futures import Executor
 from contextlib import aclosing
@@ -27,7 +28,12 @@ class Reply(Protocol):
 
 
 def _encode(headers: Headers) -> list[tuple[bytes, bytes]]:
-    return [(name.encode("latin-1"), value.encode("latin-1", "replace")) for name, value in headers]
+    return [(_encoded_name(name), value.encode("latin-1", "replace")) for name, value in headers]
+
+
+@functools.cache  # their names are this program's own, two dozen
+def _encoded_name(name: str) -> bytes:
+    return name.encode("latin-1")
 
 
 class Bytes:

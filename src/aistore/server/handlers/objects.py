@@ -115,11 +115,16 @@ def _unchanged(info: ObjectInfo) -> Empty:
     return Empty([*names.info_headers(info), ("etag", etag(info))], status=304, length=None)
 
 
+def describing(info: ObjectInfo) -> list[tuple[str, str]]:
+    """Return the headers of a reply that has an object's bytes."""
+    headers = names.info_headers(info)
+    headers += (("accept-ranges", "bytes"), ("etag", etag(info)))
+    return headers
+
+
 def _wanted(request: Request, info: ObjectInfo) -> tuple[ByteRange, list[tuple[str, str]], int]:
     """Return which part of an object a GET asks for, the headers that describe it, and the status."""
-    headers = names.info_headers(info)
-    tag = etag(info)
-    headers += (("accept-ranges", "bytes"), ("etag", tag))
+    headers, tag = describing(info), etag(info)
     wanted = request.headers.get("range")
     if wanted is None or request.headers.get("if-range", tag) != tag:
         return ByteRange(0, info.size), headers, 200
