@@ -10,6 +10,7 @@ import contextlib
 import functools
 import json
 import os
+import secrets
 import subprocess
 import sys
 import threading
@@ -142,7 +143,11 @@ def reserve_uid() -> int:
     """Return a user id that no process on this machine and no other ETL of this store has; raises EtlInitError."""
     with _uids_lock:
         taken = _uids | _uids_of_processes()
-        for uid in range(UID_FIRST, UID_LAST + 1):
+        # From anywhere in the range: another store may be reserving too, or its processes not be visible.
+        count = UID_LAST + 1 - UID_FIRST
+        offset = secrets.randbelow(count)
+        for step in range(count):
+            uid = UID_FIRST + (offset + step) % count
             if uid not in taken:
                 _uids.add(uid)
                 return uid
