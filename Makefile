@@ -40,10 +40,10 @@ lint: $(INSTALLED)
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks/engine.py
 	$(BIN)/python benchmarks/get.py
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python benchmarks/put.py
 	$(BIN)/python benchmarks/scale.py
 	$(BIN)/python benchmarks/transform.py
 	$(BIN)/python benchmarks/epoch.py
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python benchmarks/put.py
 
 $(INSTALLED): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
