@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import os
 import sqlite3
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -194,8 +195,9 @@ def test_a_transform_never_sees_damaged_bytes(damaged_store):
 
 def finished(client: Client, began: float) -> object:
     """Ask until the pass that began then has ended."""
+    deadline = time.monotonic() + 60
     while (report := client.scrub_report()).running and report.began == began:
-        pass
+        assert time.monotonic() < deadline, report
     return report
 
 
@@ -234,8 +236,9 @@ def test_a_pass_goes_on_after_a_restart(new_store, tmp_path):
         for number in range(3):
             bucket.object(f"{number}").put(b"x" * LARGE)
         began = client.start_scrub(bytes_per_second=1).began  # it reads a piece, and then waits for a long time
+        deadline = time.monotonic() + 60
         while client.scrub_report().bytes == 0:
-            pass
+            assert time.monotonic() < deadline
     first.end()
     second = new_store(str(tmp_path / "data"))
     with Client(second.endpoint) as client:

@@ -403,6 +403,7 @@ def test_the_set_changes_between_turns_only(engine: LocalEngine, directory: str,
     thread = threading.Thread(target=attach_and_write)
     thread.start()
     thread.join(0.5)  # long enough for an attachment that does not wait for the turn
+    assert thread.is_alive(), "it did not wait"
     leave.set()
     thread.join()
     assert (first.result().version, second) == (1, [2])

@@ -91,6 +91,16 @@ class _ObjectOperation(Operation[ObjectInfo]):
         """The object's address."""
         return f"ais://{self._bucket}/{self._name}"
 
+    def _record(
+        self, place: str, bucket_id: int, version: int, size: int, checksum: str, created_ns: int,
+        custom: dict[str, str],
+    ) -> trailer.Record:  # fmt: skip
+        """Return what the trailer of the object's file says."""
+        return trailer.Record(
+            place=place, bucket_id=bucket_id, bucket=self._bucket, name=self._key, version=version, size=size,
+            checksum=checksum, created_ns=created_ns, custom=custom,
+        )  # fmt: skip
+
     def _find(self, turn: Turn) -> tuple[int, tuple[Any, ...]]:
         bucket_id, row = turn.find(self._bucket, self._key, self._name)
         if row is None:
@@ -160,17 +170,7 @@ class Write(_ObjectOperation):
         size = len(self._data) if self._data is not None else 0
         if file is not None:
             size, place = file.size, file.place
-            record = trailer.Record(
-                place=place,
-                bucket_id=bucket_id,
-                bucket=self._bucket,
-                name=self._key,
-                version=version,
-                size=size,
-                checksum=self._checksum,
-                created_ns=created_ns,
-                custom=self._custom,
-            )
+            record = self._record(place, bucket_id, version, size, self._checksum, created_ns, self._custom)
             file.finish(trailer.encode(record))
             # What lies in the row goes with this transaction, and there is no older file that recovery could take
             # back if a power cut tore this one.
@@ -224,17 +224,7 @@ class SetCustom(_ObjectOperation):
         size, version, checksum, created_ns, old, place, _ = row
         custom = self._custom if self._replace else check_custom({**index.decode_custom(old), **self._custom})
         if place is not None:
-            record = trailer.Record(
-                place=place,
-                bucket_id=bucket_id,
-                bucket=self._bucket,
-                name=self._key,
-                version=version,
-                size=size,
-                checksum=checksum,
-                created_ns=created_ns,
-                custom=custom,
-            )
+            record = self._record(place, bucket_id, version, size, checksum, created_ns, custom)
             self._append(turn.store.path(place), record, index.decode_custom(old))
         encoded = index.encode_custom(custom)
         turn.connection.execute(_SET_CUSTOM, (encoded, bucket_id, self._key))
