@@ -11,12 +11,14 @@ The tree branches by what the caller can do about it::
     │   ├── NotFoundError               404
     │   │   ├── BucketNotFoundError
     │   │   ├── ObjectNotFoundError
+    │   │   ├── StoredNotFoundError         no such key in an object store
     │   │   └── EtlNotFoundError
     │   ├── MethodNotAllowedError       405
     │   ├── RequestTimeoutError         408
     │   ├── ConflictError               409
     │   │   ├── BucketExistsError
     │   │   ├── EtlExistsError
+    │   │   ├── StaleConditionError         an object store's key is not what a write expected
     │   │   └── PreconditionFailedError 412
     │   ├── TooLargeError               413
     │   ├── RangeNotSatisfiableError    416
@@ -29,6 +31,11 @@ The tree branches by what the caller can do about it::
     │   ├── EtlNotRunningError          503 (409 when it was stopped or aborted)
     │   ├── OutOfSpaceError             507
     │   ├── MountpathUnavailableError   503  a disk is gone or failing
+    │   ├── BackendUnavailableError     503  the object store behind this store does not answer
+    │   ├── BackendRefusedError         503  it refuses this node: credentials, clock, a bucket that is not there
+    │   ├── AmbiguousWriteError         503  a write may have been done or not
+    │   ├── NotHomeError                503  the map of nodes changed while a request was on its way
+    │   ├── PeerUnreachableError        503  another node of the cluster does not answer
     │   └── StoreUnreachableError       no answer from the store (client side)
     ├── DataError                 never on the wire: what came is not what the program reading it expects
     │   ├── ForeignReplyError           what answers at the endpoint is not a store
@@ -121,9 +128,9 @@ class BucketNotFoundError(NotFoundError):
     code = "ErrBckNotFound"
 
     @classmethod
-    def of(cls, bucket: str) -> BucketNotFoundError:
+    def of(cls, bucket: str, provider: str = "ais") -> BucketNotFoundError:
         """Return the error for ``bucket``, in the words that clients of the field look for."""
-        return cls(f'bucket "ais://{bucket}" does not exist')
+        return cls(f'bucket "{provider}://{bucket}" does not exist')
 
 
 class ObjectNotFoundError(NotFoundError):
@@ -135,6 +142,12 @@ class ObjectNotFoundError(NotFoundError):
     def of(cls, bucket: str, name: str) -> ObjectNotFoundError:
         """Return the error for one object, in the words that clients of the field look for."""
         return cls(f"ais://{bucket}/{name} does not exist")
+
+
+class StoredNotFoundError(NotFoundError):
+    """An object store has no such key."""
+
+    code = "ErrStoredNotFound"
 
 
 class EtlNotFoundError(NotFoundError):
@@ -194,6 +207,12 @@ class EtlExistsError(ConflictError):
     def of(cls, name: str) -> EtlExistsError:
         """Return the error for ETL ``name``."""
         return cls(f"etl job {name} already exists", hint=f"remove it with `ais etl rm {name}` or choose another name")
+
+
+class StaleConditionError(ConflictError):
+    """A conditional write found a key of an object store in another state than it expected; nothing was written."""
+
+    code = "ErrStaleCondition"
 
 
 class PreconditionFailedError(ConflictError):
@@ -274,6 +293,38 @@ class MountpathUnavailableError(RetryLaterError):
 
     code = "ErrMountpathUnavailable"
     retry_after_seconds = 3  # a disk that was away for a moment is used again within two seconds
+
+
+class BackendUnavailableError(RetryLaterError):
+    """The object store behind this store does not answer, or answers that it cannot now."""
+
+    code = "ErrBackendUnavailable"
+    retry_after_seconds = 2
+
+
+class BackendRefusedError(RetryLaterError):
+    """The object store behind this store refuses this node; somebody has to change a setting."""
+
+    code = "ErrBackendRefused"
+    retry_after_seconds = 30
+
+
+class AmbiguousWriteError(RetryLaterError):
+    """A write to an object store got no answer: it may have been done, or be done later, or not at all."""
+
+    code = "ErrAmbiguousWrite"
+
+
+class NotHomeError(RetryLaterError):
+    """The map of nodes changed while a request was on its way: it has to be sent to where the object lives now."""
+
+    code = "ErrNotHome"
+
+
+class PeerUnreachableError(RetryLaterError):
+    """Another node of the cluster does not answer."""
+
+    code = "ErrPeerUnreachable"
 
 
 class StoreUnreachableError(RetryLaterError):
