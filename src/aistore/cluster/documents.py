@@ -84,7 +84,8 @@ class EtlRecord(msgspec.Struct, frozen=True):
 class RootDocument(msgspec.Struct, frozen=True):
     """What all nodes agree on. ``version`` goes up with every change, ``epoch`` with every change of the homes.
 
-    ``settled`` is an epoch that nobody acts below any more, as whoever changed the map last knew it.
+    ``settled`` is an epoch that nobody acts below any more, as whoever changed the map last knew it. ``removed`` are
+    nodes, with the incarnation each had, that an operator took out and that do not come back by themselves.
     """
 
     format: int
@@ -98,6 +99,7 @@ class RootDocument(msgspec.Struct, frozen=True):
     buckets: Mapping[str, BucketRecord] = {}
     etls: Mapping[str, EtlRecord] = {}
     settings: Mapping[str, Any] = {}
+    removed: Mapping[str, str] = {}
 
 
 class Lease(msgspec.Struct, frozen=True):

@@ -1,0 +1,481 @@
+"""How an object is read and written so that nobody gets an older one than was acknowledged. Runs in HTTP workers.
+
+A node *owns* an object while it is its home, no other node can still believe to be that (``View.is_mine``), and its
+lease holds. Only owners write, and only owners give out a copy without asking the store:
+
+- A read by the owner is answered from the copy, if the copy's stamp says that only this node wrote since it was equal
+  to the store's; else the store is asked, under the object's lock, and the copy gets a new stamp.
+- A read by the home that is not (yet, or any more) the owner asks the store each time and changes nothing here.
+- A read by any other node is for the home; where that does not answer, the store is asked, which is right always.
+- A write drops the copy first, so that whatever happens then, nothing old is here; then it replaces in the store what
+  it knows to be there, and nothing else; then it is acknowledged, if the lease still held when the store had answered,
+  and its bytes become the copy.
+
+The epoch that stamps a copy is the settled one from before the store was asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from msgspec import structs
+
+from ..errors import (
+    AisError,
+    AmbiguousWriteError,
+    BackendUnavailableError,
+    ConflictError,
+    NotHomeError,
+    ObjectNotFoundError,
+    StaleConditionError,
+    StoredNotFoundError,
+)
+from ..model.objects import ObjectInfo, PutOptions
+from ..storage.cache.facts import CachedFacts, CachedReading
+from ..storage.objectstore.contract import ABSENT, Absent, StoredBody, StoredInfo
+from .documents import BucketRecord
+from .facts import NONCE, facts_of, info_of, metadata_of, version_of
+from .view import View
+from .world import Cache, Clock, Fence, Places, Staged, Store
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long things may take, in seconds."""
+
+    #: A write's wait for its turn: for a map that settles, a lease.
+    turn: float = 60.0
+    #: One write to the store, beside the time for its bytes.
+    write: float = 20.0
+    #: How long the store may still do a delete to which it gave no answer.
+    late: float = 30.0
+    bytes_per_second: float = 4e6
+    #: Bytes above which an object that is not here is read from the store and not copied.
+    copied_bytes_max: int = 64 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """The answer is for another node to give."""
+
+    home: str
+
+
+@dataclass(frozen=True, slots=True)
+class Remote:
+    """An object that is read from the store, not from a copy here: its facts and its bytes."""
+
+    info: ObjectInfo
+    facts: CachedFacts
+    body: StoredBody
+
+
+Read = CachedReading | Remote | Elsewhere
+
+
+@dataclass(slots=True)
+class _Fetch:
+    """A copy being made, and everybody of this process who waits for it."""
+
+    done: asyncio.Event = field(default_factory=asyncio.Event)
+    error: AisError | None = None
+
+
+class Coherence:
+    """The objects of a cluster, as one process of one node serves them."""
+
+    def __init__(
+        self, clock: Clock, places: Places, cache: Cache, fence: Fence, patience: Patience = Patience()
+    ) -> None:
+        self._clock = clock
+        self._places = places
+        self._cache = cache
+        self._fence = fence
+        self._patience = patience
+        self._view: View | None = None
+        self._changed = asyncio.Event()
+        self._writes: Counter[tuple[str, str, str]] = Counter()
+        self._write_ended = asyncio.Event()
+        self._fetches: dict[tuple[str, str], _Fetch] = {}
+
+    # The map.
+
+    @property
+    def view(self) -> View:
+        """The view that this process runs on."""
+        if self._view is None:
+            raise NotHomeError("this node is joining its cluster", hint="try again in some seconds")
+        return self._view
+
+    async def adopt(self, view: View) -> None:
+        """Run on ``view`` from now on; return when no write is under way of an object that left this node with it."""
+        if self._view is None or view.stamp > self._view.stamp:
+            self._view = view
+            self._changed.set()
+            self._changed = asyncio.Event()
+        while any(self._has_left(view, *key) for key in self._writes):
+            self._write_ended.clear()
+            await self._write_ended.wait()
+
+    def _has_left(self, view: View, provider: str, bucket: str, name: str) -> bool:
+        record = view.root.buckets.get(f"{provider}/{bucket}")
+        return record is None or record.deleting or not view.is_mine(record, name)
+
+    def is_leased(self) -> bool:
+        """Say whether this node may act now."""
+        return self._clock.now() < self._fence.deadline()
+
+    def owns(self, view: View, bucket: BucketRecord, name: str) -> bool:
+        """Say whether this node alone writes the object now."""
+        return self.is_leased() and view.is_mine(bucket, name)
+
+    # Reading.
+
+    def read_copy(self, bucket: BucketRecord, name: str) -> CachedReading | None:
+        """Open the copy of an object if it may be given out without asking anybody; quick."""
+        reading = self._cache.open(bucket, name)
+        if reading is not None and not self.is_good(bucket, name, reading.facts):
+            reading.close()
+            return None
+        return reading
+
+    def is_good(self, bucket: BucketRecord, name: str, facts: CachedFacts) -> bool:
+        """Say whether a copy with these facts may be given out without asking anybody."""
+        if bucket.immutable:
+            return True
+        return not bucket.validates and self.is_leased() and self.view.may_serve(bucket, name, facts.stamp)
+
+    async def read(self, bucket: BucketRecord, name: str, *, forwarded: bool = False, latest: bool = False) -> Read:
+        """Open an object; raises ObjectNotFoundError. ``forwarded``: another node took this one for the home.
+
+        ``latest`` asks the store whatever is known, for changes made by other programs.
+        """
+        while True:
+            view = self.view
+            if not latest:
+                copy = self.read_copy(bucket, name)
+                if copy is not None:
+                    return copy
+            home = view.home(bucket, name)
+            if home != view.me and home and not forwarded:
+                return Elsewhere(home)
+            if not (self.owns(view, bucket, name) or bucket.immutable):
+                return await self.read_stored(bucket, name)
+            if latest or bucket.validates:
+                return await self._validated(bucket, name)
+            fetch = self._fetches.get((bucket.id, name))
+            if fetch is None:
+                return await self._fetch(bucket, name)
+            await fetch.done.wait()
+            if fetch.error is not None:
+                raise fetch.error
+
+    async def read_stored(self, bucket: BucketRecord, name: str) -> CachedReading | Remote:
+        """Ask the store for an object, and give out the copy here only if the store still has the same."""
+        store, key = self._places.of(bucket, name)
+        copy = self._cache.open(bucket, name)
+        try:
+            body = await store.get(key, copy.facts.etag if copy is not None else "")
+        except StoredNotFoundError:
+            if copy is not None:
+                copy.close()
+            raise ObjectNotFoundError.of(bucket.name, name) from None
+        except BaseException:
+            if copy is not None:
+                copy.close()
+            raise
+        if body is None:
+            assert copy is not None
+            return copy
+        if copy is not None:
+            copy.close()
+        facts = facts_of(body.info, 0)
+        return Remote(info_of(bucket, name, body.info, facts), facts, body)
+
+    async def _validated(self, bucket: BucketRecord, name: str) -> CachedReading | Remote:
+        """Read as the owner what another program may have changed; the copy follows."""
+        try:
+            found = await self.read_stored(bucket, name)
+        except ObjectNotFoundError:
+            if self._cache.facts(bucket, name) is not None:
+                async with self._cache.locked(bucket, name):
+                    await self._cache.forget(bucket, name)
+            raise
+        if not isinstance(found, Remote):
+            return found
+        found.body.close()
+        return await self._copied(bucket, name, known=False)
+
+    async def _fetch(self, bucket: BucketRecord, name: str) -> CachedReading | Remote:
+        """Make a good copy, once for all who wait in this process.
+
+        They may share its failure too: nobody writes the object while its lock is held.
+        """
+        fetch = self._fetches[bucket.id, name] = _Fetch()
+        try:
+            return await self._copied(bucket, name)
+        except AisError as error:
+            fetch.error = error
+            raise
+        finally:
+            del self._fetches[bucket.id, name]
+            fetch.done.set()
+
+    async def _copied(self, bucket: BucketRecord, name: str, *, known: bool = True) -> CachedReading | Remote:
+        """Make a good copy and open it, unless (with ``known``) another process has made one meanwhile."""
+        async with self._cache.locked(bucket, name):
+            copy = self.read_copy(bucket, name) if known else None
+            if copy is not None:
+                return copy
+            view = self.view
+            found = await self.read_stored(bucket, name)
+            if not (self.owns(view, bucket, name) or bucket.immutable):
+                return found  # true when the store was asked, but not for longer
+            if not isinstance(found, Remote):
+                if found.facts.stamp < view.settled:
+                    await self._cache.restamp(bucket, name, structs.replace(found.facts, stamp=view.settled))
+                return found
+            if found.info.size >= self._patience.copied_bytes_max:
+                return found
+            facts = structs.replace(found.facts, stamp=view.settled)
+            made = await self._cache.fill(bucket, name, found.body, facts)
+            return found if made is None else made
+
+    async def head(self, bucket: BucketRecord, name: str, *, forwarded: bool = False, latest: bool = False) -> Any:
+        """Return an object's ObjectInfo and whether a copy is here, or Elsewhere; raises ObjectNotFoundError."""
+        view = self.view
+        facts = self._cache.facts(bucket, name)
+        if facts is not None and not latest and self.is_good(bucket, name, facts):
+            copy = self._cache.open(bucket, name)
+            if copy is not None:
+                with copy:
+                    return copy.info, True
+        home = view.home(bucket, name)
+        if home != view.me and home and not forwarded:
+            return Elsewhere(home)
+        store, key = self._places.of(bucket, name)
+        try:
+            stored = await store.head(key)
+        except StoredNotFoundError:
+            raise ObjectNotFoundError.of(bucket.name, name) from None
+        return info_of(bucket, name, stored, facts_of(stored, 0)), facts is not None and facts.etag == stored.etag
+
+    # Writing.
+
+    async def write(
+        self, bucket: BucketRecord, name: str, staged: Staged, options: PutOptions, *, forwarded: bool = False
+    ) -> ObjectInfo | Elsewhere:
+        """Write an object; raises ConflictError for a precondition, AmbiguousWriteError for an unknown outcome."""
+        nonce = secrets.token_hex(8)
+        seconds = self._patience.write + staged.size / self._patience.bytes_per_second
+        condition: Absent | str | None = None
+        known: CachedFacts | None = None
+        asked = False
+        until = self._clock.now() + self._patience.turn
+        while True:
+            view = await self._turn(bucket, name, until, forwarded=forwarded)
+            if isinstance(view, Elsewhere):
+                return view
+            async with self._writing(view, bucket, name) as owned:
+                if not owned:
+                    continue
+                store, key = self._places.of(bucket, name)
+                if not asked:
+                    known = await self._known(store, key, bucket, name, options)
+                self._check(bucket, name, known, options)
+                condition = ABSENT if known is None else known.etag
+                version = 1 if known is None else known.version + 1
+                await self._cache.forget(bucket, name)
+                metadata = metadata_of(version, staged.checksum, nonce, options.custom)
+                try:
+                    stored = await store.put(key, staged.buffer(), metadata, condition, seconds)
+                except (StaleConditionError, AmbiguousWriteError) as error:
+                    found = await self._look_hard(store, key)
+                    if found is None or found.metadata.get(NONCE) != nonce:
+                        if isinstance(error, AmbiguousWriteError) and self._clock.now() >= until:
+                            raise
+                        known = None if found is None else facts_of(found, 0)
+                        asked = True
+                        if isinstance(error, AmbiguousWriteError):
+                            await self._clock.sleep(0.1)
+                        continue
+                    stored, version = found, version_of(found.metadata)
+                self._acknowledge(bucket, name)
+                facts = facts_of(stored, view.settled, version=version, custom=options.custom)
+                await self._cache.keep(bucket, name, staged, facts)
+                return info_of(bucket, name, stored, facts, checksum=staged.checksum, size=staged.size)
+
+    async def delete(self, bucket: BucketRecord, name: str, *, forwarded: bool = False) -> ObjectInfo | Elsewhere:
+        """Remove an object and return what it was; raises ObjectNotFoundError."""
+        until = self._clock.now() + self._patience.turn
+        removed: ObjectInfo | None = None
+        while True:
+            view = await self._turn(bucket, name, until, forwarded=forwarded)
+            if isinstance(view, Elsewhere):
+                return view
+            async with self._writing(view, bucket, name) as owned:
+                if not owned:
+                    continue
+                if bucket.immutable:
+                    raise self._refuse(bucket, name, "removed")
+                store, key = self._places.of(bucket, name)
+                await self._cache.forget(bucket, name)
+                try:
+                    stored = await store.head(key)
+                except StoredNotFoundError:
+                    if removed is None:
+                        raise ObjectNotFoundError.of(bucket.name, name) from None
+                    return removed
+                removed = info_of(bucket, name, stored, facts_of(stored, 0))
+                try:
+                    await store.delete(key, self._patience.write)
+                except AmbiguousWriteError:
+                    # It may still be done, after a later write of this object: nobody writes it until that is over.
+                    await self._clock.sleep(self._patience.late)
+                    if self._clock.now() >= until:
+                        raise
+                    continue
+                self._acknowledge(bucket, name)
+                return removed
+
+    async def set_custom(
+        self, bucket: BucketRecord, name: str, change: Callable[[Mapping[str, str]], Mapping[str, str]],
+        stage: Callable[[StoredBody], Any], *, forwarded: bool = False,
+    ) -> ObjectInfo | Elsewhere:  # fmt: skip
+        """Replace an object's custom metadata by what ``change`` makes of it, which writes its bytes again.
+
+        ``stage`` takes the bytes from the store and returns them staged, to be awaited.
+        """
+        nonce, until = secrets.token_hex(8), self._clock.now() + self._patience.turn
+        while True:
+            view = await self._turn(bucket, name, until, forwarded=forwarded)
+            if isinstance(view, Elsewhere):
+                return view
+            async with self._writing(view, bucket, name) as owned:
+                if not owned:
+                    continue
+                if bucket.immutable:
+                    raise self._refuse(bucket, name, "changed")
+                store, key = self._places.of(bucket, name)
+                await self._cache.forget(bucket, name)
+                try:
+                    body = await store.get(key)
+                except StoredNotFoundError:
+                    raise ObjectNotFoundError.of(bucket.name, name) from None
+                assert body is not None
+                before = facts_of(body.info, 0)
+                staged: Staged = await stage(body)
+                custom = change(before.custom)
+                metadata = metadata_of(before.version, staged.checksum, nonce, custom)
+                seconds = self._patience.write + staged.size / self._patience.bytes_per_second
+                try:
+                    stored = await store.put(key, staged.buffer(), metadata, before.etag, seconds)
+                except (StaleConditionError, AmbiguousWriteError) as error:
+                    found = await self._look_hard(store, key)
+                    if found is None or found.metadata.get(NONCE) != nonce:
+                        if self._clock.now() >= until:
+                            raise error from None
+                        continue
+                    stored = found
+                self._acknowledge(bucket, name)
+                facts = facts_of(stored, view.settled, version=before.version, custom=custom)
+                await self._cache.keep(bucket, name, staged, facts)
+                return info_of(bucket, name, stored, facts, checksum=staged.checksum, size=staged.size)
+
+    async def _turn(self, bucket: BucketRecord, name: str, until: float, *, forwarded: bool) -> View | Elsewhere:
+        """Wait until this node owns the object; raises NotHomeError when that is not so in time."""
+        while True:
+            view = self.view
+            if view.root.buckets.get(f"{bucket.provider}/{bucket.name}") != bucket:
+                view.bucket(bucket.provider, bucket.name)  # raises if it is gone; else its properties changed
+                raise NotHomeError(f"bucket {bucket.name} has changed meanwhile", hint="try again")
+            home = view.home(bucket, name)
+            if home != view.me and home:
+                if forwarded:
+                    raise NotHomeError(f"{bucket.provider}://{bucket.name}/{name} lives on node {home}")
+                return Elsewhere(home)
+            if self.owns(view, bucket, name):
+                return view
+            left = until - self._clock.now()
+            if left <= 0:
+                why = "waits for the others to follow the map" if self.is_leased() else "has lost its lease"
+                raise NotHomeError(f"node {view.me} {why}: it cannot write {bucket.name}/{name} now", hint="try again")
+            await self._until_changed(min(left, 0.25))
+
+    async def _until_changed(self, seconds: float) -> None:
+        changed = asyncio.ensure_future(self._changed.wait())
+        sleeping = asyncio.ensure_future(self._clock.sleep(seconds))
+        try:
+            await asyncio.wait((changed, sleeping), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            changed.cancel()
+            sleeping.cancel()
+
+    @asynccontextmanager
+    async def _writing(self, view: View, bucket: BucketRecord, name: str) -> AsyncIterator[bool]:
+        """Hold the object's lock; gives whether this node still owns it on the same map."""
+        key = (bucket.provider, bucket.name, name)
+        async with self._cache.locked(bucket, name):
+            self._writes[key] += 1
+            try:
+                now = self.view
+                yield now.version == view.version and self.owns(now, bucket, name)
+            finally:
+                self._writes[key] -= 1
+                if not self._writes[key]:
+                    del self._writes[key]
+                self._write_ended.set()
+
+    async def _known(
+        self, store: Store, key: str, bucket: BucketRecord, name: str, options: PutOptions
+    ) -> CachedFacts | None:
+        """Return what a write will replace. Where that is not known it may be a guess: the store will say so."""
+        copy = self._cache.facts(bucket, name)
+        if copy is not None and self.is_good(bucket, name, copy):
+            return copy
+        if not options.if_version:
+            return None
+        try:
+            return facts_of(await store.head(key), 0)
+        except StoredNotFoundError:
+            return None
+
+    async def _look_hard(self, store: Store, key: str) -> StoredInfo | None:
+        """Read back what a write came to; raises AmbiguousWriteError when the store does not say."""
+        for attempt in range(5):
+            try:
+                return await store.head(key)
+            except StoredNotFoundError:
+                return None
+            except BackendUnavailableError:
+                await self._clock.sleep(0.2 * 2**attempt)
+        raise AmbiguousWriteError("the object store does not answer: the write may have been done or not")
+
+    def _check(self, bucket: BucketRecord, name: str, known: CachedFacts | None, options: PutOptions) -> None:
+        """Raise unless the write's precondition holds for what is known to be there."""
+        if known is not None and bucket.immutable:
+            raise self._refuse(bucket, name, "replaced")
+        if options.if_version is not None and options.if_version != (0 if known is None else known.version):
+            there = "does not exist" if known is None else f"is at version {known.version}"
+            raise ConflictError(f"{bucket.provider}://{bucket.name}/{name} {there}")
+
+    def _refuse(self, bucket: BucketRecord, name: str, what: str) -> ConflictError:
+        where = f"{bucket.provider}://{bucket.name}"
+        return ConflictError(
+            f"{where} is immutable: {name} cannot be {what}",
+            hint=f"write under another name, or allow it with `ais bucket props set {where} immutable=false`",
+        )
+
+    def _acknowledge(self, bucket: BucketRecord, name: str) -> None:
+        """Raise unless this node may still act: else another one may have taken over, and the answer is not known."""
+        if not self.is_leased():
+            raise AmbiguousWriteError(
+                f"{bucket.provider}://{bucket.name}/{name}: this node lost its lease while the object store wrote",
+                hint="try again; the write may have been done",
+            )
