@@ -15,6 +15,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -66,6 +67,8 @@ FEATURES = (
             lambda: hasattr(os, "posix_fadvise")),
     Feature("user-timeout", "ending replies that their client does not read", "they stay until it closes",
             lambda: hasattr(socket, "TCP_USER_TIMEOUT")),
+    Feature("boot-clock", "leases that run out while the machine sleeps", "they stand still, and so do the node's answers",
+            lambda: hasattr(time, "CLOCK_BOOTTIME")),
     Feature("fdatasync", "syncing content without times", "fsync", lambda: hasattr(os, "fdatasync")),
 )  # fmt: skip
 

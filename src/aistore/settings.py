@@ -130,6 +130,17 @@ class ServeSettings:
     #: the reply.
     durability: Durability = "default"
     limits: Limits = field(default_factory=Limits)
+    #: Where the objects of a cluster are (``s3://lake/ais``); "" for a store of one machine. ``cache`` is then the
+    #: directory of this node's copies, and ``data`` a part of it; ``cache_size`` bounds it (``80%``, ``500GiB``).
+    store: str = ""
+    cache: str = ""
+    cache_size: str = "80%"
+    #: The URL under which other nodes and clients reach this one; "" for the address it listens on.
+    advertise: str = ""
+    #: What the nodes of a cluster show each other.
+    cluster_secret: str = ""
+    #: How long a node that says nothing counts as there.
+    lease_seconds: float = 30.0
 
     @property
     def worker_count(self) -> int:
@@ -163,6 +174,17 @@ class ProcessSettings:
     def spool(self) -> str:
         """Directory for the inputs of transforms that are too large for memory."""
         return os.path.join(self.serve.data, "spool")
+
+    @property
+    def url(self) -> str:
+        """Where other nodes and clients reach this one."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.serve.host, self.serve.host)
+        return self.serve.advertise or f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
+
+    @property
+    def fence(self) -> str:
+        """Path of the shared mapping that says until when this node may act (server/node/fence.py)."""
+        return os.path.join(self.runtime, "fence")
 
     @property
     def controller_socket(self) -> str:

@@ -85,7 +85,8 @@ class RootDocument(msgspec.Struct, frozen=True):
     """What all nodes agree on. ``version`` goes up with every change, ``epoch`` with every change of the homes.
 
     ``settled`` is an epoch that nobody acts below any more, as whoever changed the map last knew it. ``removed`` are
-    nodes, with the incarnation each had, that an operator took out and that do not come back by themselves.
+    nodes, with the incarnation each had, that an operator took out and that do not come back by themselves. ``secret``
+    is what nodes show each other where their operator gave them none: whoever reads it can read all objects anyway.
     """
 
     format: int
@@ -100,6 +101,7 @@ class RootDocument(msgspec.Struct, frozen=True):
     etls: Mapping[str, EtlRecord] = {}
     settings: Mapping[str, Any] = {}
     removed: Mapping[str, str] = {}
+    secret: str = ""
 
 
 class Lease(msgspec.Struct, frozen=True):
@@ -114,7 +116,7 @@ class Lease(msgspec.Struct, frozen=True):
 
 def new_root() -> RootDocument:
     """Return the document of a cluster that begins."""
-    return RootDocument(FORMAT, secrets.token_hex(8), time.time_ns(), 1, 0, 0)
+    return RootDocument(FORMAT, secrets.token_hex(8), time.time_ns(), 1, 0, 0, secret=secrets.token_hex(32))
 
 
 def encode_root(root: RootDocument) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping
 
 from ..errors import TooLargeError
@@ -43,10 +44,14 @@ def _custom_of(metadata: Mapping[str, str]) -> dict[str, str]:
 def facts_of(
     stored: StoredInfo, stamp: int, *, version: int = 0, custom: Mapping[str, str] | None = None
 ) -> CachedFacts:
-    """Return the facts of a stored object; ``version`` and ``custom`` if they are known better than from metadata."""
+    """Return the facts of a stored object; ``version`` and ``custom`` if they are known better than from metadata.
+
+    A store does not say when it wrote what it was just sent; now is near enough for the people who are told.
+    """
     metadata = stored.metadata
     found = _custom_of(metadata) if custom is None else custom
-    return CachedFacts(stored.etag, version or version_of(metadata), stored.modified_ns, stamp, found)
+    written_ns = stored.modified_ns or time.time_ns()
+    return CachedFacts(stored.etag, version or version_of(metadata), written_ns, stamp, found)
 
 
 def version_of(metadata: Mapping[str, str]) -> int:

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any
 
-from ..errors import AisError, BadRequestError, ClientGoneError
+from ..errors import AisError, BadRequestError, ClientGoneError, PeerUnreachableError
+from ..wire.headers import HOP
 from .access import Access
 from .at_once import AtOnce
 from .delivery import Delivery
 from .error_replies import as_ais_error, error_of_request, error_reply
 from .handlers import cluster, metrics
+from .node.worker import AnsweredElsewhere
 from .record import Recorder, Recording, operation_of
-from .replies import Messages, Send
+from .replies import Messages, Reply, Send
 from .request import Receive, Request
 from .routes import Handler, route
 from .store import Store
+
+
+#: How long a write waits for a home that can be reached: longer than a dead node counts as there.
+_HOME_SECONDS = 50.0
+_LOOK_AGAIN_SECONDS = 0.25
 
 
 class App:
@@ -50,7 +58,7 @@ class App:
             handler, rest = route(request)
             recording.operation = operation_of(handler, request)
             with self._store.admission.request(always=handler in _ALWAYS) as request.hold:
-                reply = await handler(self._store, request, rest)
+                reply = await self._answer(handler, request, rest)
                 await reply.send(delivery, head=request.method == "HEAD")
         except ClientGoneError:
             if recording.started:
@@ -65,6 +73,31 @@ class App:
             await error_of_request(error, request, node).send(send, head=request.method == "HEAD")
         finally:
             request.end()
+
+    async def _answer(self, handler: Handler, request: Request, rest: str) -> Reply:
+        """Return a handler's reply, or that of the node that it says has to answer.
+
+        A read is answered here after all, from the object store, when that node cannot; a write whose body nobody has
+        read waits until the map has another home for it.
+        """
+        shared = self._store.shared
+        if shared is None:
+            return await handler(self._store, request, rest)
+        request.stays = HOP in request.headers
+        patience = asyncio.get_running_loop().time() + _HOME_SECONDS
+        while True:
+            try:
+                return await handler(self._store, request, rest)
+            except AnsweredElsewhere as elsewhere:
+                try:
+                    return await shared.pass_on(request, elsewhere.home)
+                except PeerUnreachableError as error:
+                    if request.method in ("GET", "HEAD"):
+                        request.stays = True
+                    elif getattr(error, "sent", True) or asyncio.get_running_loop().time() > patience:
+                        raise
+                    else:
+                        await asyncio.sleep(_LOOK_AGAIN_SECONDS)
 
     def at_once(self, scope: Mapping[str, Any]) -> Messages | None:
         """Return the messages of the reply if nothing has to be waited for, else None: the event loop will do it."""

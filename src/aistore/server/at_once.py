@@ -60,7 +60,7 @@ class AtOnce:
         started_ns = perf_counter_ns()
         try:
             asked = self._asked(scope)
-            kept = None if asked is None else self._store.engine.kept(*asked)
+            kept = None if asked is None else self._store.kept(*asked)
             found: tuple[Messages, int] | None = None if kept is None else kept.replies.get(method)
             if found is None:
                 messages = self._routed(scope) if asked is None or method == "HEAD" else self._whole(*asked)
@@ -90,7 +90,10 @@ class AtOnce:
 
     def _whole(self, bucket: str, name: str) -> Messages | None:
         """Return the reply that has all of a small object, if its bytes are there without waiting."""
-        with self._store.engine.get(bucket, name) as reading:
+        reading = self._store.open_quickly(bucket, name)
+        if reading is None:
+            return None
+        with reading:
             size = reading.info.size
             data = reading.read_cached(0, size) if size <= self._store.limits.piece_bytes else None
             return None if data is None else Bytes(data, objects.describing(reading.info)).messages(head=False)

@@ -13,8 +13,11 @@ CONDITIONS = ("if-match", "if-none-match", "if-modified-since", "if-unmodified-s
 
 
 def etag(info: ObjectInfo) -> str:
-    """Return the entity tag of an object: its checksum, so the same bytes have the same one."""
-    return f'"{info.checksum.value}"'
+    """Return the entity tag of an object: its checksum, so the same bytes have the same one.
+
+    Of an object in a store that says nothing of its bytes, its size and time.
+    """
+    return f'"{info.checksum.value or f"{info.size:x}-{info.created_ns:x}"}"'
 
 
 def is_unchanged(headers: Mapping[str, str], info: ObjectInfo) -> bool:

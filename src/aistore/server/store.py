@@ -8,13 +8,18 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
+from ..cluster.documents import BucketRecord
+from ..errors import InternalError
 from ..etl.dispatch import Dispatcher
+from ..model.names import canonical_provider, check_provider
 from ..observe.totals import TotalsReader
 from ..settings import ProcessSettings
-from ..storage.engine import Engine
+from ..storage.engine import Engine, KeptReading, Reading
 from ..storage.local.facts import MountpathFacts, mountpath_facts
 from .admission import Admission
 from .link import ControllerLink
+from .node.worker import SharedObjects
+from .request import Request
 from .stalls import Stalls
 
 T = TypeVar("T")
@@ -46,10 +51,11 @@ class DiskFacts:
 class Store:
     """What handlers work with: the engine, threads to wait in, the controller and the transforms."""
 
-    def __init__(self, settings: ProcessSettings, engine: Engine) -> None:
+    def __init__(self, settings: ProcessSettings, engine: Engine | None, shared: SharedObjects | None = None) -> None:
         self.settings = settings
         self.limits = settings.serve.limits
-        self.engine = engine
+        self._engine = engine
+        self.shared = shared
         self.threads = ThreadPoolExecutor(self.limits.io_threads, thread_name_prefix="io")
         self.admission = Admission(self.limits, self.threads.submit)
         self.stalls = Stalls(self.limits.body_stall_seconds)
@@ -57,6 +63,46 @@ class Store:
         self.totals = TotalsReader(settings.runtime)
         self.disks = DiskFacts(self.threads, settings.serve.data)
         self.dispatcher = Dispatcher(self.controller, self.threads, self.limits, settings.spool)
+
+    @property
+    def is_node(self) -> bool:
+        """Whether this is a node of a cluster, whose objects are in an object store."""
+        return self._engine is None
+
+    @property
+    def engine(self) -> Engine:
+        """The engine of the objects that are on this machine alone."""
+        if self._engine is None:
+            raise InternalError("a node of a cluster has no objects of its own")
+        return self._engine
+
+    def shared_bucket(self, request: Request, bucket: str) -> BucketRecord | None:
+        """Return the bucket if its objects are in an object store, None if they are on this machine alone.
+
+        Raises BucketNotFoundError, BadRequestError and NotSupportedError for the provider.
+        """
+        provider = request.query.get("provider", "") if request.query else ""
+        if self.shared is None:
+            check_provider(provider)
+            return None
+        provider = canonical_provider(provider)
+        if provider == "ais" and not self.is_node:
+            return None
+        return self.shared.view.bucket(provider, bucket)
+
+    def kept(self, bucket: str, name: str) -> KeptReading | None:
+        """Return an object of an ais:// bucket that is in memory and may be given out; never waits."""
+        if self._engine is not None:
+            return self._engine.kept(bucket, name)
+        assert self.shared is not None
+        return self.shared.kept(bucket, name)
+
+    def open_quickly(self, bucket: str, name: str) -> Reading | None:
+        """Open an object of an ais:// bucket if that needs no other machine; else return None, or raise as ``get``."""
+        if self._engine is not None:
+            return self._engine.get(bucket, name)
+        assert self.shared is not None
+        return self.shared.open_quickly(bucket, name)
 
     async def in_thread(self, function: Callable[..., T], *arguments: object) -> T:
         """Run a blocking call in the threads that are there for it."""
@@ -82,4 +128,5 @@ class Store:
     def close(self) -> None:
         """Finish accepted writes and give everything back."""
         self.threads.shutdown(wait=True, cancel_futures=True)
-        self.engine.close()
+        if self._engine is not None:
+            self._engine.close()

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable
 
 from ...errors import BadRequestError, BucketNotFoundError, ClientGoneError, NotSupportedError, ObjectNotFoundError
-from ...model.names import check_bucket_name, check_object_name, check_provider
+from ...model.names import check_bucket_name, check_object_name
 from ...model.objects import ByteRange, Checksum, ObjectInfo, PutOptions, parse_range
 from ...storage import verified
 from ...storage.engine import Reading, Staging
@@ -17,6 +17,7 @@ from ..description import BYTES, FLAG, PROVIDER, Content, Parameter, header, ope
 from ..replies import Bytes, Empty, Headers, Pieces, Reply
 from ..request import Request
 from ..store import Store
+from . import shared
 
 #: Query parameters that ask for something this store does not do; silently ignoring one would answer wrongly.
 _NOT_SUPPORTED_GET = ("archpath", "archregx", "archmime", "etl_pipeline")
@@ -37,9 +38,8 @@ def split_path(rest: str) -> tuple[str, str]:
     return bucket, name
 
 
-def _checked_path(request: Request, rest: str) -> tuple[str, str]:
+def _checked_path(rest: str) -> tuple[str, str]:
     bucket, name = split_path(rest)
-    check_provider(request.query.get("provider", ""))
     return check_bucket_name(bucket), check_object_name(name)
 
 
@@ -81,12 +81,11 @@ async def get(store: Store, request: Request, rest: str) -> Reply:
     """Read an object, or a range of it, or what a transform makes of it."""
     bucket, name = split_path(rest)
     if request.query:
-        check_provider(request.query.get("provider", ""))
         _refuse(request, _NOT_SUPPORTED_GET)
         etl = etl_of(request)
         if etl:
             return await _get_transformed(store, request, etl, bucket, name)
-    reading = open_object(store, bucket, name)
+    reading = await _open(store, request, bucket, name)
     try:
         if is_unchanged(request.headers, reading.info):
             reading.close()
@@ -101,7 +100,10 @@ def get_at_once(store: Store, request: Request, rest: str) -> Bytes | None:
     """Do what ``get`` does, if that is quick and surely needs no disk; else return None."""
     if request.query:
         return None
-    with store.engine.get(*split_path(rest)) as reading:
+    reading = store.open_quickly(*split_path(rest))
+    if reading is None:
+        return None
+    with reading:
         if is_unchanged(request.headers, reading.info):
             return None
         part, headers, status = _wanted(request, reading.info)
@@ -133,8 +135,17 @@ def _wanted(request: Request, info: ObjectInfo) -> tuple[ByteRange, list[tuple[s
     return part, headers, 206
 
 
+async def _open(store: Store, request: Request, bucket: str, name: str) -> Reading:
+    """Open an object, wherever its bytes are; raises AnsweredElsewhere."""
+    record = store.shared_bucket(request, bucket)
+    if record is None:
+        return open_object(store, bucket, name)
+    assert store.shared is not None
+    return await store.shared.open(request, record, name)
+
+
 def open_object(store: Store, bucket: str, name: str) -> Reading:
-    """Open an object; a name that no object can have is a bad request rather than a missing object."""
+    """Open an object of this machine; a name that no object can have is a bad request rather than a missing object."""
     try:
         return store.engine.get(bucket, name)
     except ObjectNotFoundError:
@@ -193,7 +204,7 @@ async def _get_transformed(store: Store, request: Request, etl: str, bucket: str
     _refuse_conditions(request, "transformed reads")
     if request.has_body:
         await request.body(store.limits.control_body_bytes_max)
-    reading = open_object(store, bucket, name)
+    reading = await _open(store, request, bucket, name)
     result = await store.dispatcher.transform(
         etl, reading, request.query.get("etl_args", ""), gone=request.disconnected
     )
@@ -213,27 +224,41 @@ async def _get_transformed(store: Store, request: Request, etl: str, bucket: str
 )
 async def head(store: Store, request: Request, rest: str) -> Reply:
     """Describe an object. Without ``props=`` everything (the older form), with it only what was asked for."""
-    return head_at_once(store, request, rest)
-
-
-def head_at_once(store: Store, request: Request, rest: str) -> Empty:
-    """Do what ``head`` does: it never waits."""
     bucket, name = split_path(rest)
-    if request.query:
-        check_provider(request.query.get("provider", ""))
-        if etl_of(request):
-            raise BadRequestError(
-                "HEAD of a transformed object is not possible", hint="GET it, or HEAD it without the ETL"
-            )
+    record = store.shared_bucket(request, bucket)
+    if record is None:
+        return _describe(store, request, *_known(store, request, bucket, name))
+    assert store.shared is not None
+    info, present = await store.shared.head(request, record, name)
+    return _describe(store, request, info, record.provider, present=present)
+
+
+def head_at_once(store: Store, request: Request, rest: str) -> Empty | None:
+    """Do what ``head`` does for objects of this machine: it never waits for one."""
+    bucket, name = split_path(rest)
+    if store.is_node or (request.query and request.query.get("provider")):
+        return None
+    return _describe(store, request, *_known(store, request, bucket, name))
+
+
+def _known(store: Store, request: Request, bucket: str, name: str) -> tuple[ObjectInfo, str]:
     try:
-        info = store.engine.head(bucket, name)
+        return store.engine.head(bucket, name), "ais"
     except (ObjectNotFoundError, BucketNotFoundError):
         check_object_name(name)
         raise
+
+
+def _describe(store: Store, request: Request, info: ObjectInfo, provider: str, *, present: bool = True) -> Empty:
+    if etl_of(request):
+        raise BadRequestError("HEAD of a transformed object is not possible", hint="GET it, or HEAD it without the ETL")
     if is_unchanged(request.headers, info):
         return _unchanged(info)
     props = request.query.get("props")
-    headers = _all_props(store, info) if props is None else _some_props(store, info, props)
+    if props is None:
+        headers = _all_props(store, info, provider, present=present)
+    else:
+        headers = _some_props(store, info, props, provider, present=present)
     return Empty(headers, length=info.size)
 
 
@@ -241,33 +266,35 @@ def _location(store: Store) -> str:
     return f"t[{store.settings.node_id}]:mp[{store.settings.serve.data}]"
 
 
-def _all_props(store: Store, info: ObjectInfo) -> list[tuple[str, str]]:
+def _all_props(store: Store, info: ObjectInfo, provider: str, *, present: bool) -> list[tuple[str, str]]:
     return [
         *names.info_headers(info),
         (names.NAME, _header_text(info.name)),
         (names.BUCKET_NAME, info.bucket),
-        (names.BUCKET_PROVIDER, "ais"),
+        (names.BUCKET_PROVIDER, provider),
         (names.LOCATION, _header_text(_location(store))),
-        (names.PRESENT, "true"),
+        (names.PRESENT, str(present).lower()),
         ("accept-ranges", "bytes"),
         ("etag", etag(info)),
         ("content-type", "application/octet-stream"),
     ]
 
 
-def _some_props(store: Store, info: ObjectInfo, props: str) -> list[tuple[str, str]]:
+def _some_props(
+    store: Store, info: ObjectInfo, props: str, provider: str, *, present: bool
+) -> list[tuple[str, str]]:
     wanted = {prop for prop in props.split(",") if prop}
     unknown = wanted - _HEAD_PROPS
     if unknown:
         raise BadRequestError(
             f"unknown props {sorted(unknown)}", hint="expected some of: " + ",".join(sorted(_HEAD_PROPS))
         )
-    headers = [(names.PRESENT, "true")]
+    headers = [(names.PRESENT, str(present).lower())]
     if "name" in wanted:
         headers += [
             (names.NAME, _header_text(info.name)),
             (names.BUCKET_NAME, info.bucket),
-            (names.BUCKET_PROVIDER, "ais"),
+            (names.BUCKET_PROVIDER, provider),
         ]
     if "checksum" in wanted:
         headers += [(names.CHECKSUM_TYPE, info.checksum.type), (names.CHECKSUM_VALUE, info.checksum.value)]
@@ -309,7 +336,10 @@ async def put(store: Store, request: Request, rest: str) -> Reply:
     _refuse(request, _NOT_SUPPORTED_PUT)
     if etl_of(request):
         raise NotSupportedError("PUT through an ETL is not supported by this store")
-    bucket, name = _checked_path(request, rest)
+    bucket, name = _checked_path(rest)
+    record = store.shared_bucket(request, bucket)
+    if record is not None:
+        return await shared.put(store, request, record, name, put_options(request))
     options = put_options(request)
     length = request.content_length
     if length is not None and length <= store.limits.piece_bytes:
@@ -329,14 +359,14 @@ async def _put_staged(store: Store, request: Request, bucket: str, name: str, op
     request.hold(store.limits.piece_bytes)
     staging = await store.in_thread(functools.partial(store.engine.stage, bucket, name, options))
     try:
-        await _write_body(store, request, staging)
+        await write_body(store, request, staging)
         return await store.done(staging.commit())
     except BaseException:
         await store.in_thread(staging.abort)
         raise
 
 
-async def _write_body(store: Store, request: Request, staging: Staging) -> None:
+async def write_body(store: Store, request: Request, staging: Staging) -> None:
     """Write the body in pieces of about the size that is worth a thread hop."""
     pending: list[bytes] = []
     size = total = 0
@@ -383,7 +413,10 @@ def put_options(request: Request) -> PutOptions:
 async def delete(store: Store, request: Request, rest: str) -> Reply:
     """Delete an object."""
     _refuse_conditions(request, "writes")
-    bucket, name = _checked_path(request, rest)
+    bucket, name = _checked_path(rest)
+    record = store.shared_bucket(request, bucket)
+    if record is not None:
+        return await shared.delete(store, request, record, name)
     body = await request.body(store.limits.control_body_bytes_max)
     if body.strip() and decode_action(body).verb.startswith("evict"):
         raise NotSupportedError("evict is for remote buckets, which this store does not have")
@@ -401,12 +434,21 @@ async def delete(store: Store, request: Request, rest: str) -> Reply:
 )
 async def patch(store: Store, request: Request, rest: str) -> Reply:
     """Set custom metadata: merged into what is there, or replacing it with ``set-new-custom=true``."""
-    bucket, name = _checked_path(request, rest)
+    bucket, name = _checked_path(rest)
+    record = store.shared_bucket(request, bucket)
+    if record is not None:
+        assert store.shared is not None
+        store.shared.check_home(request, record, name)
     value = decode_action(await request.body(store.limits.control_body_bytes_max), action_optional=True).value
     if not isinstance(value, dict):
         raise BadRequestError("custom metadata must be a JSON object of strings")
     custom = names.check_custom_spelling(value)
-    await store.done(store.engine.set_custom(bucket, name, custom, replace=request.flag("set-new-custom")))
+    replace = request.flag("set-new-custom")
+    if record is None:
+        await store.done(store.engine.set_custom(bucket, name, custom, replace=replace))
+    else:
+        assert store.shared is not None
+        await store.shared.set_custom(request, record, name, custom, replace=replace)
     return Empty()
 
 

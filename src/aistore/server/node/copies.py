@@ -1,0 +1,121 @@
+"""The node's cache of objects, as the cluster's code wants it: what waits for a disk or a lock does so in threads."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+from ...cluster.documents import BucketRecord
+from ...cluster.world import Staged
+from ...errors import AisError, BackendUnavailableError, OutOfSpaceError
+from ...model.objects import PutOptions
+from ...storage.cache.cache import Cache
+from ...storage.cache.facts import CacheBucket, CachedFacts, CachedReading
+from ...storage.objectstore.contract import StoredBody
+
+_log = logging.getLogger("aistore.cluster")
+
+T = TypeVar("T")
+
+_LOCK_PAUSE_SECONDS = (0.0005, 0.02)
+
+
+def cache_bucket(bucket: BucketRecord) -> CacheBucket:
+    """Return the name of a bucket in the cache."""
+    return CacheBucket(bucket.provider, bucket.name, bucket.id)
+
+
+class NodeCache:
+    """The copies of one process of a node."""
+
+    def __init__(self, cache: Cache, threads: ThreadPoolExecutor) -> None:
+        self.cache = cache
+        self._threads = threads
+
+    def _run(self, work: Callable[..., T], *arguments: Any) -> asyncio.Future[T]:
+        return asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
+
+    def open(self, bucket: BucketRecord, name: str) -> CachedReading | None:
+        """Open a copy."""
+        return self.cache.open(cache_bucket(bucket), name)
+
+    def facts(self, bucket: BucketRecord, name: str) -> CachedFacts | None:
+        """Return what is known of a copy."""
+        return self.cache.facts(cache_bucket(bucket), name)
+
+    @asynccontextmanager
+    async def locked(self, bucket: BucketRecord, name: str) -> AsyncIterator[None]:
+        """Hold an object's lock."""
+        lock = self.cache.lock(cache_bucket(bucket), name)
+        pause, longest = _LOCK_PAUSE_SECONDS
+        while not lock.try_acquire():
+            await asyncio.sleep(pause)
+            pause = min(longest, 1.5 * pause)
+        try:
+            yield
+        finally:
+            lock.release()
+
+    async def forget(self, bucket: BucketRecord, name: str) -> None:
+        """Drop a copy."""
+        key = cache_bucket(bucket)
+        if self.cache.facts(key, name) is not None:
+            await self._run(self.cache.forget, key, name)
+
+    async def keep(self, bucket: BucketRecord, name: str, staged: Staged, facts: CachedFacts) -> None:
+        """Make what was staged the copy. The object is written by now: what fails here costs a copy, nothing more."""
+        assert isinstance(staged, StagedCopy)
+        try:
+            await asyncio.wrap_future(staged.staging.commit(facts))
+        except AisError as error:
+            _log.warning("%s://%s/%s could not be kept here: %s", bucket.provider, bucket.name, name, error.message)
+
+    async def fill(
+        self, bucket: BucketRecord, name: str, body: StoredBody, facts: CachedFacts
+    ) -> CachedReading | None:
+        """Make the copy from the store's bytes and open it."""
+        return await self._run(self._fill, cache_bucket(bucket), name, body, facts)
+
+    def _fill(self, bucket: CacheBucket, name: str, body: StoredBody, facts: CachedFacts) -> CachedReading | None:
+        try:
+            staging = self.cache.stage(bucket, name, PutOptions(size=body.length))
+        except OutOfSpaceError:
+            return None
+        try:
+            with body:
+                for chunk in body.chunks():
+                    staging.write(bytes(chunk))
+            size, _ = staging.finish()
+            if size != body.info.size:
+                raise BackendUnavailableError(
+                    f"{bucket.provider}://{bucket.name}/{name}: {size} of {body.info.size} bytes came", hint="try again"
+                )
+            staging.commit(facts).result()
+        except BaseException:
+            staging.abort()
+            raise
+        return self.cache.open(bucket, name)
+
+    async def restamp(self, bucket: BucketRecord, name: str, facts: CachedFacts) -> None:
+        """Replace the facts of a copy."""
+        try:
+            await self._run(self.cache.restamp, cache_bucket(bucket), name, facts)
+        except AisError as error:  # then the next read compares again
+            _log.warning("%s://%s/%s: its facts stay: %s", bucket.provider, bucket.name, name, error.message)
+
+
+class StagedCopy:
+    """What a client sent, hashed and ready for the store."""
+
+    def __init__(self, staging: Any, size: int, checksum: str) -> None:
+        self.staging = staging
+        self.size = size
+        self.checksum = checksum
+
+    def buffer(self) -> Any:
+        """Return the bytes."""
+        return self.staging.buffer()

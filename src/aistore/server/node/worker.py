@@ -1,0 +1,236 @@
+"""The objects of buckets that are in object stores, as one HTTP worker serves them: here, or at the node they live on.
+
+A handler that finds that another node has to answer raises AnsweredElsewhere before it has read the request's body;
+``app.py`` passes the request on then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from typing import Any
+
+from ...cluster.coherence import Coherence, Elsewhere, Remote
+from ...cluster.documents import BucketRecord
+from ...cluster.view import View, urls
+from ...errors import NotHomeError, OutOfSpaceError, PeerUnreachableError
+from ...model.objects import Checksum, ObjectInfo, PutOptions
+from ...settings import ProcessSettings, Secret
+from ...storage.cache.cache import Cache
+from ...storage.cache.reading import KeptCopy
+from ...storage.checksums import STORED_TYPE, Hasher
+from ...storage.engine import Reading
+from ...storage.objectstore.contract import StoredBody
+from ...storage.objectstore.urls import open_object_store
+from ..forwarding import forward
+from ..link import ControllerLink
+from ..peers import Peers
+from ..replies import Reply
+from ..request import Request
+from .clock import BootClock
+from .copies import NodeCache, StagedCopy, cache_bucket
+from .fence import FenceReader, Unfenced
+from .remote import RemoteReading
+from .stores import BucketStores
+from .views import Following
+
+
+class AnsweredElsewhere(Exception):  # noqa: N818  # no error: the answer is at node ``home``
+    """Another node has to answer a request."""
+
+    def __init__(self, home: str) -> None:
+        super().__init__(home)
+        self.home = home
+
+
+class SharedObjects:
+    """Reads and writes objects of shared buckets. Belongs to the event loop, except where it says otherwise."""
+
+    def __init__(self, settings: ProcessSettings, link: ControllerLink, place: str, cache: Cache) -> None:
+        serve = settings.serve
+        self.cache = cache
+        self.stores = BucketStores(open_object_store(serve.store) if serve.store else None)
+        self._copies = NodeCache(cache, self.stores.threads)
+        self._clock = BootClock()
+        fence = FenceReader(settings.fence) if serve.store else Unfenced()
+        self.coherence = Coherence(self._clock, self.stores, self._copies, fence)
+        self._following = Following(link, place, self.coherence.adopt)
+        self.peers = Peers(settings.node_id, Secret(serve.cluster_secret or "alone"), self._urls, self._version)
+
+    def start(self) -> None:
+        """Follow the controller's views."""
+        self._following.start()
+
+    async def close(self) -> None:
+        """End everything, the cache too."""
+        await self._following.close()
+        await self._clock.close()
+        self.peers.close()
+        self.stores.close()
+        self.cache.close()
+
+    @property
+    def view(self) -> View:
+        """The view this process runs on; raises NotHomeError before there is one."""
+        return self.coherence.view
+
+    def _urls(self) -> Mapping[str, str]:
+        return urls(self.view.root)
+
+    def _version(self) -> int:
+        return self.view.version
+
+    async def pass_on(self, request: Request, home: str) -> Reply:
+        """Pass a request on to the node that has to answer it; raises PeerUnreachableError."""
+        reply = await forward(self.peers, request, home)
+        if reply.status == 503 and request.method in ("GET", "HEAD"):
+            reply.close()
+            raise PeerUnreachableError(f"node {home} cannot answer now")
+        return reply
+
+    # Reading.
+
+    def kept(self, bucket: str, name: str) -> KeptCopy | None:
+        """Return the copy of an ais:// object that is in memory and may be given out. From any thread, never waits."""
+        record = self.view.root.buckets.get(f"ais/{bucket}")
+        if record is None or record.deleting:
+            return None
+        copy = self.cache.kept(cache_bucket(record), name)
+        return copy if copy is not None and self.coherence.is_good(record, name, copy.facts) else None
+
+    def open_quickly(self, bucket: str, name: str) -> Reading | None:
+        """Open the copy of an ais:// object if it may be given out. From any thread; raises BucketNotFoundError."""
+        return self.coherence.read_copy(self.view.bucket("ais", bucket), name)
+
+    async def open(self, request: Request, bucket: BucketRecord, name: str) -> Reading:
+        """Open an object; raises ObjectNotFoundError, AnsweredElsewhere."""
+        found = await self.coherence.read(bucket, name, forwarded=request.stays, latest=request.flag("latest"))
+        return self.reading(bucket, name, found)
+
+    def reading(self, bucket: BucketRecord, name: str, found: Any) -> Reading:
+        """Return what ``Coherence.read`` found as a Reading; raises AnsweredElsewhere."""
+        if isinstance(found, Elsewhere):
+            raise AnsweredElsewhere(found.home)
+        if isinstance(found, Remote):
+            store, key = self.stores.of(bucket, name)
+            return RemoteReading(found, store.blocking, key)
+        reading: Reading = found
+        return reading
+
+    async def head(self, request: Request, bucket: BucketRecord, name: str) -> tuple[ObjectInfo, bool]:
+        """Describe an object, and say whether a copy is here; raises ObjectNotFoundError, AnsweredElsewhere."""
+        found = await self.coherence.head(bucket, name, forwarded=request.stays, latest=request.flag("latest"))
+        if isinstance(found, Elsewhere):
+            raise AnsweredElsewhere(found.home)
+        info, present = found
+        return info, present
+
+    # Writing.
+
+    def check_home(self, request: Request, bucket: BucketRecord, name: str) -> None:
+        """Raise AnsweredElsewhere unless a write belongs here, before its body is read; BadRequestError for the name."""
+        self.stores.of(bucket, name)
+        view = self.view
+        home = view.home(bucket, name)
+        if home and home != view.me and not request.stays:
+            raise AnsweredElsewhere(home)
+
+    async def put(
+        self, request: Request, bucket: BucketRecord, name: str, data: bytes, options: PutOptions
+    ) -> ObjectInfo:
+        """Write an object whose bytes are in memory."""
+        try:
+            staging = await self.in_thread(self.cache.stage, cache_bucket(bucket), name, options)
+        except OutOfSpaceError:
+            return await self._write(request, bucket, name, _in_memory(bucket, name, data, options), options)
+        try:
+            staging.write(data)
+            size, checksum = staging.finish()
+            return await self._write(request, bucket, name, StagedCopy(staging, size, checksum.value), options)
+        finally:
+            staging.abort()
+
+    async def put_staged(
+        self, request: Request, bucket: BucketRecord, name: str, staging: Any, options: PutOptions
+    ) -> ObjectInfo:
+        """Write an object whose bytes were staged in the cache."""
+        size, checksum = await self.in_thread(staging.finish)
+        return await self._write(request, bucket, name, StagedCopy(staging, size, checksum.value), options)
+
+    async def _write(
+        self, request: Request, bucket: BucketRecord, name: str, staged: Any, options: PutOptions
+    ) -> ObjectInfo:
+        # A client that goes away does not undo a write, nor free its lock before the store has answered.
+        writing = asyncio.ensure_future(
+            self.coherence.write(bucket, name, staged, options, forwarded=request.stays)
+        )
+        return _here(await asyncio.shield(writing))
+
+    async def delete(self, request: Request, bucket: BucketRecord, name: str) -> ObjectInfo:
+        """Remove an object; raises ObjectNotFoundError, AnsweredElsewhere."""
+        deleting = asyncio.ensure_future(self.coherence.delete(bucket, name, forwarded=request.stays))
+        return _here(await asyncio.shield(deleting))
+
+    async def set_custom(
+        self, request: Request, bucket: BucketRecord, name: str, custom: Mapping[str, str], *, replace: bool
+    ) -> ObjectInfo:
+        """Merge custom metadata into an object's, or replace it."""
+
+        def change(before: Mapping[str, str]) -> Mapping[str, str]:
+            return custom if replace else {**before, **custom}
+
+        def stage(body: StoredBody) -> Any:
+            with body:
+                staging = self.cache.stage(cache_bucket(bucket), name, PutOptions(size=body.length))
+                for chunk in body.chunks():
+                    staging.write(bytes(chunk))
+                size, checksum = staging.finish()
+                return StagedCopy(staging, size, checksum.value)
+
+        changing = asyncio.ensure_future(
+            self.coherence.set_custom(
+                bucket, name, change, functools.partial(self.in_thread, stage), forwarded=request.stays
+            )
+        )
+        return _here(await asyncio.shield(changing))
+
+    async def evict(self, bucket: BucketRecord, name: str) -> None:
+        """Drop the copy of an object."""
+        async with self._copies.locked(bucket, name):
+            await self._copies.forget(bucket, name)
+
+    async def in_thread(self, work: Callable[..., Any], *arguments: Any) -> Any:
+        """Run what waits for a disk or a store in a thread."""
+        return await asyncio.get_running_loop().run_in_executor(self.stores.threads, work, *arguments)
+
+
+def _here(answer: ObjectInfo | Elsewhere) -> ObjectInfo:
+    if isinstance(answer, Elsewhere):  # its body has been read: the client has to send it again
+        raise NotHomeError(f"the object has moved to node {answer.home} meanwhile", hint="try again")
+    return answer
+
+
+class _Unkept:
+    """A staging that keeps nothing: there is no room for a copy."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    def buffer(self) -> bytes:
+        """Return the bytes."""
+        return self._data
+
+    def commit(self, facts: object) -> Future[None]:
+        """Do nothing."""
+        done: Future[None] = Future()
+        done.set_result(None)
+        return done
+
+
+def _in_memory(bucket: BucketRecord, name: str, data: bytes, options: PutOptions) -> StagedCopy:
+    hasher = Hasher(options.expected)
+    hasher.update(data)
+    checksum = Checksum(STORED_TYPE, hasher.finish(bucket.name, name))
+    return StagedCopy(_Unkept(data), len(data), checksum.value)
