@@ -11,6 +11,7 @@ The variable is read here and nowhere else; processes of transforms, which run i
 from __future__ import annotations
 
 import functools
+import importlib
 import os
 import signal
 import socket
@@ -69,6 +70,8 @@ FEATURES = (
             lambda: hasattr(socket, "TCP_USER_TIMEOUT")),
     Feature("boot-clock", "leases that run out while the machine sleeps", "they stand still, and so do the node's answers",
             lambda: hasattr(time, "CLOCK_BOOTTIME")),
+    Feature("range-locks", "locking an object for all processes of a node", "a lock file for each locked object",
+            lambda: _on_linux() and hasattr(importlib.import_module("fcntl"), "F_OFD_SETLK")),
     Feature("fdatasync", "syncing content without times", "fsync", lambda: hasattr(os, "fdatasync")),
 )  # fmt: skip
 

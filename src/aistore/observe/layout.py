@@ -78,12 +78,17 @@ SCALARS = (
     Scalar("ais_target_scrub_bytes", "counter", "Bytes of objects that the scrubber has verified."),
     Scalar("ais_target_scrub_object_count", "counter", "Objects that the scrubber has verified."),
     Scalar("ais_target_scrub_pass_count", "counter", "Passes over a mountpath that the scrubber has finished."),
+    Scalar("ais_target_cache_hit_count", "counter", "Copies of a store's objects that were found in the cache."),
+    Scalar("ais_target_cache_miss_count", "counter", "Objects of a store that were not found in the cache."),
+    Scalar("ais_target_lru_evict_count", "counter", "Copies that were evicted from the cache."),
+    Scalar("ais_target_lru_evict_bytes", "counter", "Bytes of these."),
     Scalar("ais_supervisor_restart_count", "counter", "Processes of the store that ended and were started again."),
 )  # fmt: skip
 _SCALAR = COMMIT_HISTOGRAM + len(COMMIT_SIZES) + 1
 (
     INFLIGHT, SLOW, HOT_HITS, INDEX_LOOKUPS, COMMITS, COMMIT_CHANGES, COMMIT_NS, COMMIT_QUEUE, UNLINKED, REFUSED,
-    STALLED, CUT_REPLIES, READ_DAMAGE, SCRUB_DAMAGE, SCRUB_BYTES, SCRUB_OBJECTS, SCRUB_PASSES, RESTARTS,
+    STALLED, CUT_REPLIES, READ_DAMAGE, SCRUB_DAMAGE, SCRUB_BYTES, SCRUB_OBJECTS, SCRUB_PASSES, CACHE_HITS,
+    CACHE_MISSES, EVICTED, EVICTED_BYTES, RESTARTS,
 ) = (_SCALAR + number for number in range(len(SCALARS)))  # fmt: skip
 SCALAR_WORDS = tuple(zip(range(_SCALAR, _SCALAR + len(SCALARS)), SCALARS, strict=True))
 

@@ -31,16 +31,16 @@ def encode_text(text: str) -> bytes:
         raise BadRequestError(f"{text!r} cannot be written in UTF-8") from error
 
 
-def check_custom(custom: Mapping[str, str]) -> dict[str, str]:
+def check_custom(custom: Mapping[str, str], bytes_max: int = CUSTOM_BYTES_MAX) -> dict[str, str]:
     """Return a copy of ``custom`` if it can be stored; raises BadRequestError, TooLargeError."""
     size = 0
     for key, value in custom.items():
         if not isinstance(key, str) or not isinstance(value, str):
             raise BadRequestError(f"custom metadata {key!r}: {value!r} is not text")
         size += len(encode_text(key)) + len(encode_text(value))
-    if size > CUSTOM_BYTES_MAX:
+    if size > bytes_max:
         raise TooLargeError(
-            f"custom metadata of {size} bytes is too large", hint=f"expected at most {CUSTOM_BYTES_MAX} bytes in all"
+            f"custom metadata of {size} bytes is too large", hint=f"expected at most {bytes_max} bytes in all"
         )
     return dict(custom)
 

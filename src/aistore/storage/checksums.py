@@ -62,16 +62,15 @@ class Hasher:
         for other in self._others.values():
             other.update(chunk)
 
-    def finish(self, bucket: str, name: str) -> str:
-        """Return the stored checksum's hex value; raises ChecksumMismatchError that names the object."""
+    def finish(self, what: str) -> str:
+        """Return the stored checksum's hex value; raises ChecksumMismatchError for ``what``, the object's address."""
         stored = self._stored.hexdigest()
         for checksum in self._expected:
             other = self._others.get(checksum.type)
             actual = other.hexdigest() if other is not None else stored
             if actual != checksum.value.lower():
                 raise ChecksumMismatchError(
-                    f"ais://{bucket}/{name}: the bytes received have {checksum.type} {actual}, "
-                    f"the client announced {checksum.value}",
+                    f"{what}: the bytes received have {checksum.type} {actual}, the client announced {checksum.value}",
                     hint="nothing was stored; send the object again",
                 )
         return stored

@@ -176,7 +176,7 @@ class MemoryEngine:
     def publish(self, bucket: _Bucket, name: str, data: bytes, hasher: Hasher, options: PutOptions) -> ObjectInfo:
         """Make a staged object visible; called by MemoryStaging.commit."""
         key = name.encode()
-        checksum = Checksum(STORED_TYPE, hasher.finish(bucket.info.name, name))
+        checksum = Checksum(STORED_TYPE, hasher.finish(f"ais://{bucket.info.name}/{name}"))
         with self._lock:
             if self._buckets.get(bucket.info.name) is not bucket:
                 raise BucketNotFoundError.of(bucket.info.name)

@@ -29,7 +29,7 @@ from .catalog import Snapshot
 from .hot import HotObject, HotObjects, Ticket
 from .mountpaths import Mountpaths
 from .opened import OpenMountpath, Rows
-from .operations import CreateBucket, Delete, DeleteBucket, SetCustom, Write
+from .operations import ChangeCustom, CreateBucket, Delete, DeleteBucket, SetCustom, Write
 from .reading import FileReading
 from .settings import LocalSettings
 from .staging import LocalStaging
@@ -142,7 +142,7 @@ class LocalEngine:
         write.bucket_id = self._catalog.current(bucket).bucket(bucket).id
         disk = self._place(bucket, name, key)
         disk.store.check_room(options.size or 0)
-        staging = LocalStaging(disk, write, hasher, self._settings.inline_bytes_max)
+        staging = LocalStaging(disk, write, hasher, self._settings)
         with self._lock:
             self._stagings.add(staging)
         return staging
@@ -154,8 +154,16 @@ class LocalEngine:
 
     def set_custom(self, bucket: str, name: str, custom: Mapping[str, str], *, replace: bool) -> Future[ObjectInfo]:
         """Merge ``custom`` into the object's custom metadata, or replace it; the version stays."""
-        key, checked, durable = encode_text(name), check_custom(custom), self._settings.durable
-        return self._submit(bucket, name, key, SetCustom(bucket, key, name, checked, replace=replace, durable=durable))
+        checked = check_custom(custom, self._settings.custom_bytes_max)
+        return self.change_custom(bucket, name, lambda old: checked if replace else {**old, **checked})
+
+    def change_custom(self, bucket: str, name: str, change: ChangeCustom) -> Future[ObjectInfo]:
+        """Replace the custom metadata by what ``change`` makes of it, in the transaction; an AisError of it is told.
+
+        ``change`` runs in the committing thread, and again when the transaction has to be repeated: keep it short.
+        """
+        key = encode_text(name)
+        return self._submit(bucket, name, key, SetCustom(self._settings, bucket, key, name, change))
 
     def list(self, bucket: str, options: ListOptions) -> ListPage:
         """Return one page of a listing; raises BucketNotFoundError, MountpathUnavailableError."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import mmap
 import os
 import secrets
 import threading
@@ -61,7 +62,7 @@ class NewFile:
         self.place = place
         self.size = 0
 
-    def write(self, chunk: bytes) -> None:
+    def write(self, chunk: bytes | bytearray) -> None:
         """Append to the object's bytes."""
         written = os.write(self._descriptor, chunk)
         if written != len(chunk):
@@ -77,6 +78,10 @@ class NewFile:
         if self._repeated:  # the first one may have been longer; truncating always would cost 70 us of kernel time
             os.ftruncate(self._descriptor, self.size + len(trailer))
         self._repeated = True
+
+    def mapped(self) -> mmap.mmap:
+        """Return the object's bytes as a read-only mapping, good for as long as it is held; there has to be a byte."""
+        return mmap.mmap(self._descriptor, self.size, access=mmap.ACCESS_READ)
 
     def sync(self) -> None:
         """Bring the bytes to the disk; raises OSError, and ever after when it did once."""

@@ -242,15 +242,22 @@ class Writer:
         ``undone`` is called after a roll-back, before others get their turn. What is ``synced`` is on the disk before
         anybody sees it, as everything is on a durable writer.
         """
+        with self.turn(), self._stamps.changing(changes):
+            if synced and not self._durable:
+                self.connection.execute("PRAGMA synchronous=FULL")
+            try:
+                yield from self._transaction(undone)
+            finally:
+                if synced and not self._durable:
+                    self.connection.execute("PRAGMA synchronous=NORMAL")
+
+    @contextmanager
+    def turn(self) -> Iterator[sqlite3.Connection]:
+        """Keep other writers away, without a transaction: for what changes no object."""
         fcntl.flock(self._lock, fcntl.LOCK_EX)
         try:
-            with self._stamps.changing(changes):
-                if synced and not self._durable:
-                    self.connection.execute("PRAGMA synchronous=FULL")
-                yield from self._transaction(undone)
+            yield self.connection
         finally:
-            if synced and not self._durable:
-                self.connection.execute("PRAGMA synchronous=NORMAL")
             fcntl.flock(self._lock, fcntl.LOCK_UN)
 
     def _transaction(self, undone: Callable[[], None] | None) -> Iterator[sqlite3.Connection]:

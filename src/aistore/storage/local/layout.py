@@ -36,6 +36,8 @@ from .syncing import replace_file, sync_directory
 
 FORMAT = 1
 _KIND = "pyaistore data directory"
+#: The file that says that a directory is a cache: see storage/cache/layout.py.
+CACHE_MARK = "cache.json"
 #: Found in a directory that is still empty to its owner: the root of an ext4 disk, and our own locks and remains.
 _TOLERATED = frozenset({"lost+found", "format.json.new", "owner.lock", "writers.lock"})
 
@@ -174,6 +176,7 @@ def recognise(directory: str) -> None:
         kind, version = found["kind"], found["format"]
     except FileNotFoundError:
         # "mp0" alone is a beginning that was cut off before its format.json, the last thing written.
+        refuse_cache(directory)
         strangers = sorted(set(os.listdir(directory)) - _TOLERATED - {"mp0"})
         if strangers:
             shown = ", ".join(strangers[:3]) + (", ..." if len(strangers) > 3 else "")
@@ -190,6 +193,15 @@ def recognise(directory: str) -> None:
         raise ConflictError(
             f"{directory} has format {version}, this version of the store reads up to {FORMAT}",
             hint="install the newer version that wrote it, or choose another directory",
+        )
+
+
+def refuse_cache(directory: str) -> None:
+    """Raise ConflictError when ``directory`` is a cache, whose objects come and go."""
+    if os.path.exists(f"{directory}/{CACHE_MARK}"):
+        raise ConflictError(
+            f"{directory} is a cache of a store and cannot be a data directory: what is in it is thrown away",
+            hint="choose an empty directory or a new one for --data",
         )
 
 

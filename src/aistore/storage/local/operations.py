@@ -6,7 +6,7 @@ import errno
 import os
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import Any, Generic, TypeVar
 
@@ -24,6 +24,8 @@ from .stamps import EVERYTHING, slot_of
 from .turn import Turn
 
 Result = TypeVar("Result")
+#: What other custom metadata is made of that which there is.
+ChangeCustom = Callable[[Mapping[str, str]], Mapping[str, str]]
 
 _PUT = "INSERT OR REPLACE INTO objects VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _DELETE = "DELETE FROM objects WHERE bucket = ? AND name = ?"
@@ -116,7 +118,7 @@ class Write(_ObjectOperation):
     ) -> None:
         super().__init__(bucket, key, name)
         self._settings = settings
-        self._custom = check_custom(options.custom)
+        self._custom = check_custom(options.custom, settings.custom_bytes_max)
         self._if_version = options.if_version
         self._hasher = hasher
         self._checksum = ""
@@ -133,6 +135,16 @@ class Write(_ObjectOperation):
         self._unhashed = not hashed
         return self
 
+    def with_custom(self, custom: Mapping[str, str]) -> Write:
+        """Take other custom metadata than that of the options; raises as ``check_custom``."""
+        self._custom = check_custom(custom, self._settings.custom_bytes_max)
+        return self
+
+    def hashed(self, what: str = "") -> str:
+        """Return the checksum of the bytes, all of them there; raises ChecksumMismatchError for ``what``."""
+        self._checksum = self._checksum or self._hasher.finish(what or self.what)
+        return self._checksum
+
     def with_file(self, file: NewFile) -> Write:
         """Take a file that has all the bytes, hashed already."""
         self.file = file
@@ -146,7 +158,7 @@ class Write(_ObjectOperation):
                 self._hasher.update(data)
                 self._unhashed = False
             store.check_room(len(data))
-        self._checksum = self._checksum or self._hasher.finish(self._bucket, self._name)
+        self.hashed()
         if data is not None and len(data) > self._settings.inline_bytes_max:
             self.file = store.new_file()
             self.file.write(data)
@@ -209,20 +221,17 @@ class Delete(_ObjectOperation):
 class SetCustom(_ObjectOperation):
     """Other custom metadata for an object: in its row, and in one more trailer of its file."""
 
-    def __init__(
-        self, bucket: str, key: bytes, name: str, custom: dict[str, str], *, replace: bool, durable: bool
-    ) -> None:
+    def __init__(self, settings: LocalSettings, bucket: str, key: bytes, name: str, change: ChangeCustom) -> None:
         super().__init__(bucket, key, name)
-        self._custom = custom
-        self._replace = replace
-        self._durable = durable
+        self._settings = settings
+        self._change = change
         self._appended: tuple[str, int] | None = None
 
     def apply(self, turn: Turn) -> ObjectInfo:
         """Update the row, then append the trailer."""
         bucket_id, row = self._find(turn)
         size, version, checksum, created_ns, old, place, _ = row
-        custom = self._custom if self._replace else check_custom({**index.decode_custom(old), **self._custom})
+        custom = check_custom(self._change(index.decode_custom(old)), self._settings.custom_bytes_max)
         if place is not None:
             record = self._record(place, bucket_id, version, size, checksum, created_ns, custom)
             self._append(turn.store.path(place), record, index.decode_custom(old))
@@ -248,7 +257,7 @@ class SetCustom(_ObjectOperation):
             self._appended = (path, end)
             if os.pwrite(descriptor, data, end) != len(data):
                 raise OSError(errno.ENOSPC, "the disk is full")
-            if self._durable:
+            if self._settings.durable:
                 os.fsync(descriptor)
         finally:
             os.close(descriptor)

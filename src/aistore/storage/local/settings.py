@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..arguments import CUSTOM_BYTES_MAX
+
 
 @dataclass(frozen=True, slots=True)
 class LocalSettings:
@@ -30,6 +32,10 @@ class LocalSettings:
     #: Small objects kept in the memory of each process that reads, see hot.py; 0 keeps none. Guessed: 3,000 objects
     #: of 20 KB, and little beside what the interpreter and its libraries take.
     hot_bytes_max: int = 64 << 20
+    #: Keys and values of one object's custom metadata together.
+    custom_bytes_max: int = CUSTOM_BYTES_MAX
+    #: A staged write of up to so many bytes has no file before its commit; at least ``inline_bytes_max``.
+    staged_in_memory_max: int = 0
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work."""
@@ -39,3 +45,4 @@ class LocalSettings:
         assert self.batch_max > 0
         assert self.reserve_bytes >= 0
         assert self.hot_bytes_max >= 0
+        assert CUSTOM_BYTES_MAX <= self.custom_bytes_max <= 16 << 10  # trailer.py looks for so much

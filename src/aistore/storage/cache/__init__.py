@@ -1,0 +1,1 @@
+"""A bounded cache of a store's objects on this machine's disk."""
