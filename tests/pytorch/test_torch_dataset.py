@@ -78,9 +78,10 @@ def test_a_bucket_is_named_in_any_way(stub, pictures, monkeypatch):
     for url, bck in ((stub.url + "/", f"ais://{pictures}"), (None, Bck(pictures))):
         dataset = Dataset(url, bck, "val/")
         assert (dataset.url, dataset.bucket) == (stub.url, pictures)
-    for bck in (Bck(pictures, ns="other"), Bck(pictures, provider="gcp"), f"s3://{pictures}"):
+    for bck in (Bck(pictures, ns="other"), Bck(pictures, provider="oci"), f"oc://{pictures}"):
         with pytest.raises(errors.NotSupportedError):
             Dataset(stub.url, bck)
+    assert "s3://" + pictures in repr(Dataset(stub.url, Bck(pictures, provider="s3"), "val/"))
 
 
 def test_a_batch_is_one_request(stub, pictures):

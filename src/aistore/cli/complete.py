@@ -18,17 +18,19 @@ def complete_uri(ctx: click.Context, param: click.Parameter, incomplete: str) ->
     """Offer buckets, and after ``ais://bucket/`` the objects of that bucket, a directory at a time."""
     from ..errors import AisError
 
-    head, _, prefix = incomplete.removeprefix("ais://").partition("/")
+    scheme, given, rest = incomplete.rpartition("://")
+    head, slash, prefix = rest.partition("/")
     try:
         client = _client()
-        if "/" not in incomplete.removeprefix("ais://"):
-            found = [f"ais://{bucket.name}" for bucket in client.buckets()]
+        if not slash:
+            found = [str(bucket) for bucket in client.buckets()]
         else:
-            names = client.bucket(head).list(prefix, props="name", limit=NAMES_MAX)
-            found = sorted({f"ais://{head}/{_to_next_slash(entry.name, len(prefix))}" for entry in names})
+            bucket = client.bucket(head, scheme)
+            names = bucket.list(prefix, props="name", limit=NAMES_MAX)
+            found = sorted({f"{bucket}/{_to_next_slash(entry.name, len(prefix))}" for entry in names})
     except AisError:
         return []  # a prompt is no place for an error
-    return [CompletionItem(name) for name in found if name.startswith(incomplete) or not incomplete.startswith("ais:")]
+    return [CompletionItem(name) for name in found if name.startswith(incomplete) or not (given or ":" in rest)]
 
 
 def complete_etl(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:

@@ -7,13 +7,13 @@ import re
 from collections.abc import Iterable
 
 from ..errors import AisError, BucketNotFoundError, EtlNotFoundError, ObjectNotFoundError
-from ..model.names import Uri
+from ..model.names import BucketRef, Uri, bucket_ref
 from .session import Session
 
 _NAMES_MAX = 2000  # of the directory that the missing object would be in
 
-_BUCKET = re.compile(r'bucket "ais://([^"]+)" does not exist')
-_OBJECT = re.compile(r"ais://([^/]+)/(.+) does not exist", re.DOTALL)
+_BUCKET = re.compile(r'bucket "([^"]+://[^"]+)" does not exist')
+_OBJECT = re.compile(r"([a-z]+://[^/]+)/(.+) does not exist", re.DOTALL)
 _ETL = re.compile(r"etl job (\S+) does not exist")
 
 
@@ -23,13 +23,16 @@ def hint_for(error: AisError, session: Session | None) -> str:
         return error.hint
     try:
         if isinstance(error, BucketNotFoundError) and (found := _BUCKET.fullmatch(error.message)):
-            near = _near(found[1], (bucket.name for bucket in session.client.buckets()))
-            make = f"`ais create ais://{found[1]}` makes it, `ais ls` lists those there are"
-            return _meant(str(Uri(name)) for name in near) or make
+            missing = bucket_ref(found[1])
+            known = [bucket.ref for bucket in session.client.buckets() if bucket.ref.provider == missing.provider]
+            near = _near(missing.name, (ref.name for ref in known))
+            make = f"`ais create {missing}` makes it, `ais ls` lists those there are"
+            return _meant(str(BucketRef(missing.provider, name)) for name in near) or make
         if isinstance(error, ObjectNotFoundError) and (found := _OBJECT.fullmatch(error.message)):
             directory = found[2].rpartition("/")[0]
-            listing = session.client.bucket(found[1]).list(f"{directory}/" if directory else "", limit=_NAMES_MAX)
-            return _meant(str(Uri(found[1], name)) for name in _near(found[2], (entry.name for entry in listing)))
+            bucket = session.client.bucket(found[1])
+            listing = bucket.list(f"{directory}/" if directory else "", limit=_NAMES_MAX)
+            return _meant(str(Uri(bucket.ref, name)) for name in _near(found[2], (entry.name for entry in listing)))
         if isinstance(error, EtlNotFoundError) and (found := _ETL.fullmatch(error.message)):
             return _meant(_near(found[1], (etl.id for etl in session.client.etls()))) or error.hint
     except AisError:

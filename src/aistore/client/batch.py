@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import msgspec
 
 from ..errors import AisError, InternalError, StoreUnreachableError
+from ..model.names import BucketRef
 from ..wire.batch import CONTENT_TYPE, ENTRIES_MAX, BatchRequest, Frame, read_frames
 from ..wire.messages import decode_error
 from .transport import Request, Transport
@@ -17,7 +18,7 @@ BatchEntry = str | tuple[str, str]
 
 
 def read_batch(
-    transport: Transport, bucket: str, entries: Iterable[BatchEntry], *, etl: str = "", args: str = ""
+    transport: Transport, bucket: BucketRef, entries: Iterable[BatchEntry], *, etl: str = "", args: str = ""
 ) -> Iterator[bytes | AisError]:
     """Yield one result per entry, in order: the bytes, or the error of this entry.
 
@@ -30,7 +31,7 @@ def read_batch(
 
 
 def _read_chunk(
-    transport: Transport, bucket: str, pairs: Sequence[tuple[str, str]], args: str
+    transport: Transport, bucket: BucketRef, pairs: Sequence[tuple[str, str]], args: str
 ) -> Iterator[bytes | AisError]:
     done, failures = 0, 0
     while done < len(pairs):
@@ -43,7 +44,7 @@ def _read_chunk(
             failures += 1
             pause = transport.settings.retry.pause_after_failure(failures)
             if pause is None:
-                raise StoreUnreachableError(f"batch of ais://{bucket}: {error}") from error
+                raise StoreUnreachableError(f"batch of {bucket}: {error}") from error
             time.sleep(pause)
 
 
@@ -51,11 +52,11 @@ class _BrokenReplyError(Exception):
     """The reply began and did not end as it should; what came before is good."""
 
 
-def _frames(transport: Transport, bucket: str, pairs: Sequence[tuple[str, str]], args: str) -> Iterator[Frame]:
+def _frames(transport: Transport, bucket: BucketRef, pairs: Sequence[tuple[str, str]], args: str) -> Iterator[Frame]:
     request = Request(
         "POST",
-        f"/v1/batch/{bucket}",
-        query={"provider": "ais"},
+        f"/v1/batch/{bucket.name}",
+        query={"provider": bucket.provider},
         headers={"Content-Type": "application/json", "Accept": CONTENT_TYPE},
         body=msgspec.json.encode(BatchRequest(list(pairs), args)),
         read_timeout_seconds=transport.settings.transform_timeout_seconds if any(etl for _, etl in pairs) else None,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
-from ..errors import AisError, BucketExistsError, BucketNotFoundError
+from ..errors import AisError, BadRequestError, BucketExistsError, BucketNotFoundError
 from ..model.buckets import BucketInfo
-from ..model.names import check_bucket_name
+from ..model.names import BucketRef
+from ..model.properties import flatten, nest
 from ..wire import headers as wire_headers
 from .batch import BatchEntry, read_batch
 from .foreign import reading_reply
@@ -23,40 +24,52 @@ if TYPE_CHECKING:
 class Bucket:
     """A bucket of the store; whether it exists is known when you ask for it."""
 
-    def __init__(self, transport: Transport, name: str) -> None:
+    def __init__(self, transport: Transport, ref: BucketRef) -> None:
         self._transport = transport
-        self.name = check_bucket_name(name)
+        self.ref = ref
+        self.name = ref.name
 
     def __repr__(self) -> str:
         return f"Bucket({str(self)!r})"
 
     def __str__(self) -> str:
-        return f"ais://{self.name}"
+        return str(self.ref)
+
+    @property
+    def _query(self) -> dict[str, str]:
+        return {"provider": self.ref.provider}
 
     def object(self, name: str) -> Object:
         """Return the handle of one object; asks the store nothing."""
-        return Object(self._transport, self.name, name)
+        return Object(self._transport, self.ref, name)
 
-    def create(self, *, exist_ok: bool = False) -> Bucket:
-        """Create the bucket and return it; raises BucketExistsError unless ``exist_ok``."""
+    def create(self, *, exist_ok: bool = False, props: Mapping[str, Any] | None = None) -> Bucket:
+        """Create the bucket and return it; raises BucketExistsError unless ``exist_ok``.
+
+        A bucket of another provider than ``ais`` exists already, outside of the store: it is made known to it.
+        ``props`` are properties, nested or with dotted keys: ``{"extra.aws.endpoint": "http://127.0.0.1:8333"}``.
+        """
         try:
-            self._act("POST", "create-bck")
+            self._act("POST", "create-bck", nest(dict(flatten(props))) if props else None)
         except BucketExistsError:
             if not exist_ok:
                 raise
         return self
 
     def delete(self, *, missing_ok: bool = False) -> None:
-        """Remove the bucket with all that is in it; raises BucketNotFoundError unless ``missing_ok``."""
+        """Remove the bucket with all that is in it; raises BucketNotFoundError unless ``missing_ok``.
+
+        The objects of a bucket outside of the store stay where they are: the store forgets it, as `evict` does.
+        """
         try:
-            self._act("DELETE", "destroy-bck")
+            self._act("DELETE", "evict-remote-bck" if self.ref.is_backed else "destroy-bck")
         except BucketNotFoundError:
             if not missing_ok:
                 raise
 
     def head(self) -> BucketInfo:
         """Return the bucket's properties; raises BucketNotFoundError."""
-        reply = self._transport.send(Request("HEAD", f"/v1/buckets/{self.name}", query={"provider": "ais"}))
+        reply = self._transport.send(Request("HEAD", f"/v1/buckets/{self.name}", query=self._query))
         reply.drain()
         with reading_reply(self._transport.endpoint):
             props = json.loads(reply.headers.get(wire_headers.BUCKET_PROPS) or "{}")
@@ -70,12 +83,17 @@ class Bucket:
         start_after: str = "",
         page_size: int = 0,
         limit: int | None = None,
+        cached: bool | None = None,
     ) -> Iterator[ListedObject]:
         """Yield the objects whose names start with ``prefix``, in byte order of names; memory holds one page.
 
-        ``props`` is a comma list of name, size, checksum, atime, version, custom.
+        ``props`` is a comma list of name, size, checksum, atime, version, custom, cached. ``cached`` True yields only
+        objects that the store has a copy of, False only the others: where a bucket is outside of the store.
         """
-        for page in self.list_pages(prefix, props=props, start_after=start_after, page_size=page_size, limit=limit):
+        pages = self.list_pages(
+            prefix, props=props, start_after=start_after, page_size=page_size, limit=limit, cached=cached
+        )
+        for page in pages:
             yield from page
 
     def list_pages(
@@ -86,11 +104,12 @@ class Bucket:
         start_after: str = "",
         page_size: int = 0,
         limit: int | None = None,
+        cached: bool | None = None,
     ) -> Iterator[Page]:
         """Yield what `list` yields, page by page."""
         return list_pages(
-            self._transport, self.name, prefix=prefix, props=props, start_after=start_after, page_size=page_size,
-            limit=limit,
+            self._transport, self.ref, prefix=prefix, props=props, start_after=start_after, page_size=page_size,
+            limit=limit, cached=cached,
         )  # fmt: skip
 
     def batch(
@@ -108,15 +127,62 @@ class Bucket:
 
         >>> images = bucket.batch([("train/1.jpg", "resize"), ("train/1.cls", "")])  # doctest: +SKIP
         """
-        return read_batch(
-            self._transport, self.name, entries, etl=str(etl or ""), args=spell_args(etl_args, args) or ""
-        )
+        return read_batch(self._transport, self.ref, entries, etl=str(etl or ""), args=spell_args(etl_args, args) or "")
 
-    def _act(self, method: str, action: str) -> None:
-        body = json.dumps({"action": action, "name": "", "value": None}).encode()
-        self._transport.call(
+    def set_props(self, props: Mapping[str, Any]) -> None:
+        """Change properties, nested or with dotted keys; those not named stay as they are."""
+        self._act("PATCH", "set-bprops", nest(dict(flatten(props))))
+
+    def reset_props(self) -> None:
+        """Give all properties their defaults again."""
+        self._act("PATCH", "reset-bprops")
+
+    def prefetch(
+        self,
+        names: Iterable[str] | None = None,
+        *,
+        prefix: str = "",
+        latest: bool = False,
+        workers: int = 0,
+        continue_on_error: bool = True,
+    ) -> str:
+        """Have the store copy objects into its cache: those named, else all that start with ``prefix``.
+
+        A prefix may be a template such as ``train/{0000..0999}.jpg``. ``latest`` compares copies with what the object
+        store has. Returns the id of the job, which goes on by itself.
+        """
+        value: dict[str, Any] = {"coer": continue_on_error, "latest-ver": latest}
+        if workers:
+            value["num-workers"] = workers
+        return self._act("POST", "prefetch-listrange", {**_selection(names, prefix), **value}).decode()
+
+    def evict(self, names: Iterable[str] | None = None, *, prefix: str = "") -> str:
+        """Have the store drop its copies of objects: those named, else all that start with ``prefix``.
+
+        Nothing is removed but copies: the next read fetches the object again. Returns the id of the job.
+        """
+        return self._act("DELETE", "evict-listrange", _selection(names, prefix)).decode()
+
+    def forget(self, *, keep_props: bool = False) -> None:
+        """Drop all copies of a bucket that is outside of the store, and its properties unless ``keep_props``."""
+        if not self.ref.is_backed:
+            raise BadRequestError(f"{self} is in the store alone", hint="evict() drops the copies of its objects")
+        self._act("DELETE", "evict-remote-bck", query={"keep_bck_md": "true"} if keep_props else {})
+
+    def _act(self, method: str, action: str, value: Any = None, query: Mapping[str, str] | None = None) -> bytes:
+        body = json.dumps({"action": action, "name": "", "value": value}).encode()
+        return self._transport.call(
             Request(
-                method, f"/v1/buckets/{self.name}", query={"provider": "ais"},
+                method, f"/v1/buckets/{self.name}", query={**self._query, **(query or {})},
                 headers={"Content-Type": "application/json"}, body=body,
             )
         )  # fmt: skip
+
+
+def _selection(names: Iterable[str] | None, prefix: str) -> dict[str, Any]:
+    """Return which objects are meant, as the wire has it."""
+    if names is None:
+        return {"template": prefix}
+    if prefix:
+        raise BadRequestError("both names and a prefix are given", hint="pass one of them")
+    return {"objnames": list(names)}

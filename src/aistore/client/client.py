@@ -8,6 +8,7 @@ from types import TracebackType
 import msgspec
 
 from ..errors import RetryLaterError
+from ..model.names import SCHEMES, BucketRef, bucket_ref, canonical_provider
 from ..wire.messages import EtlSummary, ScrubReport
 from .bucket import Bucket
 from .cluster import ClusterInfo, NodePerformance, cluster_info, node_performance
@@ -78,18 +79,24 @@ class Client(LegacyCalls):
         """Close idle connections. The client stays usable."""
         self.transport.close()
 
-    def bucket(self, name: str) -> Bucket:
-        """Return the handle of one bucket; asks the store nothing."""
-        return Bucket(self.transport, name)
+    def bucket(self, name: str | BucketRef, provider: str = "") -> Bucket:
+        """Return the handle of one bucket; asks the store nothing.
 
-    def buckets(self) -> list[Bucket]:
-        """Return all buckets of the store, by name."""
+        ``provider`` is ``ais`` (the default), ``s3``, ``gs``, ``az`` or ``ht``; ``bucket("s3://lake")`` is the same as
+        ``bucket("lake", "s3")``.
+        """
+        return Bucket(self.transport, bucket_ref(name, provider))
+
+    def buckets(self, provider: str = "") -> list[Bucket]:
+        """Return all buckets of the store, or those of one provider, by provider and name."""
         request = Request(
-            "GET", "/v1/buckets", query={"provider": "ais"}, headers={"Content-Type": "application/json"},
+            "GET", "/v1/buckets", query={"provider": canonical_provider(provider) if provider else ""},
+            headers={"Content-Type": "application/json"},
             body=b'{"action":"list","name":"","value":null}',
         )  # fmt: skip
         found = self.transport.fetch(request, list[_BucketId])
-        return [Bucket(self.transport, bucket.name) for bucket in sorted(found, key=lambda bucket: bucket.name)]
+        refs = [BucketRef(bucket.provider, bucket.name) for bucket in found if bucket.provider in SCHEMES]
+        return [Bucket(self.transport, ref) for ref in sorted(refs)]
 
     def etl(self, name: str = "") -> Etl:
         """Return the handle of one transform; asks the store nothing. Without a name the store chooses one."""

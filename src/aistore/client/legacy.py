@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from ..errors import NotFoundError, NotSupportedError
-from ..model.names import check_provider
+from ..model.names import BucketRef, bucket_ref
 from ..wire.messages import EtlSummary
 from .bucket import Bucket
 from .cluster import fetch_cluster_map
@@ -23,7 +23,7 @@ from .transport import Request, Transport, quote_name
 
 @dataclass(frozen=True, slots=True)
 class Bck:
-    """A bucket as the 2021 client names it. Only the provider ``ais`` and the global namespace exist here."""
+    """A bucket as the 2021 client names it. Only the global namespace exists here."""
 
     name: str
     provider: str = "ais"
@@ -37,23 +37,23 @@ class LegacyCalls:
 
     def list_objects(self, bck: Bck | str, prefix: str = "") -> list[str]:
         """Return the names in a bucket that start with ``prefix``, all of them, in byte order."""
-        bucket = Bucket(self.transport, _bucket_name(bck))
+        bucket = Bucket(self.transport, _ref(bck))
         return [entry.name for page in bucket.list_pages(prefix, props="name") for entry in page]
 
     def get_object(self, bck: Bck | str, object_name: str, transform_id: str = "", archpath: str = "") -> bytes:
         """Return an object's bytes, or what the ETL ``transform_id`` makes of it."""
         if archpath:
-            query = {**_query(transform_id), "archpath": archpath}
-            path = f"/v1/objects/{_bucket_name(bck)}/{quote_name(object_name)}"
+            query = {**_query(bck, transform_id), "archpath": archpath}
+            path = f"/v1/objects/{_ref(bck).name}/{quote_name(object_name)}"
             return self.transport.call(Request("GET", path, query=query))
-        handle = Bucket(self.transport, _bucket_name(bck)).object(object_name)
+        handle = Bucket(self.transport, _ref(bck)).object(object_name)
         with handle.get(etl=transform_id or None) as reader:
             return reader.read()
 
     def object_url(self, bck: Bck | str, object_name: str, transform_id: str = "") -> str:
         """Return the address of an object, for tools that fetch it themselves."""
-        path = f"/v1/objects/{_bucket_name(bck)}/{quote_name(object_name)}"
-        return f"{self.transport.endpoint.url}{path}?{urlencode(_query(transform_id))}"
+        path = f"/v1/objects/{_ref(bck).name}/{quote_name(object_name)}"
+        return f"{self.transport.endpoint.url}{path}?{urlencode(_query(bck, transform_id))}"
 
     def expand_object_urls(self, bck: Bck | str, transform_id: str = "", template: str = "") -> Iterator[str]:
         """Yield the addresses of the objects that ``template`` stands for, such as ``train/{0000..0099}.tar``."""
@@ -98,14 +98,13 @@ class LegacyCalls:
         Etl(self.transport, etl_id).stop()
 
 
-def _bucket_name(bck: Bck | str) -> str:
+def _ref(bck: Bck | str) -> BucketRef:
     if isinstance(bck, str):
-        return bck
-    check_provider(bck.provider)
+        return bucket_ref(bck)
     if bck.ns:
         raise NotSupportedError(f"namespace {bck.ns!r} is not supported by this store")
-    return bck.name
+    return bucket_ref(bck.name, bck.provider)
 
 
-def _query(transform_id: str) -> dict[str, str]:
-    return {"provider": "ais", **({"etl_name": transform_id} if transform_id else {})}
+def _query(bck: Bck | str, transform_id: str) -> dict[str, str]:
+    return {"provider": _ref(bck).provider, **({"etl_name": transform_id} if transform_id else {})}

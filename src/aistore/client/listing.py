@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import msgspec
 
 from ..errors import InternalError
+from ..model.names import BucketRef
 from .foreign import reading_reply
 from .transport import Request, Transport
 
@@ -30,6 +31,17 @@ class ListedObject(
     custom: str = ""
     flags: int = 0
 
+    @property
+    def cached(self) -> bool:
+        """Whether the store has a copy, where the objects are in a bucket outside of it."""
+        return bool(self.flags & IN_CLUSTER)
+
+
+#: Bit of ``flags``: the store has a copy in its cache.
+IN_CLUSTER = 64
+
+#: Flags of a request: bit 0 asks for objects in the cluster, bit 9 for those that are not.
+_FLAGS = {None: "0", True: "1", False: "512"}
 
 #: One page of a listing.
 Page = list[ListedObject]
@@ -46,17 +58,19 @@ _DECODER = msgspec.msgpack.Decoder(_Reply)
 
 def list_pages(
     transport: Transport,
-    bucket: str,
+    bucket: BucketRef,
     *,
     prefix: str = "",
     props: str = "name,size",
     start_after: str = "",
     page_size: int = 0,
     limit: int | None = None,
+    cached: bool | None = None,
 ) -> Iterator[Page]:
     """Yield the pages of a listing in byte order of names, ``limit`` names in all; memory holds one page.
 
-    ``props`` is a comma list of name, size, checksum, atime, version, custom. ``page_size`` 0 leaves it to the store.
+    ``props`` is a comma list of name, size, checksum, atime, version, custom, cached. ``page_size`` 0 leaves it to the
+    store. ``cached`` leaves out what the store has no copy of, False leaves out the others, None nothing.
     """
     token, uuid, left = "", "", limit
     while left is None or left > 0:
@@ -70,7 +84,7 @@ def list_pages(
                 "uuid": uuid,
                 "props": props,
                 "continuation_token": token,
-                "flags": "0",
+                "flags": _FLAGS[cached],
                 "start_after": start_after,
             },
         )
@@ -83,16 +97,16 @@ def list_pages(
         if not page.token:
             return
         if page.token <= token:
-            raise InternalError(f"the listing of ais://{bucket} does not advance past {token!r}")
+            raise InternalError(f"the listing of {bucket} does not advance past {token!r}")
         token, uuid = page.token, page.uuid
 
 
-def _fetch(transport: Transport, bucket: str, value: dict[str, object]) -> _Reply:
+def _fetch(transport: Transport, bucket: BucketRef, value: dict[str, object]) -> _Reply:
     reply = transport.call(
         Request(
             "GET",
-            f"/v1/buckets/{bucket}",
-            query={"provider": "ais"},
+            f"/v1/buckets/{bucket.name}",
+            query={"provider": bucket.provider},
             headers={"Content-Type": "application/json", "Accept": "application/msgpack"},
             body=msgspec.json.encode({"action": "list", "name": "", "value": value}),
         )

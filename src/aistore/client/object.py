@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from ..errors import BadRequestError, ChecksumMismatchError
-from ..model.names import check_object_name
+from ..model.names import BucketRef, check_object_name
 from ..model.objects import ObjectInfo
 from ..wire import headers as wire_headers
 from .foreign import stored_info
@@ -25,20 +25,25 @@ EtlArgs = str | Mapping[str, object]
 class Object:
     """A name in a bucket; whether there is an object of that name is known when you ask for it."""
 
-    def __init__(self, transport: Transport, bucket: str, name: str) -> None:
+    def __init__(self, transport: Transport, bucket: BucketRef, name: str) -> None:
         self._transport = transport
-        self.bucket = bucket
+        self.ref = bucket
+        self.bucket = bucket.name
         self.name = check_object_name(name)
 
     def __repr__(self) -> str:
         return f"Object({str(self)!r})"
 
     def __str__(self) -> str:
-        return f"ais://{self.bucket}/{self.name}"
+        return f"{self.ref}/{self.name}"
 
     @property
     def _path(self) -> str:
         return f"/v1/objects/{self.bucket}/{quote_name(self.name)}"
+
+    @property
+    def _query(self) -> dict[str, str]:
+        return {"provider": self.ref.provider}
 
     def put(self, source: Source, *, custom: Mapping[str, str] | None = None) -> None:
         """Write the object: bytes, the path of a file (``str`` is a path), or an open binary file.
@@ -53,9 +58,7 @@ class Object:
         if upload.checksum is not None:
             headers[wire_headers.CHECKSUM_TYPE] = "xxhash2"
             headers[wire_headers.CHECKSUM_VALUE] = upload.checksum
-        reply = self._transport.send(
-            Request("PUT", self._path, query={"provider": "ais"}, headers=headers, body=upload)
-        )
+        reply = self._transport.send(Request("PUT", self._path, query=self._query, headers=headers, body=upload))
         reply.drain()
         stored = stored_info(self._transport.endpoint, self.bucket, self.name, reply.headers).checksum
         sent = upload.sent_checksum()
@@ -69,16 +72,17 @@ class Object:
         etl_args: EtlArgs | None = None,
         args: EtlArgs | None = None,
         range: tuple[int, int | None] | None = None,
+        latest: bool = False,
     ) -> ObjectReader:
         """Open the object for reading, or what the ETL named ``etl`` makes of it.
 
         ``etl_args`` (``args`` is the same) are handed to the transform. ``range`` is ``(start, length)`` in bytes,
         length None up to the end, a negative start counts from the end; a range of a transformed object is not
-        possible.
+        possible. ``latest`` has the store compare its copy with the bucket outside of it first.
         """
         if etl is not None and range is not None:
             raise BadRequestError("a range of a transformed object cannot be read", hint="read it whole and slice it")
-        query = {"provider": "ais"}
+        query = {**self._query, **({"latest-ver": "true"} if latest else {})}
         if etl is not None:
             query["etl_name"] = str(etl)
         spelled = spell_args(etl_args, args)
@@ -89,21 +93,33 @@ class Object:
         headers = {} if range is None else {"Range": spell_range(*range)}
         patience = self._transport.settings.transform_timeout_seconds if etl is not None else None
         request = Request("GET", self._path, query=query, headers=headers, read_timeout_seconds=patience)
-        return ObjectReader(self._transport, request, self.bucket, self.name, stored=etl is None)
+        return ObjectReader(self._transport, request, self.ref, self.name, stored=etl is None)
 
     def head(self) -> ObjectInfo:
         """Return size, version, checksum, time of writing and custom metadata; raises ObjectNotFoundError."""
-        reply = self._transport.send(Request("HEAD", self._path, query={"provider": "ais"}))
+        reply = self._transport.send(Request("HEAD", self._path, query=self._query))
         reply.drain()
         return stored_info(self._transport.endpoint, self.bucket, self.name, reply.headers)
 
     def delete(self) -> None:
         """Remove the object; raises ObjectNotFoundError."""
-        self._transport.call(Request("DELETE", self._path, query={"provider": "ais"}))
+        self._transport.call(Request("DELETE", self._path, query=self._query))
+
+    def evict(self) -> None:
+        """Have the store drop its copy of the object; the object itself stays where it is."""
+        path, value = self._path, None
+        if not self.ref.is_backed:
+            # Never a DELETE of the object itself: a store that does not know the action would remove the only one.
+            path, value = f"/v1/buckets/{self.bucket}", {"objnames": [self.name]}
+        body = {"action": "evict-listrange", "name": "", "value": value}
+        headers = {"Content-Type": "application/json"}
+        self._transport.call(
+            Request("DELETE", path, query=self._query, headers=headers, body=json.dumps(body).encode())
+        )
 
     def set_custom(self, custom: Mapping[str, str], *, replace: bool = False) -> None:
         """Merge ``custom`` into the object's custom metadata; with ``replace`` it takes the place of what is there."""
-        query = {"provider": "ais", **({"set-new-custom": "true"} if replace else {})}
+        query = {**self._query, **({"set-new-custom": "true"} if replace else {})}
         body = {"action": "", "name": "", "value": wire_headers.check_custom_spelling(custom)}
         self._transport.call(
             Request(

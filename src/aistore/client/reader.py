@@ -19,6 +19,7 @@ from ..errors import (
     RangeNotSatisfiableError,
     StoreUnreachableError,
 )
+from ..model.names import BucketRef
 from ..model.objects import Checksum, ObjectInfo
 from ..wire import headers as wire_headers
 from .foreign import stored_info
@@ -53,18 +54,19 @@ class ObjectReader:
     never a mixture of two versions.
     """
 
-    def __init__(self, transport: Transport, request: Request, bucket: str, name: str, *, stored: bool) -> None:
+    def __init__(self, transport: Transport, request: Request, bucket: BucketRef, name: str, *, stored: bool) -> None:
         self._transport = transport
         self._request = request
         self._stored = stored
+        self._label = f"{bucket}/{name}"
         self._reply = transport.send(request)
         try:
             self._start, total = _placed(self._reply)
             told = self._reply.headers
             info = (
-                stored_info(transport.endpoint, bucket, name, told)
+                stored_info(transport.endpoint, bucket.name, name, told)
                 if stored
-                else wire_headers.info_from_headers(bucket, name, told)
+                else wire_headers.info_from_headers(bucket.name, name, told)
             )
         except BaseException:
             self._reply.close()
@@ -158,7 +160,7 @@ class ObjectReader:
         digest, self._digest = self._digest, None
         if digest is not None and digest.hexdigest() != self._info.checksum.value:
             raise ChecksumMismatchError(
-                f"ais://{self._info.bucket}/{self._info.name}: the bytes received have {self._info.checksum.type} "
+                f"{self._label}: the bytes received have {self._info.checksum.type} "
                 f"{digest.hexdigest()}, the store says {self._info.checksum.value}",
                 hint="read it again; if it stays so, the stored copy is damaged",
             )
@@ -190,9 +192,7 @@ class ObjectReader:
             raise self._changed(f"it was version {self._info.version} and is version {now.version}")
 
     def _changed(self, detail: str) -> ConflictError:
-        return ConflictError(
-            f"ais://{self._info.bucket}/{self._info.name} changed while it was read: {detail}", hint="read it again"
-        )
+        return ConflictError(f"{self._label} changed while it was read: {detail}", hint="read it again")
 
 
 def _placed(reply: Reply) -> tuple[int, int | None]:

@@ -13,6 +13,9 @@ OBJECT_NAME_BYTES_MAX = 1024
 PROVIDERS = {"ais": "ais", "aws": "aws", "s3": "aws", "gcp": "gcp", "gs": "gcp", "azure": "azure", "az": "azure",
              "oci": "oci", "oc": "oci", "ht": "ht"}  # fmt: skip
 
+#: How a URI begins, by provider; those that a store of ours can have buckets of.
+SCHEMES = {"ais": "ais", "aws": "s3", "gcp": "gs", "azure": "az", "ht": "ht"}
+
 _BUCKET = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}")
 # The 2021 clients allow capitals and underscores and up to 31 characters, the current ones 6 to 32 of [a-z0-9-].
 # The union of both is accepted.
@@ -63,30 +66,94 @@ def check_etl_name(name: str) -> str:
     return name
 
 
-def check_provider(provider: str) -> str:
-    """Return the canonical provider for ``provider`` (empty means ``ais``); only ``ais`` buckets exist today."""
+def canonical_provider(provider: str) -> str:
+    """Return the wire's name of a provider as people spell it: ``s3`` is ``aws``; empty is ``ais``.
+
+    Raises BadRequestError for one that does not exist, NotSupportedError for one that no store of ours has (``oci``).
+    """
     canonical = PROVIDERS.get(provider.lower() or "ais")
     if canonical is None:
         raise BadRequestError(f"unknown provider {provider!r}", hint="expected one of: " + ", ".join(PROVIDERS))
-    if canonical != "ais":
-        raise NotSupportedError(f"provider {provider!r} is not supported by this store", hint="use ais:// buckets")
+    if canonical not in SCHEMES:
+        hint = "use " + ", ".join(f"{scheme}://" for scheme in SCHEMES.values())
+        raise NotSupportedError(f"provider {provider!r} is not supported", hint=hint)
     return canonical
+
+
+def check_provider(provider: str) -> str:
+    """Return the canonical provider for ``provider`` where only ``ais`` buckets are served."""
+    canonical = canonical_provider(provider)
+    if canonical != "ais":
+        raise NotSupportedError(
+            f"provider {SCHEMES[canonical]!r} is not supported by this store", hint="use ais:// buckets"
+        )
+    return canonical
+
+
+class BucketRef(NamedTuple):
+    """Which bucket: the provider as the wire names it (``aws``, not ``s3``), and the name."""
+
+    provider: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{SCHEMES[self.provider]}://{self.name}"
+
+    @property
+    def uname(self) -> str:
+        """The bucket's unique name, as ``bck_to=`` has it: ``ais/@#/bucket/``."""
+        return f"{self.provider}/@#/{self.name}/"
+
+    @property
+    def is_backed(self) -> bool:
+        """Whether the objects are in a bucket that exists without this store (S3, GCS, Azure, the web)."""
+        return self.provider != "ais"
+
+
+def bucket_ref(bucket: str | BucketRef, provider: str = "") -> BucketRef:
+    """Return the bucket of that name, checked; the name may be a URI such as ``s3://lake`` if it is alone."""
+    if isinstance(bucket, BucketRef):
+        return bucket
+    if "://" in bucket and not provider:
+        return parse_bucket_uri(bucket)
+    return BucketRef(canonical_provider(provider), check_bucket_name(bucket))
+
+
+def parse_bucket_uri(text: str) -> BucketRef:
+    """Parse ``ais://bucket``, ``s3://bucket`` or ``bucket``; raises BadRequestError for an object's URI."""
+    place = parse_uri(text)
+    if place.name.strip("/"):
+        raise BadRequestError(f"{text!r} names an object", hint=f"expected a bucket: {place.bucket}")
+    return place.bucket
+
+
+def parse_bucket_uname(text: str) -> BucketRef:
+    """Read ``ais/@#/bucket/``, what ``bck_to=`` names a bucket by; the 2021 form ``ais//bucket/`` is the same.
+
+    Raises BadRequestError, and NotSupportedError for a namespace other than the global one.
+    """
+    parts = text.rstrip("/").split("/")
+    if len(parts) != 3:
+        raise BadRequestError(f"{text!r} names no bucket", hint="expected for example ais/@#/bucket/")
+    if parts[1] not in ("", "@#"):
+        raise NotSupportedError(f"{text!r} names a remote cluster or a namespace, which this store does not have")
+    return BucketRef(canonical_provider(parts[0]), check_bucket_name(parts[2]))
 
 
 class Uri(NamedTuple):
     """A bucket (``name`` empty) or an object, as a person writes it: ``ais://bucket/dir/name``."""
 
-    bucket: str
+    bucket: BucketRef
     name: str = ""
 
     def __str__(self) -> str:
-        return f"ais://{self.bucket}/{self.name}" if self.name else f"ais://{self.bucket}"
+        return f"{self.bucket}/{self.name}" if self.name else str(self.bucket)
 
 
 def parse_uri(text: str) -> Uri:
-    """Parse ``ais://bucket[/name]``; a text without a scheme is a bucket of the ``ais`` provider.
+    """Parse ``ais://bucket[/name]``, ``s3://bucket[/name]``; a text without a scheme is an ``ais`` bucket.
 
-    The name is not validated (it may be a prefix). Raises BadRequestError or NotSupportedError (other providers).
+    The name is not validated (it may be a prefix). Raises BadRequestError or NotSupportedError.
     """
     scheme, separator, rest = text.partition("://")
     if not separator:
@@ -94,8 +161,8 @@ def parse_uri(text: str) -> Uri:
         provider, colon, name = text.partition(":")
         if colon and provider.lower() in PROVIDERS:
             raise BadRequestError(f"{text!r} is no bucket", hint=f"did you mean {provider}://{name.lstrip('/')}?")
-    check_provider(scheme)
+    provider = canonical_provider(scheme)
     if rest.startswith("@"):
         raise NotSupportedError(f"{text!r} names a remote cluster or a namespace, which this store does not have")
     bucket, _, name = rest.partition("/")
-    return Uri(check_bucket_name(bucket), name)
+    return Uri(BucketRef(provider, check_bucket_name(bucket)), name)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch.utils.data
 
 from ..errors import AisError, BadRequestError, DecodeError, NotFoundError, NotSupportedError, SamplesError
-from ..model.names import parse_uri
+from ..model.names import BucketRef, bucket_ref
 from .decoders import Decoder, default_decode
 from .samples import Part, SampleTable, extension, group
 from .source import Source, StoreSource
@@ -55,10 +55,11 @@ class Dataset(torch.utils.data.Dataset[tuple[Any, ...]]):  # type: ignore[misc] 
             raise BadRequestError(f"incomplete={incomplete!r}", hint='expected "error" or "drop"')
         if loader is not None and decoders is not None:
             raise BadRequestError("both loader and decoders are given", hint="loader replaces every decoder: pass one")
-        self.bucket, self.prefix, self.transform_id = _bucket_name(bck), prefix, transform_id or ""
+        self.ref, self.prefix, self.transform_id = _bucket_of(bck), prefix, transform_id or ""
+        self.bucket = self.ref.name
         self._loader = loader
         self._decoders = {_check_extension(kind): decoder for kind, decoder in (decoders or {}).items()}
-        source = StoreSource(url, self.bucket)
+        source = StoreSource(url, self.ref)
         self.url = source.url
         self._source: Source = source
         try:
@@ -71,7 +72,7 @@ class Dataset(torch.utils.data.Dataset[tuple[Any, ...]]):  # type: ignore[misc] 
     def _list(
         self, transform_filter: Callable[[str], bool] | None, parts: Sequence[str] | None, drop_incomplete: bool
     ) -> tuple[SampleTable, int]:
-        where = f"ais://{self.bucket}/{self.prefix}"
+        where = f"{self.ref}/{self.prefix}"
         try:
             samples, dropped = group(self._source.names(self.prefix), parts=parts, drop_incomplete=drop_incomplete)
         except SamplesError as error:
@@ -81,8 +82,8 @@ class Dataset(torch.utils.data.Dataset[tuple[Any, ...]]):  # type: ignore[misc] 
         if not len(table):
             of_kinds = f" and the extensions {', '.join(parts)}" if parts else ""
             raise NotFoundError(
-                f"bucket ais://{self.bucket} has no objects with the prefix {self.prefix!r}{of_kinds}",
-                hint=f"`ais ls ais://{self.bucket}` shows what is there",
+                f"bucket {self.ref} has no objects with the prefix {self.prefix!r}{of_kinds}",
+                hint=f"`ais ls {self.ref}` shows what is there",
             )
         if self.transform_id and not table.transformed_count:
             raise BadRequestError(
@@ -127,7 +128,7 @@ class Dataset(torch.utils.data.Dataset[tuple[Any, ...]]):  # type: ignore[misc] 
 
     def _label(self, part: Part) -> str:
         through = f", transformed by {self.transform_id}" if part.transformed else ""
-        return f"ais://{self.bucket}/{part.name}{through}"
+        return f"{self.ref}/{part.name}{through}"
 
     def _named(self, error: AisError, part: Part) -> AisError:
         """Return ``error`` with the object's name in its message, if it is not there yet."""
@@ -154,17 +155,17 @@ class Dataset(torch.utils.data.Dataset[tuple[Any, ...]]):  # type: ignore[misc] 
         through = f", {transformed}" if self.transform_id else ""
         dropped = f", {self.dropped:,} incomplete dropped" if self.dropped else ""
         return (
-            f"<aistore.pytorch.Dataset ais://{self.bucket}/{self.prefix} at {self.url}: "
+            f"<aistore.pytorch.Dataset {self.ref}/{self.prefix} at {self.url}: "
             f"{len(self):,} samples of ({layout}){through}{dropped}>"
         )
 
 
-def _bucket_name(bck: Bck | str) -> str:
+def _bucket_of(bck: Bck | str) -> BucketRef:
     if isinstance(bck, str):
-        return parse_uri(bck).bucket
+        return bucket_ref(bck)
     if bck.ns:
         raise NotSupportedError(f"namespace {bck.ns!r} is not supported by this store")
-    return parse_uri(f"{bck.provider}://{bck.name}").bucket
+    return bucket_ref(bck.name, bck.provider)
 
 
 def _check_extension(kind: str) -> str:

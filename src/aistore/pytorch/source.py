@@ -9,6 +9,7 @@ from typing import Protocol
 from ..client import Client
 from ..errors import AisError, EtlNotRunningError, OverloadedError
 from ..model.etl import Stage
+from ..model.names import BucketRef
 
 
 class Source(Protocol):
@@ -34,7 +35,7 @@ class Source(Protocol):
 class StoreSource:
     """A bucket of a store, read over HTTP; ``url`` None is the store that clients find by themselves."""
 
-    def __init__(self, url: str | None, bucket: str) -> None:
+    def __init__(self, url: str | None, bucket: BucketRef) -> None:
         self._client = Client(url)
         self.url = self._client.endpoint
         self._bucket = self._client.bucket(bucket)

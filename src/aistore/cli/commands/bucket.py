@@ -8,38 +8,45 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ...errors import BadRequestError
-from ...model.names import Uri, parse_uri
+from ...model.names import PROVIDERS, BucketRef, Uri, parse_bucket_uri, parse_uri
 from ..complete import complete_uri
-from ..lazy import LazyGroup
+from ..lazy import Lazy, LazyGroup
 from ..options import confirm_removal, json_option, no_headers_option, yes_option
 from ..output import (
     Column,
     Record,
     counted,
     format_size,
-    format_time,
     write_json_list,
     write_properties,
     write_records,
     write_table,
 )
 from ..session import client
+from .props import creation_properties, show
 
 if TYPE_CHECKING:
     from ...client import ListedObject
 
-_PROPS = ("name", "size", "checksum", "atime", "version", "custom")
-_ALL_BUCKETS = ("", "ais", "ais:", "ais://")
+_PROPS = ("name", "size", "checksum", "atime", "version", "custom", "cached")
+
+
+def _yes_or_no(value: bool) -> str:
+    return "yes" if value else "no"
+
+
+_SPELLED = {"size": format_size, "cached": _yes_or_no}
 
 
 @click.command()
 @click.argument("uri", metavar="[BUCKET[/PREFIX]]", default="", shell_complete=complete_uri)
 @click.option("--prefix", default="", help="Only names that start with this.")
 @click.option("--limit", type=click.IntRange(0), help="At most so many names.")
-@click.option("--props", default="name,size", show_default=True, help=f"Columns: all, or some of {','.join(_PROPS)}.")
+@click.option("--props", default="", help=f"Columns: name,size unless given; all, or some of {','.join(_PROPS)}.")
 @click.option("--start-after", default="", help="Only names that sort after this.")
 @click.option("--page-size", type=click.IntRange(0, 10_000), default=0, help="Names per request.", hidden=True)
+@click.option("--cached", is_flag=True, help="Only objects that the store has a copy of, of a bucket outside of it.")
+@click.option("--not-cached", is_flag=True, help="Only objects that the store has no copy of.")
 @click.option("--name-only", is_flag=True, help="Names alone.")
 @click.option("--count-only", is_flag=True, help="Only how many there are, and their size.")
 @no_headers_option
@@ -52,6 +59,8 @@ def ls(
     props: str,
     start_after: str,
     page_size: int,
+    cached: bool,
+    not_cached: bool,
     name_only: bool,
     count_only: bool,
     no_headers: bool,
@@ -69,13 +78,17 @@ def ls(
       ais ls ais://imagenet/train/ --limit 10
       ais ls ais://imagenet --prefix train/ --props name,size,version --json
     """
-    if uri in _ALL_BUCKETS:
-        _list_buckets(no_headers=no_headers, as_json=as_json)
+    provider, separator, rest = uri.partition(":")
+    if not uri or (provider.lower() in PROVIDERS and rest in ("", "//") and (separator or uri == "ais")):
+        _list_buckets(provider, no_headers=no_headers, as_json=as_json)
         return
     place = _with_prefix(parse_uri(uri), prefix)
-    wanted = _wanted(props, name_only=name_only)
+    if cached and not_cached:
+        raise click.UsageError("--cached and --not-cached exclude each other")
+    wanted = _wanted(props or ("name,size,cached" if place.bucket.is_backed else "name,size"), name_only=name_only)
     pages = client().bucket(place.bucket).list_pages(
-        place.name, props=",".join(wanted), start_after=start_after, page_size=page_size, limit=limit
+        place.name, props=",".join(wanted), start_after=start_after, page_size=page_size, limit=limit,
+        cached=cached if cached or not_cached else None,
     )  # fmt: skip
     records = _records_of(pages, wanted)
     if count_only:
@@ -84,7 +97,7 @@ def ls(
     if as_json:
         write_json_list(records)
         return
-    columns = [Column(prop.upper(), prop, format_size if prop == "size" else str) for prop in wanted]
+    columns = [Column(prop.upper(), prop, _SPELLED.get(prop, str)) for prop in wanted]
     count = write_table(records, columns, headers=not no_headers and not name_only)
     if not count:
         click.echo(
@@ -94,9 +107,9 @@ def ls(
         click.echo(f"Listed {counted(count, 'name')}")
 
 
-def _list_buckets(*, no_headers: bool, as_json: bool) -> None:
-    records: list[Record] = [{"name": str(found), "present": True} for found in client().buckets()]
-    columns = [Column("NAME", "name"), Column("PRESENT", "present", lambda present: "yes" if present else "no")]
+def _list_buckets(provider: str, *, no_headers: bool, as_json: bool) -> None:
+    records: list[Record] = [{"name": str(found), "present": True} for found in client().buckets(provider)]
+    columns = [Column("NAME", "name"), Column("PRESENT", "present", _yes_or_no)]
     write_records(records, columns, as_json=as_json, headers=not no_headers)
     if not records and not as_json:
         click.echo("No buckets. Create one with `ais create ais://NAME`.", err=True)
@@ -136,18 +149,33 @@ def _count(pages: Iterator[list[Record]], *, as_json: bool) -> None:
 
 @click.command()
 @click.argument("uris", metavar="BUCKET...", nargs=-1, required=True, shell_complete=complete_uri)
+@click.option("--props", metavar="'KEY=VALUE ...'", multiple=True, help="Properties, or JSON that has them.")
+@click.option("--s3-endpoint", metavar="URL", help="Where an s3:// bucket is, if not at Amazon.")
+@click.option("--region", help="Region of an s3:// bucket.")
+@click.option("--profile", help="Profile in the store's AWS configuration, for an s3:// bucket.")
+@click.option("--url", metavar="URL", help="What the objects of an ht:// bucket are below of.")
 @click.option("--ignore-error", is_flag=True, help="Do not mind a bucket that exists.")
-def create(uris: tuple[str, ...], ignore_error: bool) -> None:
+def create(uris: tuple[str, ...], props: tuple[str, ...], ignore_error: bool, **outside: str | None) -> None:
     """Create buckets.
+
+    A bucket of another object store (s3://, gs://, az://, ht://) exists already and is made known to this one.
+    Credentials of other object stores are those of the store's environment.
 
     \b
     Examples:
       ais create ais://imagenet
       ais create ais://a ais://b --ignore-error
+      ais create ais://frozen --props immutable=true
+      ais create s3://lake --region eu-west-1
+      ais create s3://lake --s3-endpoint http://127.0.0.1:8333
+      ais create ht://mirror --url https://data.example/imagenet/
     """
-    for uri in uris:
-        bucket = client().bucket(_bucket_of(uri))
-        bucket.create(exist_ok=ignore_error)
+    refs = [parse_bucket_uri(uri) for uri in uris]
+    given = {key: value for key, value in outside.items() if value}
+    for ref in refs:
+        properties = creation_properties(ref, props, given)
+        bucket = client().bucket(ref)
+        bucket.create(exist_ok=ignore_error, props=properties)
         click.echo(f'"{bucket}" created')
 
 
@@ -165,47 +193,37 @@ def rm(uris: tuple[str, ...], ignore_error: bool, yes: bool) -> None:
       ais rmb ais://imagenet
       ais rmb ais://a ais://b -y
     """
-    names = [_bucket_of(uri) for uri in uris]
-    confirm_removal(f"{', '.join(f'ais://{name}' for name in names)} with all objects", yes=yes)
-    for name in names:
-        bucket = client().bucket(name)
+    refs = [parse_bucket_uri(uri) for uri in uris]
+    confirm_removal(_spell_removal(refs), yes=yes)
+    for ref in refs:
+        bucket = client().bucket(ref)
         bucket.delete(missing_ok=ignore_error)
         click.echo(f'"{bucket}" destroyed')
 
 
-@click.command()
-@click.argument("uri", metavar="BUCKET", shell_complete=complete_uri)
-@no_headers_option
-@json_option
-def show(uri: str, no_headers: bool, as_json: bool) -> None:
-    """Show the properties of a bucket.
-
-    \b
-    Examples:
-      ais bucket show ais://imagenet
-      ais bucket show ais://imagenet --json
-    """
-    info = client().bucket(_bucket_of(uri)).head()
-    record = {"name": info.name, **info.props}
-    if not as_json and info.created_ns:
-        record["created"] = format_time(info.created_ns)
-    write_properties(record, as_json=as_json, headers=not no_headers)
+def _spell_removal(refs: list[BucketRef]) -> str:
+    """Return in words what is removed: of a backed bucket only what the store keeps of it."""
+    kept = ", ".join(str(ref) for ref in refs if ref.is_backed)
+    removed = ", ".join(str(ref) for ref in refs if not ref.is_backed)
+    parts = [f"{removed} with all objects"] * bool(removed)
+    parts += [f"{kept} from this store (the objects stay where they are)"] * bool(kept)
+    return " and ".join(parts)
 
 
-def _bucket_of(uri: str) -> str:
-    place = parse_uri(uri)
-    if place.name.strip("/"):
-        raise BadRequestError(f"{uri!r} names an object", hint=f"expected a bucket: {Uri(place.bucket)}")
-    return place.bucket
+_COMMANDS = "aistore.cli.commands"
+_LAZY = {
+    "props": Lazy(f"{_COMMANDS}.props:props", "Show, set and reset the properties of a bucket."),
+    "prefetch": Lazy(f"{_COMMANDS}.cached:prefetch", "Copy objects into the store's cache before they are read."),
+    "evict": Lazy(f"{_COMMANDS}.cached:evict", "Drop the store's copies of objects."),
+}
 
 
-@click.group(cls=LazyGroup)
+@click.group(cls=LazyGroup, lazy=_LAZY)
 def bucket() -> None:
-    """Buckets: ls, create, rm, show."""
+    """Buckets: ls, create, rm, show, props, prefetch, evict."""
 
 
 bucket.add_command(ls)
 bucket.add_command(create)
 bucket.add_command(rm)
 bucket.add_command(show)
-bucket.add_command(show, "props")

@@ -38,6 +38,7 @@ class Download(NamedTuple):
 @click.option("--prefix", help="Get all objects whose names start with this, into a directory.")
 @click.option("--offset", type=click.IntRange(0), help="Begin at this byte.")
 @click.option("--length", type=click.IntRange(1), help="At most so many bytes.")
+@click.option("--latest", is_flag=True, help="Have the store compare its copy with the bucket outside of it first.")
 @click.option("--limit", type=click.IntRange(0), help="At most so many objects of a prefix.")
 @continue_option
 @workers_option
@@ -48,6 +49,7 @@ def get(
     prefix: str | None,
     offset: int | None,
     length: int | None,
+    latest: bool,
     limit: int | None,
     go_on: bool,
     workers: int,
@@ -74,21 +76,23 @@ def get(
         raise click.UsageError("the prefix is given twice: in the URI and as --prefix")
     if prefix is None:
         part = None if offset is None and length is None else (offset or 0, length)
-        get_one(bucket, place.name, destination, part)
+        get_one(bucket, place.name, destination, part, latest=latest)
         return
     if offset is not None or length is not None:
         raise click.UsageError("--offset and --length are for one object")
-    _get_many(bucket, prefix, destination, limit=limit, workers=workers, go_on=go_on, yes=yes)
+    _get_many(bucket, prefix, destination, latest=latest, limit=limit, workers=workers, go_on=go_on, yes=yes)
 
 
-def get_one(bucket: Bucket, name: str, destination: str, part: tuple[int, int | None] | None) -> None:
+def get_one(
+    bucket: Bucket, name: str, destination: str, part: tuple[int, int | None] | None, *, latest: bool = False
+) -> None:
     """Write one object, or a part of it, to a file or to standard output."""
     if destination in _STANDARD_OUTPUT:
-        with bucket.object(name).get(range=part) as reader:
+        with bucket.object(name).get(range=part, latest=latest) as reader:
             copy_to_stdout(reader)
         return
     path = _file_for(name, destination)
-    with bucket.object(name).get(range=part) as reader:
+    with bucket.object(name).get(range=part, latest=latest) as reader:
         size = copy_to_file(reader, path, f"GET {name}")
     click.echo(f"GET {plain(name)} from {bucket} as {plain(path)} ({format_size(size)})")
 
@@ -131,7 +135,15 @@ def _opened(path: str) -> Iterator[BinaryIO]:
 
 
 def _get_many(
-    bucket: Bucket, prefix: str, destination: str, *, limit: int | None, workers: int, go_on: bool, yes: bool
+    bucket: Bucket,
+    prefix: str,
+    destination: str,
+    *,
+    latest: bool,
+    limit: int | None,
+    workers: int,
+    go_on: bool,
+    yes: bool,
 ) -> None:
     if destination in _STANDARD_OUTPUT:
         raise BadRequestError("several objects cannot go to standard output", hint="name a directory")
@@ -139,14 +151,14 @@ def _get_many(
     directory = destination or "."
     if not discard and os.path.exists(directory) and not os.path.isdir(directory):
         raise BadRequestError(f"{directory} is not a directory")
-    confirm(f"Get all objects of {Uri(bucket.name, prefix)} into {directory}?", yes=yes or bool(destination))
+    confirm(f"Get all objects of {Uri(bucket.ref, prefix)} into {directory}?", yes=yes or bool(destination))
     listed = (Download(entry.name, entry.size) for entry in bucket.list(prefix, limit=limit))
     with Bar(f"GET {bucket}", None) as bar:
 
         def move(item: Download, stop: threading.Event) -> int:
             path = os.devnull if discard else path_inside(directory, item.name)
             size = 0
-            with bucket.object(item.name).get() as reader, _opened(path) as file:
+            with bucket.object(item.name).get(latest=latest) as reader, _opened(path) as file:
                 for chunk in reader:
                     if stop.is_set():
                         raise StoppedError
@@ -156,7 +168,7 @@ def _get_many(
             return size
 
         account = move_all(
-            listed, move, label=lambda item: str(Uri(bucket.name, item.name)), verb="got", workers=workers, go_on=go_on
+            listed, move, label=lambda item: str(Uri(bucket.ref, item.name)), verb="got", workers=workers, go_on=go_on
         )
     if not account.done and not account.failed:
         click.echo(f"No objects in {bucket}" + (f" that start with {prefix!r}" if prefix else ""), err=True)

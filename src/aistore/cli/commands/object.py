@@ -172,7 +172,7 @@ def _remove(bucket: Bucket, names: Iterable[str], *, workers: int, go_on: bool) 
         return 0
 
     account = move_all(
-        names, move, label=lambda name: str(Uri(bucket.name, name)), verb="deleted", workers=workers, go_on=go_on
+        names, move, label=lambda name: str(Uri(bucket.ref, name)), verb="deleted", workers=workers, go_on=go_on
     )
     click.echo(f"deleted {counted(account.done, 'object')} from {bucket}")
     conclude(account, "deleted")
