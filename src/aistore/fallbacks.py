@@ -68,7 +68,7 @@ FEATURES = (
             lambda: hasattr(os, "posix_fadvise")),
     Feature("user-timeout", "ending replies that their client does not read", "they stay until it closes",
             lambda: hasattr(socket, "TCP_USER_TIMEOUT")),
-    Feature("boot-clock", "leases that run out while the machine sleeps", "they stand still, and so do the node's answers",
+    Feature("boot-clock", "leases that run out while the machine sleeps", "they stand still with it",
             lambda: hasattr(time, "CLOCK_BOOTTIME")),
     Feature("range-locks", "locking an object for all processes of a node", "a lock file for each locked object",
             lambda: _on_linux() and hasattr(importlib.import_module("fcntl"), "F_OFD_SETLK")),

@@ -182,6 +182,11 @@ class ProcessSettings:
         return self.serve.advertise or f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
 
     @property
+    def target_id(self) -> str:
+        """The node's id on the map of a cluster, as the wire writes ids of targets."""
+        return f"t{self.node_id}"
+
+    @property
     def fence(self) -> str:
         """Path of the shared mapping that says until when this node may act (server/node/fence.py)."""
         return os.path.join(self.runtime, "fence")

@@ -20,7 +20,6 @@ from .request import Receive, Request
 from .routes import Handler, route
 from .store import Store
 
-
 #: How long a write waits for a home that can be reached: longer than a dead node counts as there.
 _HOME_SECONDS = 50.0
 _LOOK_AGAIN_SECONDS = 0.25

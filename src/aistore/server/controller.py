@@ -19,6 +19,7 @@ from ..storage.local.housekeeping import Housekeeper
 from ..storage.local.index import translate
 from .error_replies import as_ais_error
 from .link import serve_verbs
+from .node.controller import ClusterNode
 from .process import begin, end_with_parent, read_settings, say_ready, stop_on_signals
 from .scrubbing import Scrubbing
 
@@ -52,15 +53,20 @@ async def _run(settings: ProcessSettings, ready: int) -> None:
     house_stop = threading.Event()
     house = threading.Thread(target=_keep_house, args=(settings, house_stop), name="housekeeping")
     scrubbing = Scrubbing(settings)
-    verbs = {**manager.verbs(), **scrubbing.verbs()}
+    node = ClusterNode(settings) if settings.serve.store else None
+    verbs = {**manager.verbs(), **scrubbing.verbs(), **(node.verbs() if node is not None else {})}
     server = await serve_verbs(settings.controller_socket, verbs, as_ais_error)
     try:
         manager.load()
         house.start()
         scrubbing.start()
+        if node is not None:
+            await node.start()
         say_ready(ready)
         await stop.wait()
     finally:
+        if node is not None:
+            await node.close()
         server.close()
         await manager.close()
         house_stop.set()

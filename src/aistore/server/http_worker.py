@@ -9,11 +9,15 @@ import sys
 import uvloop
 
 from ..settings import ProcessSettings
+from ..storage.cache.cache import Cache
+from ..storage.cache.settings import parse_capacity
 from ..storage.local.engine import LocalEngine
 from ..storage.local.locks import join_writers
 from ..storage.local.settings import LocalSettings
 from .app import App
 from .asgi import serve
+from .link import ControllerLink
+from .node.worker import SharedObjects
 from .process import (
     begin,
     connections_allowed,
@@ -26,11 +30,12 @@ from .process import (
 from .store import Store
 
 
-async def _run(settings: ProcessSettings, listener: socket.socket, ready: int) -> None:
+async def _run(settings: ProcessSettings, listener: socket.socket, ready: int, place: str) -> None:
     stop = stop_on_signals()
     writers = join_writers(settings.serve.data)
-    local = LocalSettings(durable=settings.serve.durability == "durable")
-    store = Store(settings, LocalEngine(settings.serve.data, local))
+    store = _open_store(settings, place)
+    if store.shared is not None:
+        store.shared.start()
     try:
         await serve(
             App(store),
@@ -41,8 +46,19 @@ async def _run(settings: ProcessSettings, listener: socket.socket, ready: int) -
             connections_allowed(settings.serve.limits),
         )
     finally:
+        if store.shared is not None:
+            await store.shared.close()
         store.close()
         writers.close()
+
+
+def _open_store(settings: ProcessSettings, place: str) -> Store:
+    serve = settings.serve
+    if serve.store:
+        cache = Cache(serve.cache, parse_capacity(serve.cache_size))
+        link = ControllerLink(settings.controller_socket)
+        return Store(settings, None, SharedObjects(settings, link, place, cache))
+    return Store(settings, LocalEngine(serve.data, LocalSettings(durable=serve.durability == "durable")))
 
 
 def main() -> None:
@@ -53,4 +69,4 @@ def main() -> None:
     settings = read_settings()
     begin(sys.argv[4], settings)
     with socket.socket(fileno=listen) as listener:
-        uvloop.run(_run(settings, listener, ready))
+        uvloop.run(_run(settings, listener, ready, sys.argv[4]))

@@ -27,12 +27,14 @@ from ..fallbacks import VARIABLE, taken_away
 from ..observe.counters import COUNTERS
 from ..observe.layout import RESTARTS
 from ..settings import ProcessSettings, ServeSettings, make_runtime_directory
+from ..storage.cache.layout import own_cache, refuse_cache_as_data
 from ..storage.local.housekeeping import recover_store
-from ..storage.local.locks import acquire_ownership
+from ..storage.local.locks import Ownership, acquire_ownership
 from ..storage.local.members import attach
 from .access import is_loopback
 from .holder import describe_port_holder
 from .identity import node_identity
+from .node.start import open_cluster
 from .process import begin
 
 _log = logging.getLogger("aistore.supervisor")
@@ -82,7 +84,10 @@ class Supervisor:
         """Start everything, say so in one line, run until SIGTERM or SIGINT; return the exit status."""
         check_exposure(self._settings)
         with ExitStack() as held:
-            ownership = held.enter_context(closing(acquire_ownership(self._settings.data)))
+            ownership = held.enter_context(closing(self._own()))
+            if self._settings.store:
+                secret = open_cluster(self._settings.store)
+                self._settings = replace(self._settings, cluster_secret=self._settings.cluster_secret or secret)
             listener = held.enter_context(listen(self._settings.host, self._settings.port))
             runtime = make_runtime_directory(self._settings.data)
             held.callback(shutil.rmtree, runtime, ignore_errors=True)
@@ -101,6 +106,13 @@ class Supervisor:
             self._handle_signals()
             self._supervise(settings, listener, url)
         return 0
+
+    def _own(self) -> Ownership:
+        """Become the owner of the directory that this store writes to; raises ConflictError."""
+        if self._settings.store:
+            return own_cache(self._settings.cache)
+        refuse_cache_as_data(self._settings.data)
+        return acquire_ownership(self._settings.data)
 
     def _handle_signals(self) -> None:
         def wake(number: int, frame: object) -> None:
@@ -124,7 +136,7 @@ class Supervisor:
         for child in self._children:
             child.failures = 0
         self._say(
-            f"pyaistore {__version__} ready at {url} (data in {self._settings.data}, "
+            f"pyaistore {__version__} ready at {url} ({self._where(settings)}, "
             f"{len(self._children) - 1} HTTP workers, pid {os.getpid()})\n{_how_it_runs(sandbox)}"
         )
         with selectors.DefaultSelector() as selector:
@@ -132,6 +144,12 @@ class Supervisor:
             while not self._stopping:
                 selector.select(self._restart_dead(settings, listener))
                 self._drain_wakes()
+
+    def _where(self, settings: ProcessSettings) -> str:
+        serve = self._settings
+        if serve.store:
+            return f"node {settings.target_id} of the cluster in {serve.store}, cache in {serve.cache}"
+        return f"data in {serve.data}"
 
     def _drain_wakes(self) -> None:
         try:

@@ -12,7 +12,7 @@ import sys
 
 import click
 
-from ...errors import AisError
+from ...errors import AisError, BadRequestError
 from ...settings import (
     DEFAULT_PORT,
     DURABILITIES,
@@ -33,6 +33,8 @@ _NEEDS = ("granian", "uvloop", "packaging")
 Examples:
   ais serve                                  start with the defaults
   ais serve --data /srv/ais --port 9000      choose where data lies and the port
+  ais serve --store s3://lake/ais --cache /nvme/ais
+                                             be a node of a cluster
   ais serve --mountpath /mnt/disk2/ais       spread objects over a second disk
   AIS_AUTHN_TOKEN=… ais serve --host 0.0.0.0 serve other machines, with a token
 """,
@@ -48,6 +50,21 @@ Examples:
     metavar="DIR",
     type=click.Path(file_okay=False),
     help="A directory on a further disk to spread objects over; may be repeated. Needed once, the store remembers it.",
+)
+@click.option(
+    "--store",
+    metavar="URL",
+    help="Be a node of the cluster in this object store (s3://bucket/prefix); needs --cache instead of --data.",
+)
+@click.option("--cache", type=click.Path(file_okay=False), help="Directory for this node's copies, with --store.")
+@click.option("--cache-size", default="80%", show_default=True, help="How much --cache may hold: 500GiB, 80%.")
+@click.option("--advertise", metavar="URL", help="Where other nodes and clients reach this one [default: its address]")
+@click.option(
+    "--lease",
+    type=click.FloatRange(1.0, 600.0),
+    default=30.0,
+    show_default=True,
+    help="Seconds after which a node that says nothing counts as gone; the same on all nodes.",
 )
 @click.option(
     "--port", type=click.IntRange(0, 65535), default=DEFAULT_PORT, show_default=True, help="Port; 0 takes a free one."
@@ -88,6 +105,11 @@ Examples:
 def serve(
     data: str | None,
     mountpath: tuple[str, ...],
+    store: str | None,
+    cache: str | None,
+    cache_size: str,
+    advertise: str | None,
+    lease: float,
     port: int,
     host: str,
     workers: int,
@@ -114,8 +136,16 @@ def serve(
     from ...server.supervisor import Supervisor
 
     try:
+        _check_place(store, cache, data, mountpath)
+        own = os.path.join(os.path.abspath(cache), "objects") if cache else ""
         settings = ServeSettings(
-            data=os.path.abspath(data) if data else default_data_directory(),
+            data=own or (os.path.abspath(data) if data else default_data_directory()),
+            store=store or "",
+            cache=os.path.abspath(cache) if cache else "",
+            cache_size=cache_size,
+            advertise=(advertise or "").rstrip("/"),
+            lease_seconds=lease,
+            cluster_secret=Secret(os.environ.get("AIS_CLUSTER_SECRET", "")),
             host=host,
             port=port,
             workers=workers,
@@ -139,6 +169,18 @@ def serve(
         hint = "make room" if full else "choose another with --data or AIS_DATA"
         click.echo(f"Error: the data directory {settings.data} cannot be used: {reason}\nHint: {hint}", err=True)
         sys.exit(1)
+
+
+def _check_place(store: str | None, cache: str | None, data: str | None, mountpath: tuple[str, ...]) -> None:
+    """Refuse combinations of places that mean nothing."""
+    if bool(store) != bool(cache):
+        given, missing = ("--store", "--cache DIR") if store else ("--cache", "--store URL")
+        raise BadRequestError(f"{given} needs {missing}", hint="a node of a cluster keeps copies of what a store has")
+    if store and (data or mountpath):
+        raise BadRequestError(
+            f"{'--data' if data else '--mountpath'} does not go with --store: a node keeps nothing but copies",
+            hint="leave it out; --cache says where the copies are",
+        )
 
 
 def _is_full(directory: str) -> bool:

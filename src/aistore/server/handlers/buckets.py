@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 
-from ...errors import NotSupportedError
-from ...model.buckets import BucketInfo
-from ...model.names import check_bucket_name, check_provider
+from ...cluster.documents import BucketRecord
+from ...errors import BadRequestError, NotSupportedError
+from ...model.names import canonical_provider, check_bucket_name, check_provider
 from ...wire import headers as names
 from ...wire.messages import Action, ListJson, decode_action, lower_keys
 from ..description import PROVIDER, TEXT, Content, Parameter, operation
 from ..replies import Empty, Reply, json_reply
 from ..request import Request
 from ..store import Store
+from .bucket_props import bucket_props
 from .listing import list_objects
+from .properties import checked_properties, shared_props
 
 
 def bucket_of(request: Request, rest: str) -> str:
     """Return the bucket named by the path."""
-    check_provider(request.query.get("provider", ""))
+    canonical_provider(request.query.get("provider", ""))
     return check_bucket_name(rest.strip("/"))
 
 
@@ -61,12 +61,17 @@ async def get(store: Store, request: Request, rest: str) -> Reply:
 
 def _list_buckets(store: Store, request: Request) -> Reply:
     provider = request.query.get("provider", "")
-    if provider and provider != "ais":
-        return json_reply([])
+    found = [] if store.is_node else [("ais", info.name) for info in store.engine.list_buckets()]
+    if store.shared is not None:
+        found += sorted(
+            (record.provider, record.name) for record in store.shared.view.root.buckets.values() if not record.deleting
+        )
+    wanted = canonical_provider(provider) if provider else ""
     return json_reply(
         [
-            {"name": info.name, "provider": "ais", "namespace": {"uuid": "", "name": ""}}
-            for info in store.engine.list_buckets()
+            {"name": name, "provider": kind, "namespace": {"uuid": "", "name": ""}}
+            for kind, name in found
+            if wanted in ("", kind)
         ]
     )
 
@@ -78,6 +83,12 @@ async def post(store: Store, request: Request, rest: str) -> Reply:
     message = decode_action(await request.body(store.limits.control_body_bytes_max))
     if message.verb != "createbck":
         raise NotSupportedError(f"bucket action {message.action!r} is not supported by this store")
+    provider = canonical_provider(request.query.get("provider", ""))
+    if store.shared is not None and (store.is_node or provider != "ais"):
+        props = checked_properties(provider, message.value or {})
+        await store.controller.call("bucket.create", provider=provider, name=bucket, props=props)
+        return Empty()
+    check_provider(provider)
     if message.value:
         raise NotSupportedError("bucket properties are not supported by this store", hint="create the bucket without")
     await store.in_thread(store.engine.create_bucket, bucket, {})
@@ -89,9 +100,24 @@ async def delete(store: Store, request: Request, rest: str) -> Reply:
     """Destroy a bucket and all that is in it."""
     bucket = bucket_of(request, rest)
     message = decode_action(await request.body(store.limits.control_body_bytes_max))
+    record = store.shared_bucket(request, bucket)
+    if record is not None:
+        return await _delete_shared(store, record, message)
     if message.verb != "destroybck":
         raise NotSupportedError(f"bucket action {message.action!r} is not supported by this store")
     await store.in_thread(store.engine.delete_bucket, bucket)
+    return Empty()
+
+
+async def _delete_shared(store: Store, record: BucketRecord, message: Action) -> Reply:
+    if message.verb == "destroybck" and record.provider != "ais":
+        raise BadRequestError(
+            f"{record.name} is a bucket of {record.provider}: this store does not destroy it",
+            hint="to forget it here and what is cached of it, evict it",
+        )
+    if message.verb not in ("destroybck", "evictremotebck") or (message.verb[0] == "e" and record.provider == "ais"):
+        raise NotSupportedError(f"bucket action {message.action!r} is not supported for {record.provider} buckets")
+    await store.controller.call("bucket.delete", provider=record.provider, name=record.name)
     return Empty()
 
 
@@ -100,48 +126,34 @@ async def head(store: Store, request: Request, rest: str) -> Reply:
     """Return a bucket's properties in a header."""
     if "bsumm_remote" in request.query:  # the first of several requests for a summary, whose answer would be a job
         raise NotSupportedError("bucket summaries are not supported by this store")
-    info = store.engine.head_bucket(bucket_of(request, rest))
-    props = msgspec.json.encode(bucket_props(info)).decode().encode("ascii", "backslashreplace").decode()
+    bucket = bucket_of(request, rest)
+    record = store.shared_bucket(request, bucket)
+    found = bucket_props(store.engine.head_bucket(bucket)) if record is None else shared_props(record)
+    props = msgspec.json.encode(found).decode().encode("ascii", "backslashreplace").decode()
     return Empty([(names.BUCKET_PROPS, props)])
 
 
-@operation(_BUCKET_PATH, "Set bucket properties: none can be set yet.", body=Content(Action), refused=True)
+@operation(
+    _BUCKET_PATH,
+    "Set bucket properties (set-bprops), or put the defaults back first (reset-bprops).",
+    PROVIDER,
+    body=Content(Action),
+    errors=(404, 501),
+)
 async def patch(store: Store, request: Request, rest: str) -> Reply:
-    """Refuse to set properties: this store has none that can be changed yet."""
-    raise NotSupportedError("setting bucket properties is not supported by this store")
+    """Set properties of a bucket whose objects are in an object store."""
+    record = store.shared_bucket(request, bucket_of(request, rest))
+    message = decode_action(await request.body(store.limits.control_body_bytes_max))
+    if record is None or message.verb not in ("setbprops", "resetbprops"):
+        raise NotSupportedError("setting bucket properties is not supported by this store")
+    props = checked_properties(record.provider, message.value or {}, changed=True)
+    await store.controller.call(
+        "bucket.props", provider=record.provider, name=record.name, props=props, reset=message.verb == "resetbprops"
+    )
+    return Empty()
 
 
 @operation(_BUCKET_PATH, "Actions on many objects: none is here yet.", body=Content(Action), refused=True)
 async def put(store: Store, request: Request, rest: str) -> Reply:
     """Refuse multi-object actions."""
     raise NotSupportedError("multi-object actions on buckets are not supported by this store")
-
-
-def bucket_props(info: BucketInfo) -> dict[str, Any]:
-    """Return a bucket's properties by the field's keys: what is true of every bucket here."""
-    props: dict[str, Any] = {
-        "provider": "ais",
-        "backend_bck": {"name": "", "provider": ""},
-        "write_policy": {"data": "", "md": ""},
-        "checksum": {
-            "type": "xxhash2", "validate_cold_get": False, "validate_warm_get": False, "validate_obj_move": False,
-            "enable_read_range": False,
-        },
-        "versioning": {"enabled": True, "validate_warm_get": False, "synchronize": False},
-        "mirror": {"copies": 1, "burst_buffer": 0, "enabled": False},
-        "ec": {
-            "compression": "never", "bundle_multiplier": 0, "objsize_limit": 0, "data_slices": 0, "parity_slices": 0,
-            "enabled": False, "disk_only": False,
-        },
-        "chunks": {
-            "objsize_limit": "0B", "max_monolithic_size": "0B", "chunk_size": "0B", "checkpoint_every": 0, "flags": 0,
-        },
-        "lru": {"dont_evict_time": "0s", "capacity_upd_time": "0s", "enabled": False},
-        "rate_limit": {},
-        "extra": {},
-        "access": str((1 << 64) - 1),
-        "features": "0",
-        "bid": str(info.id),
-        "created": str(info.created_ns),
-    }  # fmt: skip
-    return props

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
+import msgspec
 import xxhash
 
 from ... import __version__
+from ...cluster.view import View
 from ...errors import BadRequestError, NotFoundError, NotSupportedError
 from ...fallbacks import lacks
 from ...storage.local.facts import MountpathFacts
 from ...wire import headers as names
-from ...wire.messages import decode_action, lower_keys
+from ...wire.messages import decode_action, decode_json, lower_keys
 from ..description import OBJECT, Content, Parameter, header, operation
 from ..metrics import tracker
+from ..node.listing import copies
 from ..replies import Empty, Reply, json_reply
 from ..request import Request
 from ..store import Store
@@ -23,6 +28,18 @@ from . import mountpaths
 
 #: Seed of a node's placement digest, by the field's formula: XXH64 of the node's id with this seed.
 DIGEST_SEED = 1103515245
+#: Bit of a node's flags: no objects are to be looked for there.
+_MAINTENANCE = 1 << 2
+
+
+class CachedQuery(msgspec.Struct, frozen=True):
+    """Which copies a node is asked for: names from ``first`` to ``last`` (empty: the end); ``limit`` 0 is all."""
+
+    prefix: str = ""
+    first: str = ""
+    last: str = ""
+    limit: int = 0
+
 
 _QUERIES = (
     "smap snode node_status node_stats sysinfo mountpaths disk scrub status_all running_all cluster_config config "
@@ -53,7 +70,40 @@ def _node(store: Store, request: Request, kind: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _member(node_id: str, kind: str, url: str, *, draining: bool) -> dict[str, Any]:
+    """Return the description of a node of a cluster, at the address that it gave."""
+    parts = urlsplit(url)
+    net = {
+        "node_ip_addr": parts.hostname, "node_hostname": parts.hostname, "daemon_port": str(parts.port or 80),
+        "direct_url": url,
+    }  # fmt: skip
+    return {
+        "daemon_id": node_id, "daemon_type": kind, "public_net": net, "intra_control_net": net, "intra_data_net": net,
+        "flags": _MAINTENANCE if draining else 0,
+        "id_digest": xxhash.xxh64_intdigest(node_id.encode(), seed=DIGEST_SEED),
+    }  # fmt: skip
+
+
+def _shared_map(view: View) -> dict[str, Any]:
+    """Return the map of a cluster: every node is a proxy and a target. A node that drains is home to nothing."""
+    root = view.root
+    targets = {node: _member(node, "target", one.url, draining=one.draining) for node, one in root.nodes.items()}
+    proxies = {
+        f"p{node[1:]}": _member(f"p{node[1:]}", "proxy", one.url, draining=one.draining)
+        for node, one in root.nodes.items()
+    }
+    me = f"p{view.me[1:]}"
+    created = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(root.created_ns / 1e9))
+    return {
+        "tmap": targets, "pmap": proxies, "proxy_si": proxies.get(me) or next(iter(proxies.values())),
+        "uuid": root.uuid, "creation_time": created, "version": str(root.version), "ext": None,
+    }  # fmt: skip
+
+
 def _cluster_map(store: Store, request: Request) -> dict[str, Any]:
+    if store.is_node:
+        assert store.shared is not None
+        return _shared_map(store.shared.view)
     proxy, target = _node(store, request, "proxy"), _node(store, request, "target")
     created = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(store.settings.started_ns / 1e9))
     return {
@@ -63,6 +113,9 @@ def _cluster_map(store: Store, request: Request) -> dict[str, Any]:
 
 
 async def _node_status(store: Store, request: Request) -> dict[str, Any]:
+    cluster: dict[str, Any] = {}
+    if store.is_node:
+        cluster = {**await store.controller.call("cluster.state"), "load": os.getloadavg()[0]}
     memory, mountpaths = _memory(), await store.disks.get()
     uptime_ns = time.time_ns() - store.settings.started_ns
     return {
@@ -76,14 +129,14 @@ async def _node_status(store: Store, request: Request) -> dict[str, Any]:
             "pct_cpu_used": round(100 * os.getloadavg()[0] / (os.cpu_count() or 1), 2),
             "load_avg": {"one": os.getloadavg()[0], "five": os.getloadavg()[1], "fifteen": os.getloadavg()[2]},
         },
-        "smap_version": "1",
-        "status": "online",
+        "smap_version": str(cluster.get("version", 1)),
+        "status": cluster.get("state", "online"),
         "deployment": "pyaistore",
         "ais_version": __version__,
         "build_time": "",
         "uptime_ns": uptime_ns,
         "k8s_pod_name": "",
-        "cluster": {},
+        "cluster": cluster,
     }  # fmt: skip
 
 
@@ -168,8 +221,62 @@ async def reverse(store: Store, request: Request, rest: str) -> Reply:
     """Answer for a node named by header: there is one, so any of its two ids is answered here."""
     node_id = request.headers.get(names.NODE_ID, "")
     if node_id[1:] != store.settings.node_id:
+        target = f"t{node_id[1:]}"
+        if store.shared is not None and target in store.shared.view.root.nodes and names.HOP not in request.headers:
+            return await store.shared.pass_on(request, target)
         raise NotFoundError(f"no such node: {node_id!r}", hint="the cluster map has the ids (what=smap)")
     return await query(store, request, rest)
+
+
+_MEMBERSHIP = ("startmaintenance", "stopmaintenance", "decommissionnode")
+
+
+async def _change_membership(store: Store, verb: str, value: Mapping[str, Any]) -> Reply:
+    """Take a node's objects away from it, give them back, or take it out of the cluster."""
+    if not store.is_node:
+        raise NotSupportedError("this store is one machine: it has no nodes to drain or remove")
+    node = str(value.get("sid") or "")
+    if not node:
+        raise BadRequestError("no node is named", hint='expected {"sid": "t…"}; `ais show cluster` lists the nodes')
+    node = f"t{node[1:]}"
+    if verb == "decommissionnode":
+        await store.controller.call("cluster.remove", node=node)
+    else:
+        await store.controller.call("cluster.drain", node=node, draining=verb == "startmaintenance")
+    return Empty()
+
+
+@operation(
+    "/v1/internal/adopt",
+    "Between nodes: follow the cluster's map to a version, at least.",
+    body=Content(OBJECT),
+    returns=Content(OBJECT),
+    errors=(401, 403, 503),
+)
+@operation(
+    "/v1/internal/cached/{provider}/{bucket}",
+    "Between nodes: names and sizes of this node's copies.",
+    body=Content(OBJECT),
+    returns=Content({"type": "array"}),
+    errors=(401, 403, 404),
+)
+async def internal(store: Store, request: Request, rest: str) -> Reply:
+    """Answer another node: have the controller follow the map, say what there are copies of."""
+    what, _, bucket = rest.partition("/")
+    if what not in ("adopt", "cached") or store.shared is None:
+        raise NotFoundError(f"no such path between nodes: {rest[:100]!r}")
+    message = decode_json(await request.body(store.limits.control_body_bytes_max))
+    if what == "cached":
+        record = store.shared.view.bucket(*bucket.partition("/")[::2])
+        try:
+            asked = msgspec.convert(message, CachedQuery)
+        except msgspec.ValidationError as error:
+            raise BadRequestError(f"the question cannot be read: {error}") from error
+        fields = (asked.prefix, asked.first, asked.last, asked.limit)
+        return json_reply(await store.shared.in_thread(copies, store.shared, record, *fields))
+    if not isinstance(message, dict) or not isinstance(message.get("version"), int):
+        raise BadRequestError('expected {"version": N}')
+    return json_reply(await store.controller.call("cluster.asked", version=message["version"]))
 
 
 @operation(
@@ -183,6 +290,8 @@ async def action(store: Store, request: Request, rest: str) -> Reply:
     """Start and stop a pass of the scrubber; other jobs, and settings over the wire, are not there yet."""
     wanted = decode_action(await request.body(store.limits.control_body_bytes_max))
     value = lower_keys(wanted.value) if isinstance(wanted.value, dict) else {}
+    if wanted.verb in _MEMBERSHIP:
+        return await _change_membership(store, wanted.verb, value)
     if wanted.verb not in ("start", "stop") or value.get("kind") != "scrub":
         raise NotSupportedError(
             f"cluster action {wanted.action!r} is not supported by this store",

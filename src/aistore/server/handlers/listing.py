@@ -10,14 +10,16 @@ from typing import Any
 import msgspec
 
 from ...errors import BadRequestError, NotSupportedError
-from ...model.objects import ListOptions, ObjectInfo
+from ...model.objects import ListOptions, ListPage, ObjectInfo
 from ...wire import headers as names
 from ...wire.messages import ENTRY_CACHED, ListEntryJson, ListEntryMsgpack, ListJson, ListMsgpack
+from ..node.listing import Listing
 from ..replies import Bytes, Reply, json_reply
 from ..request import Request
 from ..store import Store
 
 _PROPS = frozenset("name size checksum atime version copies ec custom location cached status".split())
+_FLAG_CACHED = 1 << 0
 _FLAG_NAME_ONLY, _FLAG_NAME_SIZE = 1 << 4, 1 << 5
 #: Bits of the list flags that change the answer in a way this store cannot give.
 _FLAGS_NOT_SUPPORTED = {3: "listing archives", 11: "listing without recursion", 15: "listing an inventory"}
@@ -27,6 +29,13 @@ async def list_objects(store: Store, request: Request, bucket: str, value: Mappi
     """Return one page; ``value`` is what the request asks for, its keys in lower case."""
     options, props = _options(store, request, value), _wanted_props(value)
     packed = "application/msgpack" in request.headers.get("accept", "")
+    record = store.shared_bucket(request, bucket)
+    if record is not None:
+        assert store.shared is not None
+        uuid, listing = str(value.get("uuid") or "list"), Listing(store.shared, record)
+        cached = _integer(value, "flags") & _FLAG_CACHED
+        shared = await (listing.cached(options) if cached else listing.page(options, marked="cached" in props))
+        return await store.in_thread(_spell, shared.page, props, uuid, packed, shared.cached)
     # Spelling a page takes as long as reading it: both belong in the thread.
     return await store.in_thread(_page, store, bucket, options, props, str(value.get("uuid") or "list"), packed)
 
@@ -80,17 +89,23 @@ def _page(
     uuid: str,
     packed: bool,
 ) -> Bytes:
-    page = store.engine.list(bucket, options)
+    return _spell(store.engine.list(bucket, options), props, uuid, packed, None)
+
+
+def _spell(page: ListPage, props: frozenset[str], uuid: str, packed: bool, cached: frozenset[str] | None) -> Bytes:
+    """Return a page as the client wants it; of the names, ``cached`` have a copy (None: all)."""
     if packed:
-        message = ListMsgpack(_msgpack_entries(page.entries, props), uuid, page.continuation)
+        message = ListMsgpack(_msgpack_entries(page.entries, props, cached), uuid, page.continuation)
         return Bytes(msgspec.msgpack.encode(message), media_type="application/msgpack")
-    return json_reply(ListJson(_json_entries(page.entries, props), uuid, page.continuation))
+    return json_reply(ListJson(_json_entries(page.entries, props, cached), uuid, page.continuation))
 
 
 # By position, and in one expression each: a page has 10,000 entries.
 
 
-def _msgpack_entries(infos: list[ObjectInfo], props: frozenset[str]) -> list[ListEntryMsgpack]:
+def _msgpack_entries(
+    infos: list[ObjectInfo], props: frozenset[str], cached: frozenset[str] | None
+) -> list[ListEntryMsgpack]:
     size, checksum, atime = "size" in props, "checksum" in props, "atime" in props
     version, custom = "version" in props, "custom" in props
     return [
@@ -103,13 +118,13 @@ def _msgpack_entries(infos: list[ObjectInfo], props: frozenset[str]) -> list[Lis
             "",
             names.encode_custom(info.custom) if custom and info.custom else "",
             0,
-            ENTRY_CACHED,
+            ENTRY_CACHED if cached is None or info.name in cached else 0,
         )
         for info in infos
     ]
 
 
-def _json_entries(infos: list[ObjectInfo], props: frozenset[str]) -> list[ListEntryJson]:
+def _json_entries(infos: list[ObjectInfo], props: frozenset[str], cached: frozenset[str] | None) -> list[ListEntryJson]:
     size, checksum, atime = "size" in props, "checksum" in props, "atime" in props
     version, custom = "version" in props, "custom" in props
     return [
@@ -119,7 +134,7 @@ def _json_entries(infos: list[ObjectInfo], props: frozenset[str]) -> list[ListEn
             info.checksum.value if checksum else "",
             _minute(info.created_ns // _MINUTE_NS) if atime else "",
             str(info.version) if version else "",
-            ENTRY_CACHED,
+            ENTRY_CACHED if cached is None or info.name in cached else 0,
             names.encode_custom(info.custom) if custom and info.custom else "",
         )
         for info in infos

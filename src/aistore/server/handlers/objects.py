@@ -280,9 +280,7 @@ def _all_props(store: Store, info: ObjectInfo, provider: str, *, present: bool) 
     ]
 
 
-def _some_props(
-    store: Store, info: ObjectInfo, props: str, provider: str, *, present: bool
-) -> list[tuple[str, str]]:
+def _some_props(store: Store, info: ObjectInfo, props: str, provider: str, *, present: bool) -> list[tuple[str, str]]:
     wanted = {prop for prop in props.split(",") if prop}
     unknown = wanted - _HEAD_PROPS
     if unknown:

@@ -74,9 +74,7 @@ class NodeCache:
         except AisError as error:
             _log.warning("%s://%s/%s could not be kept here: %s", bucket.provider, bucket.name, name, error.message)
 
-    async def fill(
-        self, bucket: BucketRecord, name: str, body: StoredBody, facts: CachedFacts
-    ) -> CachedReading | None:
+    async def fill(self, bucket: BucketRecord, name: str, body: StoredBody, facts: CachedFacts) -> CachedReading | None:
         """Make the copy from the store's bytes and open it."""
         return await self._run(self._fill, cache_bucket(bucket), name, body, facts)
 

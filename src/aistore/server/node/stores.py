@@ -37,9 +37,7 @@ class ThreadedStore:
         self._threads = threads
 
     def _run(self, verb: Callable[..., T], *arguments: Any, **options: Any) -> asyncio.Future[T]:
-        return asyncio.get_running_loop().run_in_executor(
-            self._threads, functools.partial(verb, *arguments, **options)
-        )
+        return asyncio.get_running_loop().run_in_executor(self._threads, functools.partial(verb, *arguments, **options))
 
     async def head(self, key: str) -> StoredInfo:
         """Describe a key."""

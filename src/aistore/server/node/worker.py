@@ -37,7 +37,7 @@ from .stores import BucketStores
 from .views import Following
 
 
-class AnsweredElsewhere(Exception):  # noqa: N818  # no error: the answer is at node ``home``
+class AnsweredElsewhere(Exception):  # no error: the answer is at node ``home``
     """Another node has to answer a request."""
 
     def __init__(self, home: str) -> None:
@@ -57,7 +57,7 @@ class SharedObjects:
         fence = FenceReader(settings.fence) if serve.store else Unfenced()
         self.coherence = Coherence(self._clock, self.stores, self._copies, fence)
         self._following = Following(link, place, self.coherence.adopt)
-        self.peers = Peers(settings.node_id, Secret(serve.cluster_secret or "alone"), self._urls, self._version)
+        self.peers = Peers(settings.target_id, Secret(serve.cluster_secret or "alone"), self._urls, self._version)
 
     def start(self) -> None:
         """Follow the controller's views."""
@@ -130,7 +130,7 @@ class SharedObjects:
     # Writing.
 
     def check_home(self, request: Request, bucket: BucketRecord, name: str) -> None:
-        """Raise AnsweredElsewhere unless a write belongs here, before its body is read; BadRequestError for the name."""
+        """Raise AnsweredElsewhere unless a write belongs here, before its body is read; BadRequestError for names."""
         self.stores.of(bucket, name)
         view = self.view
         home = view.home(bucket, name)
@@ -163,9 +163,7 @@ class SharedObjects:
         self, request: Request, bucket: BucketRecord, name: str, staged: Any, options: PutOptions
     ) -> ObjectInfo:
         # A client that goes away does not undo a write, nor free its lock before the store has answered.
-        writing = asyncio.ensure_future(
-            self.coherence.write(bucket, name, staged, options, forwarded=request.stays)
-        )
+        writing = asyncio.ensure_future(self.coherence.write(bucket, name, staged, options, forwarded=request.stays))
         return _here(await asyncio.shield(writing))
 
     async def delete(self, request: Request, bucket: BucketRecord, name: str) -> ObjectInfo:

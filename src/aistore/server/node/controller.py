@@ -1,0 +1,296 @@
+"""The half of a node that is in its controller: membership, and changes of what all nodes share."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from msgspec import structs
+
+from ...cluster.documents import BucketRecord, NodeRecord, RootDocument, with_node
+from ...cluster.membership import Membership, Self, Times
+from ...cluster.view import View, urls
+from ...errors import (
+    AisError,
+    BucketExistsError,
+    BucketNotFoundError,
+    ConflictError,
+    NotFoundError,
+    OverloadedError,
+    PeerUnreachableError,
+)
+from ...settings import ProcessSettings, Secret
+from ...storage.cache.cache import Cache
+from ...storage.cache.evictor import Evictor
+from ...storage.cache.settings import parse_capacity
+from ...storage.objectstore.urls import open_object_store
+from ..link import ReportProgress, Verb
+from ..peers import Peers
+from .clock import BootClock
+from .fence import FenceWriter
+from .stores import BucketStores
+from .views import WorkerViews
+
+_log = logging.getLogger("aistore.cluster")
+
+#: How long a change waits for all nodes to follow; a node that has died is waited for until its lease has lapsed.
+_BARRIER_SECONDS = 60.0
+_ASK_SECONDS = 3.0
+_LIST_LIMIT = 1000
+
+
+class _Others:
+    """The other nodes, asked over HTTP; their HTTP workers ask their controllers."""
+
+    def __init__(self, peers: Peers) -> None:
+        self._peers = peers
+
+    async def adopted(self, node: str, record: NodeRecord, version: int) -> tuple[str, int]:
+        """Ask a node to adopt ``version``; return its incarnation and what it has adopted."""
+        try:
+            answer = await self._peers.json(
+                node, "POST", "/v1/internal/adopt", {"version": version}, seconds=_ASK_SECONDS
+            )
+            return str(answer["incarnation"]), int(answer["adopted"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise PeerUnreachableError(f"node {node} answers nonsense: {error}") from error
+
+
+class ClusterNode:
+    """One node's part in its cluster; its verbs are what HTTP workers ask of it."""
+
+    def __init__(self, settings: ProcessSettings) -> None:
+        serve = settings.serve
+        self._settings = settings
+        self.clock = BootClock()
+        self.store = open_object_store(serve.store)
+        self.stores = BucketStores(self.store)
+        self.views = WorkerViews(serve.worker_count, FenceWriter(settings.fence))
+        self.peers = Peers(settings.target_id, Secret(serve.cluster_secret), self._urls, self._version)
+        self.cache = Cache(serve.cache, parse_capacity(serve.cache_size))
+        self._evictor = Evictor(self.cache)
+        self._evicting = threading.Thread(target=self._evict, name="evict")
+        self._ending = threading.Event()
+        lease = serve.lease_seconds
+        own, _ = self.stores.bucket(BucketRecord("ais", "any", "", 0))
+        self.membership = Membership(
+            Self(settings.target_id, secrets.token_hex(4), settings.url, settings.started_ns),
+            self.clock, own, _Others(self.peers), self.views,
+            Times(lease, lease / 3, lease / 6, max(1.0, lease / 4), min(1.0, lease / 10)),
+        )  # fmt: skip
+        self.membership.on_view(self._follow)
+        self._bucket_ids: frozenset[str] | None = None
+        self._deleting: set[str] = set()
+
+    def verbs(self) -> dict[str, Verb]:
+        """Return the verbs by name."""
+        return {
+            **self.views.verbs(),
+            "cluster.asked": self._asked,
+            "cluster.state": self._state,
+            "cluster.drain": self._drain,
+            "cluster.remove": self._remove,
+            "bucket.create": self._create_bucket,
+            "bucket.delete": self._delete_bucket,
+            "bucket.props": self._set_props,
+        }
+
+    async def start(self) -> None:
+        """Join; returns when this node answers for objects."""
+        self._evicting.start()
+        await self.membership.start()
+
+    async def close(self) -> None:
+        """Leave: the other nodes take over at once."""
+        try:
+            await asyncio.wait_for(self.membership.leave(), 8.0)
+        except (AisError, asyncio.TimeoutError) as error:
+            _log.warning("left without a word, the others will notice: %s", error or "the store does not answer")
+        await self.clock.close()
+        self.peers.close()
+        self._ending.set()
+        await asyncio.to_thread(self._evicting.join)
+        await asyncio.to_thread(self.stores.close)
+        self.cache.close()
+
+    def _evict(self) -> None:
+        while not self._ending.wait(1.0):
+            try:
+                self._evictor.step()
+            except Exception:  # a full cache must not stay one because one step failed
+                _log.exception("a step of eviction failed")
+
+    def _urls(self) -> Mapping[str, str]:
+        view = self.membership.view
+        return urls(view.root) if view is not None else {}
+
+    def _version(self) -> int:
+        view = self.membership.view
+        return view.version if view is not None else 0
+
+    @property
+    def view(self) -> View:
+        """The view that this node has adopted; raises OverloadedError before there is one."""
+        if self.membership.view is None:
+            raise OverloadedError("this node is joining its cluster", hint="try again in some seconds")
+        return self.membership.view
+
+    # What is asked of it.
+
+    async def _asked(self, arguments: dict[str, Any], report: ReportProgress) -> dict[str, Any]:
+        incarnation, adopted = await self.membership.asked(int(arguments["version"]))
+        return {"incarnation": incarnation, "adopted": adopted}
+
+    async def _state(self, arguments: dict[str, Any], report: ReportProgress) -> dict[str, Any]:
+        view, usage = self.view, self.cache.usage()
+        states = self.membership.states()
+        return {
+            "state": states.get(view.me, "joining"), "states": states, "epoch": view.epoch, "version": view.version,
+            "settled": view.settled, "lease_seconds_left": round(self.membership.lease_seconds_left, 1),
+            "cached_objects": usage.objects, "cached_bytes": usage.bytes, "cache_capacity": usage.capacity_bytes,
+            "pinned_bytes": usage.pinned_bytes, "store": self.store.url, "lease_seconds": self.membership.times.lease,
+        }  # fmt: skip
+
+    async def change(self, mutate: Any) -> None:
+        """Change the root document and wait until all live nodes have followed; raises OverloadedError."""
+        version = await self.membership.change(mutate)
+        late = await self.membership.barrier(version, _BARRIER_SECONDS)
+        if late:
+            raise OverloadedError(
+                f"the change is made, but {', '.join(late)} did not follow it within {_BARRIER_SECONDS:.0f} s",
+                hint="it will when it can; `ais show cluster` says how it is",
+            )
+
+    async def _drain(self, arguments: dict[str, Any], report: ReportProgress) -> None:
+        node, draining = str(arguments["node"]), bool(arguments["draining"])
+
+        def drain(root: RootDocument) -> RootDocument:
+            record = _node_of(root, node)
+            homes = [name for name, one in root.nodes.items() if not one.draining and name != node]
+            if draining and not homes:
+                raise ConflictError(f"node {node} is the only one that keeps objects", hint="start another one first")
+            return with_node(root, node, structs.replace(record, draining=draining), self.view.settled)
+
+        await self.change(drain)
+
+    async def _remove(self, arguments: dict[str, Any], report: ReportProgress) -> None:
+        node = str(arguments["node"])
+
+        def remove(root: RootDocument) -> RootDocument:
+            record = _node_of(root, node)
+            removed = {**root.removed, node: record.incarnation}
+            return structs.replace(with_node(root, node, None, self.view.settled), removed=removed)
+
+        await self.change(remove)
+
+    async def _create_bucket(self, arguments: dict[str, Any], report: ReportProgress) -> None:
+        provider, name = str(arguments["provider"]), str(arguments["name"])
+        record = BucketRecord(provider, name, secrets.token_hex(6), time.time_ns(), dict(arguments["props"]))
+        key = f"{provider}/{name}"
+
+        def create(root: RootDocument) -> RootDocument:
+            found = root.buckets.get(key)
+            if found is not None and found.id != record.id:
+                if found.deleting:
+                    raise ConflictError(
+                        f"{provider}://{name} is still being removed", hint="try again when its objects are gone"
+                    )
+                raise BucketExistsError.of(name)
+            return structs.replace(root, buckets={**root.buckets, key: record})
+
+        await self.change(create)
+
+    async def _set_props(self, arguments: dict[str, Any], report: ReportProgress) -> None:
+        key = f"{arguments['provider']}/{arguments['name']}"
+        given: dict[str, Any] = dict(arguments["props"])
+
+        def change(root: RootDocument) -> RootDocument:
+            found = root.buckets.get(key)
+            if found is None or found.deleting:
+                raise BucketNotFoundError.of(arguments["name"], arguments["provider"])
+            props = {**({} if arguments["reset"] else found.props), **given}
+            return structs.replace(root, buckets={**root.buckets, key: structs.replace(found, props=props)})
+
+        await self.change(change)
+
+    async def _delete_bucket(self, arguments: dict[str, Any], report: ReportProgress) -> None:
+        """Remove a bucket for everybody at once, then its objects; of a backed one only what is kept here of it."""
+        provider, name = str(arguments["provider"]), str(arguments["name"])
+        key = f"{provider}/{name}"
+
+        def hide(root: RootDocument) -> RootDocument:
+            found = root.buckets.get(key)
+            if found is None or found.deleting:
+                raise BucketNotFoundError.of(name, provider)
+            buckets = dict(root.buckets)
+            if provider == "ais":
+                buckets[key] = structs.replace(found, deleting=True)
+            else:
+                del buckets[key]
+            return structs.replace(root, buckets=buckets)
+
+        await self.change(hide)
+        if provider == "ais":
+            self._remove_soon(key)
+            for _ in range(100):  # a small bucket is gone when its removal is answered
+                if key not in self._deleting:
+                    return
+                await asyncio.sleep(0.05)
+
+    # What follows from views.
+
+    def _follow(self, view: View) -> None:
+        """Drop copies of buckets that are gone, and go on removing what a node that died began to remove."""
+        ids = frozenset(record.id for record in view.root.buckets.values() if not record.deleting)
+        if self._bucket_ids != ids:
+            self._bucket_ids = ids
+            self.clock.spawn(self._drop_copies(ids), "drop copies")
+        for key, record in view.root.buckets.items():
+            if record.deleting and view.home(record, "") == view.me:
+                self._remove_soon(key)
+
+    async def _drop_copies(self, ids: frozenset[str]) -> None:
+        for bucket in await asyncio.to_thread(self.cache.buckets):
+            if bucket.id not in ids:
+                await asyncio.to_thread(self.cache.drop_bucket, bucket)
+
+    def _remove_soon(self, key: str) -> None:
+        if key not in self._deleting:
+            self._deleting.add(key)
+            self.clock.spawn(self._remove_objects(key), f"remove {key}")
+
+    async def _remove_objects(self, key: str) -> None:
+        """Remove all objects of a hidden bucket from the store, then the bucket."""
+        try:
+            record = self.view.root.buckets[key]
+            threaded, prefix = self.stores.bucket(record)
+            store = threaded.blocking
+            while True:
+                page = await asyncio.to_thread(store.list, prefix, "", _LIST_LIMIT)
+                if not page.entries:
+                    break
+                await asyncio.to_thread(store.delete_many, [entry.key for entry in page.entries])
+
+            def forget(root: RootDocument) -> RootDocument:
+                found = root.buckets.get(key)
+                if found is None or found.id != record.id:
+                    return root
+                return structs.replace(root, buckets={name: one for name, one in root.buckets.items() if name != key})
+
+            await self.membership.change(forget)
+        except AisError as error:
+            _log.warning("the objects of %s are not all removed yet: %s", key, error.message)
+        finally:
+            self._deleting.discard(key)
+
+
+def _node_of(root: RootDocument, node: str) -> NodeRecord:
+    record = root.nodes.get(node)
+    if record is None:
+        raise NotFoundError(f"no such node: {node!r}", hint="`ais show cluster` lists them")
+    return record

@@ -1,0 +1,57 @@
+"""What `ais serve --store` makes sure of before anything runs: that the store can hold a cluster, and its document."""
+
+from __future__ import annotations
+
+from ...cluster.documents import ROOT_KEY, decode_root, encode_root, new_root
+from ...errors import BadRequestError, StaleConditionError, StoredNotFoundError
+from ...storage.objectstore.contract import ABSENT, ObjectStore
+from ...storage.objectstore.probe import probe
+from ...storage.objectstore.urls import open_object_store
+
+_SECONDS = 20.0
+
+
+def open_cluster(url: str) -> str:
+    """Make the cluster at ``url`` if there is none; return the secret of its nodes.
+
+    Raises BadRequestError when the store lacks what several nodes need, and what the store raises.
+    """
+    store = open_object_store(url)
+    try:
+        root = _read(store)
+        if root:
+            return root
+        found = probe(store)
+        lacking = [
+            words
+            for has, words in (
+                (found.conditional_create, "writes that require that nothing is there"),
+                (found.conditional_replace, "writes that require what is there"),
+                (found.listing, "listings"),
+                (found.metadata, "metadata of objects"),
+            )
+            if not has
+        ]
+        if lacking:
+            raise BadRequestError(
+                f"{store.url} cannot hold a cluster: it lacks {', '.join(lacking)}",
+                hint="docs/object-stores.md says which stores can; `ais serve --data DIR` needs none",
+            )
+        try:
+            store.put(ROOT_KEY, encode_root(new_root()), {}, ABSENT, _SECONDS)
+        except StaleConditionError:
+            pass  # another node was quicker
+        return _read(store)
+    finally:
+        store.close()
+
+
+def _read(store: ObjectStore) -> str:
+    """Return the secret in the root document; empty if there is none yet."""
+    try:
+        body = store.get(ROOT_KEY)
+    except StoredNotFoundError:
+        return ""
+    assert body is not None
+    with body:
+        return decode_root(body.read(), f"{store.url}/{ROOT_KEY}").secret
