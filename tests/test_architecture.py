@@ -43,6 +43,7 @@ KEPT_INSIDE = {
     "uvloop": {"server/http_worker.py"},
     "urllib3": {"client/transport.py"},
     "torch": {"pytorch"},
+    "obstore": {"storage/objectstore"},
 }
 
 MODULES = sorted(PACKAGE.rglob("*.py"))

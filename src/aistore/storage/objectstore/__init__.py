@@ -1,0 +1,1 @@
+"""Object stores that exist already (S3 and its likes, GCS, Azure, web servers, directories), behind one contract."""

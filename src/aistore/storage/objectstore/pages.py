@@ -1,0 +1,85 @@
+"""Pages of a listing through the library: any text as a prefix, a start anywhere, no more read than is needed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import obstore
+
+from .clients import Clients
+from .contract import StoredInfo, StoredPage
+from .names import unnamable
+
+_LAST = "\U0010ffff"
+
+
+class PrefixReader:
+    """Reads pages of the keys below ``base``.
+
+    The library lists below whole segments only (``a/b`` is no prefix of ``a/bc``). So the segments before the last
+    slash are its prefix, the listing starts just before the rest, and ends at the first key behind it.
+    """
+
+    def __init__(self, url: str, base: str, clients: Clients) -> None:
+        self._url = url
+        self._base = base
+        self._clients = clients
+
+    def read(self, prefix: str, start_after: str, limit: int, byte_order: bool) -> StoredPage:
+        """Return a page, ``foreign`` being what no key of ours can be; raises what the library raises."""
+        cut = len(self._base)
+        whole = self._base + prefix
+        level, _, part = whole.rpartition("/")
+        if (level and unnamable(level)) or (part and unnamable(part)):
+            return StoredPage([], "")  # nothing that can be named begins like that
+        offset = self._offset(level, part, self._base + start_after if start_after else "", byte_order)
+        entries: list[StoredInfo] = []
+        stream = obstore.list(self._clients.reading(), level or None, offset=offset, chunk_size=limit)
+        depth = len(whole) - len(part)
+        for chunk in stream:
+            for meta in chunk:
+                path = meta["path"]
+                if path.startswith(whole):
+                    entries.append(_entry(path[cut:], meta))
+                elif _behind(path[depth:], part, byte_order):
+                    return StoredPage(entries, "")
+                if len(entries) == limit:
+                    return StoredPage(entries, entries[-1].key)
+        return StoredPage(entries, "")
+
+    def _offset(self, level: str, part: str, start: str, byte_order: bool) -> str | None:
+        """Return where the library shall start: at ``start`` or just before the first key with the prefix."""
+        first = f"{level}/{_before(part)}" if level and part else _before(part)
+        if start and not byte_order:
+            # A store over a file system, which takes a start at ``a`` for the end of all that lies below ``a/``. No
+            # segment is nearer to its beginning than a space.
+            return start + "/ "
+        if not part:
+            return start or None
+        if not start:
+            return first
+        return max(start, first, key=str.encode)
+
+
+def _before(part: str) -> str:
+    """Return a text that sorts before all that begin with ``part``, and behind nearly all else that sorts before."""
+    if not part:
+        return ""
+    code = ord(part[-1]) - 1
+    while unnamable(f"x{chr(code)}") or chr(code) == "/":
+        if code < 0x21:
+            return part[:-1]
+        code -= 1
+    return part[:-1] + chr(code) + _LAST
+
+
+def _behind(rest: str, part: str, byte_order: bool) -> bool:
+    if not byte_order:
+        rest = rest.partition("/")[0]
+    return rest.encode()[: len(part.encode())] > part.encode()
+
+
+def _entry(key: str, meta: Any) -> StoredInfo:
+    from .store import modified_ns
+
+    return StoredInfo(key, meta["size"], meta["e_tag"] or "", modified_ns(meta["last_modified"]))
