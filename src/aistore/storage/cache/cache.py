@@ -142,6 +142,10 @@ class Cache:
             return False
         return True
 
+    def remove(self, key: str, name: str) -> Future[ObjectInfo]:
+        """Begin to remove a copy, for eviction; ``key`` is the bucket's. The future raises NotFoundError."""
+        return self._engine.delete(key, name)
+
     def restamp(self, bucket: CacheBucket, name: str, facts: CachedFacts) -> Future[bool]:
         """Give the copy a new stamp, if it still has the ETag and version of ``facts``; the future says whether it did.
 

@@ -21,7 +21,7 @@ from typing import NamedTuple
 from ...errors import ConflictError
 from ...fallbacks import lacks
 from ..local.layout import CACHE_MARK, refuse_cache
-from ..local.locks import Ownership, acquire_ownership
+from ..local.locks import Ownership, hold
 from ..local.syncing import replace_file
 
 FORMAT = 1
@@ -82,8 +82,8 @@ def open_cache_directory(directory: str) -> CachePlaces:
 
 
 def own_cache(directory: str) -> Ownership:
-    """Become the owner of a cache directory, as ``acquire_ownership`` of a data directory; raises ConflictError."""
-    return acquire_ownership(open_cache_directory(directory).objects)
+    """Become the owner of a cache directory, whatever state it is in, as ``locks.hold``; raises ConflictError."""
+    return hold(open_cache_directory(directory).objects)
 
 
 def refuse_cache_as_data(directory: str) -> None:

@@ -46,7 +46,8 @@ END;
 COMMIT;
 """
 _BEGUN = "SELECT 1 FROM sqlite_master WHERE type = 'trigger' AND name = 'cached_deleted'"
-_ALL = "SELECT coalesce(sum(objects), 0), coalesce(sum(bytes), 0) FROM cached"
+_ALL = """SELECT coalesce(sum(objects), 0), coalesce(sum(bytes), 0) FROM cached
+    WHERE bucket IN (SELECT id FROM buckets)"""
 _OF_BUCKET = "SELECT c.objects, c.bytes FROM cached c JOIN buckets b ON c.bucket = b.id WHERE b.name = ?"
 
 
@@ -61,7 +62,7 @@ class TotalsReader:
         self._what = places.directory
 
     def read(self) -> Totals:
-        """Return what there is in all; objects of buckets just removed are there until they are purged."""
+        """Return what there is in all, without what was in buckets that are removed."""
         try:
             return Totals(*self._readers.cursor.execute(_ALL).fetchone())
         except sqlite3.Error as error:
