@@ -322,9 +322,10 @@ class NotHomeError(RetryLaterError):
 
 
 class PeerUnreachableError(RetryLaterError):
-    """Another node of the cluster does not answer."""
+    """Another node of the cluster does not answer. Unless ``sent``, it cannot have seen anything of the request."""
 
     code = "ErrPeerUnreachable"
+    sent = True
 
 
 class StoreUnreachableError(RetryLaterError):

@@ -119,6 +119,8 @@ class ServeSettings:
     port: int = DEFAULT_PORT
     workers: int = 0
     token: str = ""
+    #: What all nodes of a cluster know and nobody else; empty where there is no cluster.
+    cluster_secret: str = ""
     insecure: bool = False
     allowed_hosts: tuple[str, ...] = ()
     # Directories to spread objects over, beside the data directory; those that are new are attached.

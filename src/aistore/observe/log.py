@@ -11,7 +11,7 @@ import logging
 import secrets
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextvars import ContextVar
 from itertools import count
 
@@ -71,10 +71,10 @@ class Flood:
 
 
 class _Formatter(logging.Formatter):
-    def __init__(self, process: str, token: str) -> None:
+    def __init__(self, process: str, secrets: Iterable[str]) -> None:
         super().__init__()
         self._process = process
-        self._token = token
+        self._secrets = [secret for secret in secrets if secret]
 
     def _parts(self, record: logging.LogRecord) -> dict[str, object]:
         whole, fraction = divmod(int(record.created * 1000), 1000)
@@ -91,8 +91,8 @@ class _Formatter(logging.Formatter):
         return parts
 
     def _clean(self, text: str, length_max: int = _TEXT_MAX) -> str:
-        if self._token:
-            text = text.replace(self._token, "***")
+        for secret in self._secrets:
+            text = text.replace(secret, "***")
         return text if len(text) <= length_max else f"{text[:length_max]}… ({len(text)} characters)"
 
 
@@ -125,13 +125,17 @@ def _spell(value: object) -> str:
     return text if text and not set(text) & set(' "=') else json.dumps(text, ensure_ascii=False)
 
 
-def configure_log(process: str, *, level: str, form: str, access: bool, token: str) -> None:
-    """Write this process's log to standard error: from ``level`` on, ``form`` text or json, never the ``token``.
+def configure_log(
+    process: str, *, level: str, form: str, access: bool, token: str, cluster_secret: str = ""
+) -> None:  # fmt: skip
+    """Write this process's log to standard error: from ``level`` on, ``form`` text or json.
+
+    The token and the cluster's secret never show.
 
     ``access`` says whether requests are logged, whatever the level.
     """
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter((_Json if form == "json" else _Text)(process, token))
+    handler.setFormatter((_Json if form == "json" else _Text)(process, (token, cluster_secret)))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())

@@ -9,10 +9,13 @@ from urllib.parse import urlsplit
 
 from ..errors import BadRequestError, ForbiddenError, UnauthorizedError
 from ..settings import ServeSettings
+from ..wire.headers import CLUSTER_SECRET, HOP
 from .request import Request
 
 #: A name has up to 253 letters; what is remembered of hosts is bounded by this.
 _HOST_MAX = 300
+#: What nodes ask of one another.
+_INTERNAL = "/v1/internal"
 _READ_ONLY = ("GET", "HEAD", "OPTIONS")
 #: The description is of every store of this version alike and gives nothing of this one away.
 _WITHOUT_TOKEN = ("/v1/health", "/health", "/openapi.json")
@@ -64,6 +67,7 @@ class Access:
 
     def __init__(self, settings: ServeSettings) -> None:
         self._token = settings.token.encode()
+        self._secret = settings.cluster_secret.encode()
         self._allowed_hosts = {host.lower() for host in settings.allowed_hosts}
         self._on_loopback = is_loopback(settings.host)
 
@@ -72,6 +76,8 @@ class Access:
         host = request.headers.get("host")
         if not host or "," in host or len(host) > _HOST_MAX:
             _refuse_host(request, host)
+        if self._is_from_a_node(request):
+            return
         if self._token and request.path not in _WITHOUT_TOKEN:
             given = request.headers.get("authorization", "")
             if not hmac.compare_digest(given.encode("latin-1"), b"Bearer " + self._token):
@@ -81,6 +87,30 @@ class Access:
             self._check_host(request)
         if request.method not in _READ_ONLY:
             self._check_browser(request)
+
+    def _is_from_a_node(self, request: Request) -> bool:
+        """Say whether the request proves that a node sent it; raises for one that only claims so.
+
+        The secret stands for the token: the node has asked the user for that, and its own calls have no user. It stands
+        for the checks of hosts and origins too, because no web page knows it.
+        """
+        headers = request.headers
+        given = headers.get(CLUSTER_SECRET)
+        if given is None and HOP not in headers and not request.path.startswith(_INTERNAL):
+            return False
+        if not self._secret:
+            raise ForbiddenError("this store is not a node of a cluster, so no other node may call it")
+        if given is None:
+            raise UnauthorizedError(
+                "only nodes of the cluster may send this: the cluster's secret is missing",
+                hint="clients leave the Ais-Hop header and paths below /v1/internal/ alone",
+            )
+        if not hmac.compare_digest(given.encode("latin-1"), self._secret):
+            raise ForbiddenError(
+                "the cluster's secret that was sent is not this node's",
+                hint="start all nodes of a cluster with the same AIS_CLUSTER_SECRET",
+            )
+        return True
 
     def _check_host(self, request: Request) -> None:
         """Refuse a name that is not this machine's, on loopback, for reads too.

@@ -28,7 +28,10 @@ def read_settings() -> ProcessSettings:
 def begin(place: str, settings: ProcessSettings) -> None:
     """Log and count as the process at ``place`` of the supervisor's table (``http-0``)."""
     serve = settings.serve
-    configure_log(place, level=serve.log_level, form=serve.log_format, access=serve.access_log, token=serve.token)
+    configure_log(
+        place, level=serve.log_level, form=serve.log_format, access=serve.access_log, token=serve.token,
+        cluster_secret=serve.cluster_secret,
+    )  # fmt: skip
     COUNTERS.open(settings.runtime, place)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from typing import Any
 from urllib.parse import parse_qsl, unquote_to_bytes
 
@@ -47,6 +47,18 @@ class Request:
         """Address and port of the client."""
         peer = self._scope.get("client")
         return f"{peer[0]}:{peer[1]}" if peer else ""
+
+    @property
+    def target(self) -> bytes:
+        """Path and query as they came."""
+        raw, query = self._scope["raw_path"], self._scope["query_string"]
+        return bytes(b"%b?%b" % (raw, query) if query else raw)
+
+    @property
+    def raw_headers(self) -> Iterable[tuple[bytes, bytes]]:
+        """The headers as they came; names are lower case."""
+        headers: Iterable[tuple[bytes, bytes]] = self._scope["headers"]
+        return headers
 
     @property
     def headers(self) -> Mapping[str, str]:

@@ -23,6 +23,9 @@ ERROR = "hdr-error"
 NODE_ID = "ais-node-id"
 CLUSTER_UPTIME = "ais-cluster-uptime"
 NODE_UPTIME = "ais-node-uptime"
+#: Between nodes: that the sender is one, and which one, with the version of the root document that it goes by.
+CLUSTER_SECRET = "ais-cluster-secret"  # noqa: S105  # the header's name
+HOP = "ais-hop"
 
 
 def check_custom_spelling(custom: Mapping[str, str]) -> dict[str, str]:
