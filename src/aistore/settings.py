@@ -119,8 +119,6 @@ class ServeSettings:
     port: int = DEFAULT_PORT
     workers: int = 0
     token: str = ""
-    #: What all nodes of a cluster know and nobody else; empty where there is no cluster.
-    cluster_secret: str = ""
     insecure: bool = False
     allowed_hosts: tuple[str, ...] = ()
     # Directories to spread objects over, beside the data directory; those that are new are attached.
@@ -139,7 +137,7 @@ class ServeSettings:
     cache_size: str = "80%"
     #: The URL under which other nodes and clients reach this one; "" for the address it listens on.
     advertise: str = ""
-    #: What the nodes of a cluster show each other.
+    #: What all nodes of a cluster know and nobody else; empty where there is no cluster.
     cluster_secret: str = ""
     #: How long a node that says nothing counts as there.
     lease_seconds: float = 30.0

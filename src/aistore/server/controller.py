@@ -15,6 +15,8 @@ from ..errors import OutOfSpaceError
 from ..etl.managed import Places
 from ..etl.manager import Manager
 from ..settings import ProcessSettings
+from ..storage.cache.keeper import CacheKeeper
+from ..storage.cache.settings import parse_capacity
 from ..storage.local.housekeeping import Housekeeper
 from ..storage.local.index import translate
 from .error_replies import as_ais_error
@@ -30,12 +32,12 @@ _HOUSEKEEPING_SECONDS = 1.0
 
 def _keep_house(settings: ProcessSettings, stop: threading.Event) -> None:
     """Remove what is not needed any more and recover what dead processes left, a bounded step at a time."""
-    keeper: Housekeeper | None = None
+    keeper: Housekeeper | CacheKeeper | None = None
     while not stop.is_set():
         more = False
         try:
             if keeper is None:
-                keeper = Housekeeper(settings.serve.data)
+                keeper = _open_keeper(settings)
             more = keeper.step(time.monotonic())
         except Exception as error:  # housekeeping must not end because one step failed
             if isinstance(translate(error, settings.serve.data), OutOfSpaceError):
@@ -45,6 +47,11 @@ def _keep_house(settings: ProcessSettings, stop: threading.Event) -> None:
         stop.wait(0.01 if more else _HOUSEKEEPING_SECONDS)
     if keeper is not None:
         keeper.close()
+
+
+def _open_keeper(settings: ProcessSettings) -> Housekeeper | CacheKeeper:
+    serve = settings.serve
+    return CacheKeeper(serve.cache, parse_capacity(serve.cache_size)) if serve.store else Housekeeper(serve.data)
 
 
 async def _run(settings: ProcessSettings, ready: int) -> None:

@@ -16,7 +16,7 @@ from ..errors import ClientGoneError
 from ..wire.headers import CLUSTER_SECRET, HOP
 from .peers import Body, PeerReply, Peers
 from .peers.framing import HOP_BY_HOP
-from .replies import Reply, Send
+from .replies import Send
 from .request import Request
 
 #: A reply up to this is sent once it is there. As much as a reply of this node's own has in one message (Limits).
@@ -32,7 +32,7 @@ _REQUEST_HEADERS_DROPPED = HOP_BY_HOP | {
 _REPLY_HEADERS_DROPPED = HOP_BY_HOP | {b"x-request-id"}
 
 
-async def forward(peers: Peers, request: Request, node_id: str, seconds: float = 300.0) -> Reply:
+async def forward(peers: Peers, request: Request, node_id: str, seconds: float = 300.0) -> Forwarded:
     """Pass a request on to a node, once, and return the reply, which has to begin within ``seconds``.
 
     The reply has to be sent. Raises PeerUnreachableError (``sent`` says whether the node may have seen the request),
@@ -102,6 +102,10 @@ class Forwarded:
     def __init__(self, reply: PeerReply) -> None:
         self._reply = reply
         self.status = reply.status
+
+    def close(self) -> None:
+        """Drop the reply instead of sending it."""
+        self._reply.close()
 
     async def send(self, send: Send, *, head: bool) -> None:
         """Send what the other node replies, as it comes."""

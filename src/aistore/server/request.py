@@ -18,7 +18,7 @@ class Request:
     ``path`` is percent-decoded exactly once, so an object name may hold any character. Header names are lower case.
     """
 
-    __slots__ = ("_gone", "_headers", "_query", "_receive", "_scope", "hold", "method", "path")
+    __slots__ = ("_gone", "_headers", "_query", "_receive", "_scope", "hold", "method", "path", "stays")
 
     #: Holds memory for so many bytes of the body while the request is under way; see admission.py.
     hold: Callable[[int], None]
@@ -29,6 +29,8 @@ class Request:
         self._gone: asyncio.Future[None] | None = None
         self._headers: dict[str, str] | None = None
         self._query: dict[str, str] | None = None
+        #: Whether this node has to answer, whoever should: another one passed the request on, or cannot answer.
+        self.stays = False
         self.method: str = scope["method"]
         raw: bytes = scope["raw_path"]
         try:

@@ -27,6 +27,7 @@ from ..fallbacks import VARIABLE, taken_away
 from ..observe.counters import COUNTERS
 from ..observe.layout import RESTARTS
 from ..settings import ProcessSettings, ServeSettings, make_runtime_directory
+from ..storage.cache.keeper import recover_cache
 from ..storage.cache.layout import own_cache, refuse_cache_as_data
 from ..storage.local.housekeeping import recover_store
 from ..storage.local.locks import Ownership, acquire_ownership
@@ -94,7 +95,10 @@ class Supervisor:
             port: int = listener.getsockname()[1]
             url = f"http://{_url_host(self._settings.host)}:{port}"
             ownership.announce(url)
-            recover_store(self._settings.data)
+            if self._settings.store:
+                recover_cache(self._settings.cache)
+            else:
+                recover_store(self._settings.data)
             for path in self._settings.mountpaths:
                 attach(self._settings.data, path)
             settings = ProcessSettings(

@@ -150,7 +150,6 @@ def serve(
             port=port,
             workers=workers,
             token=Secret(os.environ.get("AIS_AUTHN_TOKEN", "")),
-            cluster_secret=Secret(os.environ.get("AIS_CLUSTER_SECRET", "")),
             insecure=insecure,
             allowed_hosts=allow_host,
             mountpaths=tuple(map(os.path.abspath, mountpath)),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-import threading
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -26,7 +25,6 @@ from ...errors import (
 )
 from ...settings import ProcessSettings, Secret
 from ...storage.cache.cache import Cache
-from ...storage.cache.evictor import Evictor
 from ...storage.cache.settings import parse_capacity
 from ...storage.objectstore.urls import open_object_store
 from ..link import ReportProgress, Verb
@@ -73,9 +71,6 @@ class ClusterNode:
         self.views = WorkerViews(serve.worker_count, FenceWriter(settings.fence))
         self.peers = Peers(settings.target_id, Secret(serve.cluster_secret), self._urls, self._version)
         self.cache = Cache(serve.cache, parse_capacity(serve.cache_size))
-        self._evictor = Evictor(self.cache)
-        self._evicting = threading.Thread(target=self._evict, name="evict")
-        self._ending = threading.Event()
         lease = serve.lease_seconds
         own, _ = self.stores.bucket(BucketRecord("ais", "any", "", 0))
         self.membership = Membership(
@@ -102,7 +97,6 @@ class ClusterNode:
 
     async def start(self) -> None:
         """Join; returns when this node answers for objects."""
-        self._evicting.start()
         await self.membership.start()
 
     async def close(self) -> None:
@@ -113,17 +107,8 @@ class ClusterNode:
             _log.warning("left without a word, the others will notice: %s", error or "the store does not answer")
         await self.clock.close()
         self.peers.close()
-        self._ending.set()
-        await asyncio.to_thread(self._evicting.join)
         await asyncio.to_thread(self.stores.close)
         self.cache.close()
-
-    def _evict(self) -> None:
-        while not self._ending.wait(1.0):
-            try:
-                self._evictor.step()
-            except Exception:  # a full cache must not stay one because one step failed
-                _log.exception("a step of eviction failed")
 
     def _urls(self) -> Mapping[str, str]:
         view = self.membership.view

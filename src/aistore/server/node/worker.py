@@ -24,10 +24,9 @@ from ...storage.checksums import STORED_TYPE, Hasher
 from ...storage.engine import Reading
 from ...storage.objectstore.contract import StoredBody
 from ...storage.objectstore.urls import open_object_store
-from ..forwarding import forward
+from ..forwarding import Forwarded, forward
 from ..link import ControllerLink
 from ..peers import Peers
-from ..replies import Reply
 from ..request import Request
 from .clock import BootClock
 from .copies import NodeCache, StagedCopy, cache_bucket
@@ -82,7 +81,7 @@ class SharedObjects:
     def _version(self) -> int:
         return self.view.version
 
-    async def pass_on(self, request: Request, home: str) -> Reply:
+    async def pass_on(self, request: Request, home: str) -> Forwarded:
         """Pass a request on to the node that has to answer it; raises PeerUnreachableError."""
         reply = await forward(self.peers, request, home)
         if reply.status == 503 and request.method in ("GET", "HEAD"):
@@ -230,5 +229,5 @@ class _Unkept:
 def _in_memory(bucket: BucketRecord, name: str, data: bytes, options: PutOptions) -> StagedCopy:
     hasher = Hasher(options.expected)
     hasher.update(data)
-    checksum = Checksum(STORED_TYPE, hasher.finish(bucket.name, name))
+    checksum = Checksum(STORED_TYPE, hasher.finish(f"{bucket.provider}://{bucket.name}/{name}"))
     return StagedCopy(_Unkept(data), len(data), checksum.value)
