@@ -102,12 +102,16 @@ class GuardedProcess:
                 return ""
         return self.output.readline().decode(errors="replace")
 
-    def end(self) -> int:
-        """End it, by force when it does not do so in its time; return its status. May be called again."""
+    def begin_end(self) -> None:
+        """Ask it to end and come back at once; `end` waits. So several can end at a time."""
         if self._lifeline >= 0:
             self.signal(0)  # not by closing alone: a forked child of ours may hold a copy
             os.close(self._lifeline)
             self._lifeline = -1
+
+    def end(self) -> int:
+        """End it, by force when it does not do so in its time; return its status. May be called again."""
+        self.begin_end()
         try:
             status = self._guard.wait(self._grace_seconds + 10)
         except subprocess.TimeoutExpired:

@@ -63,8 +63,9 @@ def find_weed() -> str:
 class Weed:
     """A `weed` over ``directory``, which it makes; objects are kept there from one start to the next.
 
-    ``host`` is the address it binds, ``through`` a command that runs it (its own command is added). Credentials are
-    made once and kept in the directory, so that no web page that a browser on this machine shows can write to it.
+    ``host`` is the address it binds, ``through`` a command that runs it elsewhere, such as in a network namespace (its
+    own command is added). Credentials are made once and kept in the directory, so that no web page that a browser on
+    this machine shows can write to it.
     """
 
     def __init__(self, directory: str, *, host: str = "127.0.0.1", through: tuple[str, ...] = ()) -> None:
@@ -144,13 +145,15 @@ class Weed:
         return os.path.join(self.directory, "laptop.json")
 
     def _ports_are_free(self) -> bool:
+        if self._through:
+            return self._first_port > 0  # another machine's, as far as ports go
         ports = [self._port(part) for part in _PARTS if self._first_port]
         return bool(ports) and all(
             is_free(port, self.host) and is_free(port + _GRPC_ABOVE, self.host) for port in ports
         )
 
     def _choose_ports(self) -> None:
-        self._first_port = free_block(len(_PARTS), also_above=_GRPC_ABOVE, host=self.host)
+        self._first_port = free_block(len(_PARTS), also_above=_GRPC_ABOVE)
         note = {"port": self._first_port, "access_key": self.access_key, "secret_key": self.secret_key}
         descriptor = os.open(self._note_path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with open(descriptor, "w", encoding="utf-8") as file:
