@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable, Iterator
 
 import pytest
 
+from aistore.errors import NotSupportedError
+from aistore.laptop.weed import BUCKET, Weed
 from aistore.testing import StoreProcess
 
 
@@ -31,6 +34,25 @@ def new_store() -> Iterator[Callable[..., StoreProcess]]:
     yield start
     for process in stores:
         process.stop()
+
+
+@pytest.fixture(scope="session")
+def weed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Weed]:
+    """Return a running S3 store, shared by the tests of a session: see ``lake`` for a place of a test's own."""
+    try:
+        with Weed(str(tmp_path_factory.mktemp("weed"))) as running:
+            yield running
+    except NotSupportedError as error:
+        pytest.skip(str(error))
+
+
+_LAKES = itertools.count(1)
+
+
+@pytest.fixture
+def lake(weed: Weed) -> str:
+    """Return a URL in the running S3 store (``s3://lake/3``) below which nobody else writes."""
+    return f"s3://{BUCKET}/{next(_LAKES)}"
 
 
 _COUNTS: dict[str, int] = {}

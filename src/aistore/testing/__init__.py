@@ -1,5 +1,7 @@
-"""For the project's tests and for its users' tests: real stores in real processes."""
+"""For the project's tests and for its users' tests: real stores and clusters in real processes."""
 
+from ..laptop.cluster import LocalCluster
+from ..laptop.node import LocalNode
 from .store import StoreProcess
 
-__all__ = ["StoreProcess"]
+__all__ = ["LocalCluster", "LocalNode", "StoreProcess"]

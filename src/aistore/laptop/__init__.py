@@ -1,0 +1,1 @@
+"""A whole cluster on one machine: an object store, `weed`, and nodes over it. For trying, for tests, for benchmarks."""
