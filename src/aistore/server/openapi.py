@@ -44,6 +44,7 @@ _NAMES = {
     "bucket": "Name of a bucket: letters, digits, dashes, underscores and dots.",
     "name": "Name of the object: any UTF-8, percent-encoded; slashes may stay as they are.",
     "etl": "Name of a transform.",
+    "provider": "Whose bucket it is: ais, aws, gcp, azure, ht.",
 }
 
 

@@ -87,6 +87,7 @@ class Supervisor:
         with ExitStack() as held:
             ownership = held.enter_context(closing(self._own()))
             if self._settings.store:
+                recover_cache(self._settings.cache)
                 secret = open_cluster(self._settings.store)
                 self._settings = replace(self._settings, cluster_secret=self._settings.cluster_secret or secret)
             listener = held.enter_context(listen(self._settings.host, self._settings.port))
@@ -95,9 +96,7 @@ class Supervisor:
             port: int = listener.getsockname()[1]
             url = f"http://{_url_host(self._settings.host)}:{port}"
             ownership.announce(url)
-            if self._settings.store:
-                recover_cache(self._settings.cache)
-            else:
+            if not self._settings.store:
                 recover_store(self._settings.data)
             for path in self._settings.mountpaths:
                 attach(self._settings.data, path)

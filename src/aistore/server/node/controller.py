@@ -100,7 +100,8 @@ class ClusterNode:
         await self.membership.start()
 
     async def close(self) -> None:
-        """Leave: the other nodes take over at once."""
+        """Leave: the other nodes take over at once. The supervisor has ended the HTTP workers before."""
+        self.views.end()
         try:
             await asyncio.wait_for(self.membership.leave(), 8.0)
         except (AisError, asyncio.TimeoutError) as error:

@@ -59,6 +59,11 @@ class WorkerViews:
         if self._fence is not None:
             self._fence.set(deadline)
 
+    def end(self) -> None:
+        """Wait for nobody any more: the workers have ended."""
+        self._places = frozenset()
+        self._turn()
+
     async def adopt(self, view: View) -> None:
         """Hand ``view`` out; return when every place runs on it, or on a later one."""
         stamp = view.stamp

@@ -95,7 +95,8 @@ def open_object_store(url: str, options: Mapping[str, Any] | None = None) -> Obs
     ``options``: ``endpoint`` (the store's own address, instead of the provider's), ``region``, ``profile`` (of the AWS
     files), ``anonymous`` (public data, no credentials). What is not given there comes from the variables that the
     store's other tools read (``AWS_ACCESS_KEY_ID``, ``AWS_ENDPOINT_URL``, …). Nothing is sent yet. ``memory://name`` is
-    the same store for every opener in the process, ``memory://`` is a new one. Raises BadRequestError, BackendRefusedError (the profile).
+    the same store for every opener in the process, ``memory://`` is a new one. Raises BadRequestError, and
+    BackendRefusedError for a profile that is not there.
     """
     place = parse_url(url)
     given = dict(options or {})
