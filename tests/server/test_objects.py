@@ -194,7 +194,8 @@ def test_errors_say_what_and_where(http_pool: urllib3.PoolManager, store: StoreP
         )
         assert reply.status == 404, method
         assert error_of(reply)["message"] == 'bucket "ais://no-such-bucket" does not exist'
-    assert http_pool.request("GET", f"{bucket}/x?provider=s3").status == 501
+    assert http_pool.request("GET", f"{bucket}/x?provider=s3").status == 404
+    assert http_pool.request("GET", f"{bucket}/x?provider=oci").status == 501
     assert http_pool.request("GET", f"{bucket}/x?provider=nonsense").status == 400
     reply = http_pool.request("OPTIONS", f"{bucket}/x")
     assert reply.status == 405

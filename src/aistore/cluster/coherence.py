@@ -107,6 +107,11 @@ class Coherence:
     # The map.
 
     @property
+    def has_view(self) -> bool:
+        """Whether there is a view yet."""
+        return self._view is not None
+
+    @property
     def view(self) -> View:
         """The view that this process runs on."""
         if self._view is None:
@@ -185,7 +190,7 @@ class Coherence:
         except StoredNotFoundError:
             if copy is not None:
                 copy.close()
-            raise ObjectNotFoundError.of(bucket.name, name) from None
+            raise missing(bucket, name) from None
         except BaseException:
             if copy is not None:
                 copy.close()
@@ -263,7 +268,7 @@ class Coherence:
         try:
             stored = await store.head(key)
         except StoredNotFoundError:
-            raise ObjectNotFoundError.of(bucket.name, name) from None
+            raise missing(bucket, name) from None
         return info_of(bucket, name, stored, facts_of(stored, 0)), facts is not None and facts.etag == stored.etag
 
     # Writing.
@@ -330,7 +335,7 @@ class Coherence:
                     stored = await store.head(key)
                 except StoredNotFoundError:
                     if removed is None:
-                        raise ObjectNotFoundError.of(bucket.name, name) from None
+                        raise missing(bucket, name) from None
                     return removed
                 removed = info_of(bucket, name, stored, facts_of(stored, 0))
                 try:
@@ -367,7 +372,7 @@ class Coherence:
                 try:
                     body = await store.get(key)
                 except StoredNotFoundError:
-                    raise ObjectNotFoundError.of(bucket.name, name) from None
+                    raise missing(bucket, name) from None
                 assert body is not None
                 before = facts_of(body.info, 0)
                 staged: Staged = await stage(body)
@@ -398,7 +403,7 @@ class Coherence:
             home = view.home(bucket, name)
             if home != view.me and home:
                 if forwarded:
-                    raise NotHomeError(f"{bucket.provider}://{bucket.name}/{name} lives on node {home}")
+                    raise NotHomeError(f"{bucket.uri}/{name} lives on node {home}")
                 return Elsewhere(home)
             if self.owns(view, bucket, name):
                 return view
@@ -463,10 +468,10 @@ class Coherence:
             raise self._refuse(bucket, name, "replaced")
         if options.if_version is not None and options.if_version != (0 if known is None else known.version):
             there = "does not exist" if known is None else f"is at version {known.version}"
-            raise ConflictError(f"{bucket.provider}://{bucket.name}/{name} {there}")
+            raise ConflictError(f"{bucket.uri}/{name} {there}")
 
     def _refuse(self, bucket: BucketRecord, name: str, what: str) -> ConflictError:
-        where = f"{bucket.provider}://{bucket.name}"
+        where = bucket.uri
         return ConflictError(
             f"{where} is immutable: {name} cannot be {what}",
             hint=f"write under another name, or allow it with `ais bucket props set {where} immutable=false`",
@@ -476,6 +481,11 @@ class Coherence:
         """Raise unless this node may still act: else another one may have taken over, and the answer is not known."""
         if not self.is_leased():
             raise AmbiguousWriteError(
-                f"{bucket.provider}://{bucket.name}/{name}: this node lost its lease while the object store wrote",
+                f"{bucket.uri}/{name}: this node lost its lease while the object store wrote",
                 hint="try again; the write may have been done",
             )
+
+
+def missing(bucket: BucketRecord, name: str) -> ObjectNotFoundError:
+    """Return the error for an object that is not in its bucket."""
+    return ObjectNotFoundError(f"{bucket.uri}/{name} does not exist")

@@ -16,6 +16,7 @@ from msgspec import structs
 
 from ..errors import BadRequestError, InternalError, TooLargeError
 from ..model.etl import EtlSpec
+from ..model.names import SCHEMES
 
 FORMAT = 1
 ROOT_BYTES_MAX = 8 << 20
@@ -60,6 +61,11 @@ class BucketRecord(msgspec.Struct, frozen=True):
     created_ns: int
     props: Mapping[str, Any] = {}
     deleting: bool = False
+
+    @property
+    def uri(self) -> str:
+        """The bucket as a person writes it: ``s3://lake``."""
+        return f"{SCHEMES[self.provider]}://{self.name}"
 
     @property
     def immutable(self) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from ..errors import BucketNotFoundError
 from ..model import rendezvous
+from ..model.names import SCHEMES
 from .documents import BucketRecord, RootDocument
 
 #: Homes that are remembered, each some 150 bytes: looking one up is a tenth of computing it.
@@ -36,7 +37,7 @@ class View:
         """Return a bucket; raises BucketNotFoundError."""
         record = self.root.buckets.get(f"{provider}/{name}")
         if record is None or record.deleting:
-            raise BucketNotFoundError.of(name, provider)
+            raise BucketNotFoundError.of(name, SCHEMES.get(provider, provider))
         return record
 
     def home(self, bucket: BucketRecord, name: str) -> str:

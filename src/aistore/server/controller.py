@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import sys
 import threading
 import time
@@ -21,7 +22,8 @@ from ..storage.local.housekeeping import Housekeeper
 from ..storage.local.index import translate
 from .error_replies import as_ais_error
 from .link import serve_verbs
-from .node.controller import ClusterNode
+from .node.alone import backed_cache
+from .node.controller import SharedBuckets
 from .process import begin, end_with_parent, read_settings, say_ready, stop_on_signals
 from .scrubbing import Scrubbing
 
@@ -32,26 +34,31 @@ _HOUSEKEEPING_SECONDS = 1.0
 
 def _keep_house(settings: ProcessSettings, stop: threading.Event) -> None:
     """Remove what is not needed any more and recover what dead processes left, a bounded step at a time."""
-    keeper: Housekeeper | CacheKeeper | None = None
+    keepers: dict[str, Housekeeper | CacheKeeper] = {}
     while not stop.is_set():
         more = False
         try:
-            if keeper is None:
-                keeper = _open_keeper(settings)
-            more = keeper.step(time.monotonic())
+            _open_keepers(settings, keepers)
+            for keeper in keepers.values():
+                more = keeper.step(time.monotonic()) or more
         except Exception as error:  # housekeeping must not end because one step failed
             if isinstance(translate(error, settings.serve.data), OutOfSpaceError):
                 _log.warning("housekeeping waits for room: the disk of %s is full", settings.serve.data)
             else:
                 _log.exception("a housekeeping step failed")
         stop.wait(0.01 if more else _HOUSEKEEPING_SECONDS)
-    if keeper is not None:
+    for keeper in keepers.values():
         keeper.close()
 
 
-def _open_keeper(settings: ProcessSettings) -> Housekeeper | CacheKeeper:
+def _open_keepers(settings: ProcessSettings, keepers: dict[str, Housekeeper | CacheKeeper]) -> None:
+    """Open one for the store's own objects, and one for copies of others' when there are any."""
     serve = settings.serve
-    return CacheKeeper(serve.cache, parse_capacity(serve.cache_size)) if serve.store else Housekeeper(serve.data)
+    cache = serve.cache or backed_cache(serve.data)
+    if not serve.store and serve.data not in keepers:
+        keepers[serve.data] = Housekeeper(serve.data)
+    if cache not in keepers and os.path.isdir(cache):
+        keepers[cache] = CacheKeeper(cache, parse_capacity(serve.cache_size))
 
 
 async def _run(settings: ProcessSettings, ready: int) -> None:
@@ -60,20 +67,18 @@ async def _run(settings: ProcessSettings, ready: int) -> None:
     house_stop = threading.Event()
     house = threading.Thread(target=_keep_house, args=(settings, house_stop), name="housekeeping")
     scrubbing = Scrubbing(settings)
-    node = ClusterNode(settings) if settings.serve.store else None
-    verbs = {**manager.verbs(), **scrubbing.verbs(), **(node.verbs() if node is not None else {})}
+    node = SharedBuckets(settings)
+    verbs = {**manager.verbs(), **scrubbing.verbs(), **node.verbs()}
     server = await serve_verbs(settings.controller_socket, verbs, as_ais_error)
     try:
         manager.load()
         house.start()
         scrubbing.start()
-        if node is not None:
-            await node.start()
+        await node.start()
         say_ready(ready)
         await stop.wait()
     finally:
-        if node is not None:
-            await node.close()
+        await node.close()
         server.close()
         await manager.close()
         house_stop.set()

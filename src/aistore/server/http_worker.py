@@ -9,8 +9,6 @@ import sys
 import uvloop
 
 from ..settings import ProcessSettings
-from ..storage.cache.cache import Cache
-from ..storage.cache.settings import parse_capacity
 from ..storage.local.engine import LocalEngine
 from ..storage.local.locks import join_writers
 from ..storage.local.settings import LocalSettings
@@ -34,8 +32,8 @@ async def _run(settings: ProcessSettings, listener: socket.socket, ready: int, p
     stop = stop_on_signals()
     writers = join_writers(settings.serve.data)
     store = _open_store(settings, place)
-    if store.shared is not None:
-        store.shared.start()
+    assert store.shared is not None
+    store.shared.start()
     try:
         await serve(
             App(store),
@@ -46,19 +44,17 @@ async def _run(settings: ProcessSettings, listener: socket.socket, ready: int, p
             connections_allowed(settings.serve.limits),
         )
     finally:
-        if store.shared is not None:
-            await store.shared.close()
+        await store.shared.close()
         store.close()
         writers.close()
 
 
 def _open_store(settings: ProcessSettings, place: str) -> Store:
     serve = settings.serve
+    shared = SharedObjects(settings, ControllerLink(settings.controller_socket), place)
     if serve.store:
-        cache = Cache(serve.cache, parse_capacity(serve.cache_size))
-        link = ControllerLink(settings.controller_socket)
-        return Store(settings, None, SharedObjects(settings, link, place, cache))
-    return Store(settings, LocalEngine(serve.data, LocalSettings(durable=serve.durability == "durable")))
+        return Store(settings, None, shared)
+    return Store(settings, LocalEngine(serve.data, LocalSettings(durable=serve.durability == "durable")), shared)
 
 
 def main() -> None:

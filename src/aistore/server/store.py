@@ -88,7 +88,7 @@ class Store:
         provider = canonical_provider(provider)
         if provider == "ais" and not self.is_node:
             return None
-        return self.shared.view.bucket(provider, bucket)
+        return self.shared.bucket(provider, bucket)
 
     def kept(self, bucket: str, name: str) -> KeptReading | None:
         """Return an object of an ais:// bucket that is in memory and may be given out; never waits."""

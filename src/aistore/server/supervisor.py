@@ -35,6 +35,7 @@ from ..storage.local.members import attach
 from .access import is_loopback
 from .holder import describe_port_holder
 from .identity import node_identity
+from .node.alone import backed_cache
 from .node.start import open_cluster
 from .process import begin
 
@@ -98,6 +99,8 @@ class Supervisor:
             ownership.announce(url)
             if not self._settings.store:
                 recover_store(self._settings.data)
+                if os.path.isdir(backed_cache(self._settings.data)):
+                    recover_cache(backed_cache(self._settings.data))
             for path in self._settings.mountpaths:
                 attach(self._settings.data, path)
             settings = ProcessSettings(

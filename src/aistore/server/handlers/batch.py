@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Iterator
+from urllib.parse import quote, urlencode
 
 import msgspec
 
-from ...errors import AisError, BadRequestError, ClientGoneError
-from ...model.names import check_bucket_name, check_provider
+from ...cluster.coherence import Elsewhere
+from ...cluster.documents import BucketRecord
+from ...errors import AisError, BadRequestError, ClientGoneError, PeerUnreachableError
+from ...model.names import check_bucket_name
 from ...storage.engine import Reading
 from ...wire import batch as frames
 from ..description import BYTES, PROVIDER, Content, operation
@@ -21,6 +24,8 @@ from .objects import open_object
 
 #: Below this the copy costs less than another message. Guessed.
 _JOINED_BYTES_MAX = 64 << 10
+#: What another node may answer for one entry.
+_ENTRY_BYTES_MAX = 4 << 30
 
 
 @operation(
@@ -32,8 +37,8 @@ _JOINED_BYTES_MAX = 64 << 10
 )
 async def post(store: Store, request: Request, rest: str) -> Reply:
     """Stream the entries in the order of the request; an entry that fails is a frame with its error."""
-    check_provider(request.query.get("provider", ""))
     bucket = check_bucket_name(rest.strip("/"))
+    objects = _Shared(store, record) if (record := store.shared_bucket(request, bucket)) else _Own(store, bucket)
     body = await request.body(store.limits.control_body_bytes_max)
     try:
         wanted = msgspec.json.decode(body, type=frames.BatchRequest)
@@ -43,14 +48,13 @@ async def post(store: Store, request: Request, rest: str) -> Reply:
         ) from error
     if not 0 < len(wanted.entries) <= frames.ENTRIES_MAX:
         raise BadRequestError(f"{len(wanted.entries)} entries in a batch", hint=f"expected 1 to {frames.ENTRIES_MAX}")
-    store.engine.head_bucket(bucket)
     for etl in {etl for _, etl in wanted.entries if etl}:
         await store.dispatcher.find(etl)  # a missing transform is the request's error, not each entry's
-    return Stream(_entries(store, request, bucket, wanted), media_type=frames.CONTENT_TYPE)
+    return Stream(_entries(store, request, objects, wanted), media_type=frames.CONTENT_TYPE)
 
 
 async def _entries(
-    store: Store, request: Request, bucket: str, wanted: frames.BatchRequest
+    store: Store, request: Request, objects: _Own | _Shared, wanted: frames.BatchRequest
 ) -> AsyncGenerator[bytes, None]:
     """Yield frames in order while up to a window of later entries is being read and transformed.
 
@@ -60,7 +64,7 @@ async def _entries(
     ahead: deque[tuple[asyncio.Task[tuple[int, bytes]], int]] = deque()
     following = iter(wanted.entries)
     position = held = 0
-    next_up: tuple[tuple[str, str], Reading | Exception] | None = None
+    next_up: tuple[tuple[str, str], Reading | Exception | None] | None = None
     gone = request.gone
 
     def end_all(_: object) -> None:
@@ -74,13 +78,13 @@ async def _entries(
                 if next_up is None:
                     if (entry := next(following, None)) is None:
                         break
-                    next_up = entry, _open(store, bucket, entry[0])
+                    next_up = entry, objects.open(entry[0])
                 entry, opened = next_up
-                size = 0 if isinstance(opened, Exception) else opened.info.size
+                size = _held(store, opened)
                 if not store.admission.take_entry(size, held):
                     break
                 next_up = None
-                task = asyncio.ensure_future(_entry(store, bucket, *entry, wanted.etl_args, opened))
+                task = asyncio.ensure_future(_entry(store, objects, *entry, wanted.etl_args, opened))
                 ahead.append((task, size))
                 held += size
             if not ahead:
@@ -107,7 +111,7 @@ async def _entries(
         if ahead:
             await asyncio.gather(*(task for task, _ in ahead), return_exceptions=True)
         store.admission.give_entries(held)
-        if next_up is not None and not isinstance(next_up[1], Exception):
+        if next_up is not None and next_up[1] is not None and not isinstance(next_up[1], Exception):
             next_up[1].close()
 
 
@@ -124,21 +128,79 @@ def _messages(header: bytes, data: bytes, piece: int) -> Iterator[bytes]:
         yield data[start : start + piece]
 
 
-def _open(store: Store, bucket: str, name: str) -> Reading | Exception:
-    """Return the opened object, or why it cannot be: an entry's error is its own, not the batch's."""
-    try:
-        return open_object(store, bucket, name)
-    except Exception as error:
-        return error
+def _held(store: Store, opened: Reading | Exception | None) -> int:
+    """Return how much memory an entry will take; a guess for one whose object is not here."""
+    if opened is None:
+        return store.limits.piece_bytes
+    return 0 if isinstance(opened, Exception) else opened.info.size
+
+
+class _Own:
+    """Entries of a bucket on this machine; raises BucketNotFoundError."""
+
+    def __init__(self, store: Store, bucket: str) -> None:
+        self._store = store
+        self.bucket = bucket
+        store.engine.head_bucket(bucket)
+
+    def open(self, name: str) -> Reading | Exception:
+        """Return the opened object, or why it cannot be: an entry's error is its own, not the batch's."""
+        try:
+            return open_object(self._store, self.bucket, name)
+        except Exception as error:
+            return error
+
+    async def find(self, name: str, etl: str, etl_args: str) -> Reading | tuple[int, bytes]:
+        """Never called: what is here is opened at once."""
+        raise AssertionError(name)
+
+
+class _Shared:
+    """Entries of a bucket in an object store: here, or asked of the nodes that the objects live on."""
+
+    def __init__(self, store: Store, record: BucketRecord) -> None:
+        assert store.shared is not None
+        self._shared = store.shared
+        self._record = record
+        self.bucket = record.name
+
+    def open(self, name: str) -> Reading | Exception | None:
+        """Return the opened copy if there is one that may be given out, else None."""
+        try:
+            return self._shared.coherence.read_copy(self._record, name)
+        except Exception as error:
+            return error
+
+    async def find(self, name: str, etl: str, etl_args: str) -> Reading | tuple[int, bytes]:
+        """Return the opened object, or status and bytes of what another node makes of the request for it."""
+        shared, record = self._shared, self._record
+        found = await shared.coherence.read(record, name)
+        if isinstance(found, Elsewhere):
+            query = urlencode({"provider": record.provider, **({"etl_name": etl, "etl_args": etl_args} if etl else {})})
+            path = f"/v1/objects/{quote(record.name)}/{quote(name)}?{query}"
+            try:
+                async with await shared.peers.request(found.home, "GET", path) as reply:
+                    data = await reply.body(_ENTRY_BYTES_MAX)
+                if reply.status != 503:
+                    return reply.status, data
+            except PeerUnreachableError:
+                pass
+            found = await shared.coherence.read(record, name, forwarded=True)
+        return shared.reading(record, name, found)
 
 
 async def _entry(
-    store: Store, bucket: str, name: str, etl: str, etl_args: str, opened: Reading | Exception
+    store: Store, objects: _Own | _Shared, name: str, etl: str, etl_args: str, opened: Reading | Exception | None
 ) -> tuple[int, bytes]:
     try:
         if isinstance(opened, Exception):
             raise opened
         reading = opened
+        if reading is None:
+            found = await objects.find(name, etl, etl_args)
+            if isinstance(found, tuple):
+                return found
+            reading = found
         if etl:
             result = await store.dispatcher.transform(etl, reading, etl_args)
             try:
@@ -154,5 +216,6 @@ async def _entry(
             reading.close()
     except Exception as error:
         ours: AisError = as_ais_error(error)
-        body = error_body(ours, method="POST", path=f"/v1/objects/{bucket}/{name}", node=store.settings.node_id)
+        path = f"/v1/objects/{objects.bucket}/{name}"
+        body = error_body(ours, method="POST", path=path, node=store.settings.node_id)
         return ours.status, msgspec.json.encode(body)

@@ -63,9 +63,7 @@ def _list_buckets(store: Store, request: Request) -> Reply:
     provider = request.query.get("provider", "")
     found = [] if store.is_node else [("ais", info.name) for info in store.engine.list_buckets()]
     if store.shared is not None:
-        found += sorted(
-            (record.provider, record.name) for record in store.shared.view.root.buckets.values() if not record.deleting
-        )
+        found += [(record.provider, record.name) for record in store.shared.buckets()]
     wanted = canonical_provider(provider) if provider else ""
     return json_reply(
         [

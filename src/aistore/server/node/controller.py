@@ -16,6 +16,8 @@ from ...cluster.membership import Membership, Self, Times
 from ...cluster.view import View, urls
 from ...errors import (
     AisError,
+    BackendRefusedError,
+    BadRequestError,
     BucketExistsError,
     BucketNotFoundError,
     ConflictError,
@@ -23,12 +25,14 @@ from ...errors import (
     OverloadedError,
     PeerUnreachableError,
 )
+from ...model.names import SCHEMES
 from ...settings import ProcessSettings, Secret
 from ...storage.cache.cache import Cache
 from ...storage.cache.settings import parse_capacity
 from ...storage.objectstore.urls import open_object_store
 from ..link import ReportProgress, Verb
 from ..peers import Peers
+from .alone import Alone, backed_cache
 from .clock import BootClock
 from .fence import FenceWriter
 from .stores import BucketStores
@@ -59,28 +63,39 @@ class _Others:
             raise PeerUnreachableError(f"node {node} answers nonsense: {error}") from error
 
 
-class ClusterNode:
-    """One node's part in its cluster; its verbs are what HTTP workers ask of it."""
+class SharedBuckets:
+    """Buckets whose objects are in object stores, and the node's part in sharing them; verbs are for HTTP workers."""
 
     def __init__(self, settings: ProcessSettings) -> None:
         serve = settings.serve
         self._settings = settings
         self.clock = BootClock()
-        self.store = open_object_store(serve.store)
+        self.store = open_object_store(serve.store) if serve.store else None
         self.stores = BucketStores(self.store)
-        self.views = WorkerViews(serve.worker_count, FenceWriter(settings.fence))
-        self.peers = Peers(settings.target_id, Secret(serve.cluster_secret), self._urls, self._version)
-        self.cache = Cache(serve.cache, parse_capacity(serve.cache_size))
-        lease = serve.lease_seconds
+        self.views = WorkerViews(serve.worker_count, FenceWriter(settings.fence) if serve.store else None)
+        self.peers = Peers(settings.target_id, Secret(serve.cluster_secret or "alone"), self._urls, self._version)
+        self._cache: Cache | None = None
+        self.membership = self._join() if serve.store else Alone(settings, self.views)
+        self.membership.on_view(self._follow)
+        self._bucket_ids: frozenset[str] | None = None
+        self._deleting: set[str] = set()
+
+    def _join(self) -> Membership:
+        settings, lease = self._settings, self._settings.serve.lease_seconds
         own, _ = self.stores.bucket(BucketRecord("ais", "any", "", 0))
-        self.membership = Membership(
+        return Membership(
             Self(settings.target_id, secrets.token_hex(4), settings.url, settings.started_ns),
             self.clock, own, _Others(self.peers), self.views,
             Times(lease, lease / 3, lease / 6, max(1.0, lease / 4), min(1.0, lease / 10)),
         )  # fmt: skip
-        self.membership.on_view(self._follow)
-        self._bucket_ids: frozenset[str] | None = None
-        self._deleting: set[str] = set()
+
+    @property
+    def cache(self) -> Cache:
+        """The node's copies, opened when there are any."""
+        if self._cache is None:
+            serve = self._settings.serve
+            self._cache = Cache(serve.cache or backed_cache(serve.data), parse_capacity(serve.cache_size))
+        return self._cache
 
     def verbs(self) -> dict[str, Verb]:
         """Return the verbs by name."""
@@ -109,7 +124,8 @@ class ClusterNode:
         await self.clock.close()
         self.peers.close()
         await asyncio.to_thread(self.stores.close)
-        self.cache.close()
+        if self._cache is not None:
+            self._cache.close()
 
     def _urls(self) -> Mapping[str, str]:
         view = self.membership.view
@@ -123,7 +139,7 @@ class ClusterNode:
     def view(self) -> View:
         """The view that this node has adopted; raises OverloadedError before there is one."""
         if self.membership.view is None:
-            raise OverloadedError("this node is joining its cluster", hint="try again in some seconds")
+            raise OverloadedError("this node has no map of its buckets yet", hint="try again in some seconds")
         return self.membership.view
 
     # What is asked of it.
@@ -139,7 +155,8 @@ class ClusterNode:
             "state": states.get(view.me, "joining"), "states": states, "epoch": view.epoch, "version": view.version,
             "settled": view.settled, "lease_seconds_left": round(self.membership.lease_seconds_left, 1),
             "cached_objects": usage.objects, "cached_bytes": usage.bytes, "cache_capacity": usage.capacity_bytes,
-            "pinned_bytes": usage.pinned_bytes, "store": self.store.url, "lease_seconds": self.membership.times.lease,
+            "pinned_bytes": usage.pinned_bytes, "store": self._settings.serve.store,
+            "lease_seconds": self.membership.times.lease,
         }  # fmt: skip
 
     async def change(self, mutate: Any) -> None:
@@ -178,18 +195,28 @@ class ClusterNode:
         provider, name = str(arguments["provider"]), str(arguments["name"])
         record = BucketRecord(provider, name, secrets.token_hex(6), time.time_ns(), dict(arguments["props"]))
         key = f"{provider}/{name}"
+        if provider not in ("ais", "ht"):
+            await self._check_reachable(record)
 
         def create(root: RootDocument) -> RootDocument:
             found = root.buckets.get(key)
             if found is not None and found.id != record.id:
                 if found.deleting:
                     raise ConflictError(
-                        f"{provider}://{name} is still being removed", hint="try again when its objects are gone"
+                        f"{record.uri} is still being removed", hint="try again when its objects are gone"
                     )
-                raise BucketExistsError.of(name)
+                raise BucketExistsError(f'bucket "{record.uri}" already exists')
             return structs.replace(root, buckets={**root.buckets, key: record})
 
         await self.change(create)
+
+    async def _check_reachable(self, record: BucketRecord) -> None:
+        """Raise BadRequestError unless the bucket is there and lets this node in."""
+        store, _ = self.stores.bucket(record)
+        try:
+            await store.list("", "", 1)
+        except BackendRefusedError as error:
+            raise BadRequestError(error.message, hint=error.hint) from error
 
     async def _set_props(self, arguments: dict[str, Any], report: ReportProgress) -> None:
         key = f"{arguments['provider']}/{arguments['name']}"
@@ -198,7 +225,7 @@ class ClusterNode:
         def change(root: RootDocument) -> RootDocument:
             found = root.buckets.get(key)
             if found is None or found.deleting:
-                raise BucketNotFoundError.of(arguments["name"], arguments["provider"])
+                raise BucketNotFoundError.of(arguments["name"], SCHEMES[arguments["provider"]])
             props = {**({} if arguments["reset"] else found.props), **given}
             return structs.replace(root, buckets={**root.buckets, key: structs.replace(found, props=props)})
 
@@ -212,7 +239,7 @@ class ClusterNode:
         def hide(root: RootDocument) -> RootDocument:
             found = root.buckets.get(key)
             if found is None or found.deleting:
-                raise BucketNotFoundError.of(name, provider)
+                raise BucketNotFoundError.of(name, SCHEMES[provider])
             buckets = dict(root.buckets)
             if provider == "ais":
                 buckets[key] = structs.replace(found, deleting=True)

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from ...cluster.documents import BucketRecord
 from ...cluster.world import Staged
-from ...errors import AisError, BackendUnavailableError, OutOfSpaceError
+from ...errors import AisError, BackendUnavailableError, InternalError, OutOfSpaceError
 from ...model.objects import PutOptions
 from ...storage.cache.cache import Cache
 from ...storage.cache.facts import CacheBucket, CachedFacts, CachedReading
@@ -32,9 +32,33 @@ def cache_bucket(bucket: BucketRecord) -> CacheBucket:
 class NodeCache:
     """The copies of one process of a node."""
 
-    def __init__(self, cache: Cache, threads: ThreadPoolExecutor) -> None:
-        self.cache = cache
+    def __init__(self, threads: ThreadPoolExecutor) -> None:
         self._threads = threads
+        self._cache: Cache | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a cache yet."""
+        return self._cache is not None
+
+    @property
+    def cache(self) -> Cache:
+        """The cache below."""
+        if self._cache is None:
+            raise InternalError("there is no bucket, so there is no cache of its objects")
+        return self._cache
+
+    def use(self, cache: Cache) -> None:
+        """Keep copies in ``cache`` from now on; where there is one already, that stays."""
+        if self._cache is None:
+            self._cache = cache
+        else:
+            cache.close()
+
+    def close(self) -> None:
+        """Close the cache."""
+        if self._cache is not None:
+            self._cache.close()
 
     def _run(self, work: Callable[..., T], *arguments: Any) -> asyncio.Future[T]:
         return asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
@@ -72,7 +96,7 @@ class NodeCache:
         try:
             await asyncio.wrap_future(staged.staging.commit(facts))
         except AisError as error:
-            _log.warning("%s://%s/%s could not be kept here: %s", bucket.provider, bucket.name, name, error.message)
+            _log.warning("%s/%s could not be kept here: %s", bucket.uri, name, error.message)
 
     async def fill(self, bucket: BucketRecord, name: str, body: StoredBody, facts: CachedFacts) -> CachedReading | None:
         """Make the copy from the store's bytes and open it."""
@@ -103,7 +127,7 @@ class NodeCache:
         try:
             await self._run(self.cache.restamp, cache_bucket(bucket), name, facts)
         except AisError as error:  # then the next read compares again
-            _log.warning("%s://%s/%s: its facts stay: %s", bucket.provider, bucket.name, name, error.message)
+            _log.warning("%s/%s: its facts stay: %s", bucket.uri, name, error.message)
 
 
 class StagedCopy:

@@ -15,11 +15,13 @@ from typing import Any
 from ...cluster.coherence import Coherence, Elsewhere, Remote
 from ...cluster.documents import BucketRecord
 from ...cluster.view import View, urls
-from ...errors import NotHomeError, OutOfSpaceError, PeerUnreachableError
+from ...errors import BucketNotFoundError, NotHomeError, OutOfSpaceError, PeerUnreachableError
+from ...model.names import SCHEMES
 from ...model.objects import Checksum, ObjectInfo, PutOptions
 from ...settings import ProcessSettings, Secret
 from ...storage.cache.cache import Cache
 from ...storage.cache.reading import KeptCopy
+from ...storage.cache.settings import parse_capacity
 from ...storage.checksums import STORED_TYPE, Hasher
 from ...storage.engine import Reading
 from ...storage.objectstore.contract import StoredBody
@@ -28,6 +30,7 @@ from ..forwarding import Forwarded, forward
 from ..link import ControllerLink
 from ..peers import Peers
 from ..request import Request
+from .alone import backed_cache
 from .clock import BootClock
 from .copies import NodeCache, StagedCopy, cache_bucket
 from .fence import FenceReader, Unfenced
@@ -47,15 +50,17 @@ class AnsweredElsewhere(Exception):  # no error: the answer is at node ``home``
 class SharedObjects:
     """Reads and writes objects of shared buckets. Belongs to the event loop, except where it says otherwise."""
 
-    def __init__(self, settings: ProcessSettings, link: ControllerLink, place: str, cache: Cache) -> None:
+    def __init__(self, settings: ProcessSettings, link: ControllerLink, place: str) -> None:
         serve = settings.serve
-        self.cache = cache
+        self._alone = not serve.store
+        self._directory = serve.cache or backed_cache(serve.data)
+        self._cache_settings = parse_capacity(serve.cache_size)
         self.stores = BucketStores(open_object_store(serve.store) if serve.store else None)
-        self._copies = NodeCache(cache, self.stores.threads)
+        self._copies = NodeCache(self.stores.threads)
         self._clock = BootClock()
         fence = FenceReader(settings.fence) if serve.store else Unfenced()
         self.coherence = Coherence(self._clock, self.stores, self._copies, fence)
-        self._following = Following(link, place, self.coherence.adopt)
+        self._following = Following(link, place, self._adopt)
         self.peers = Peers(settings.target_id, Secret(serve.cluster_secret or "alone"), self._urls, self._version)
 
     def start(self) -> None:
@@ -68,12 +73,37 @@ class SharedObjects:
         await self._clock.close()
         self.peers.close()
         self.stores.close()
-        self.cache.close()
+        self._copies.close()
+
+    async def _adopt(self, view: View) -> None:
+        """Run on a view; the cache is opened with the first one that has buckets."""
+        if view.root.buckets and not self._copies.is_open:
+            cache = await self.in_thread(Cache, self._directory, self._cache_settings)
+            self._copies.use(cache)
+        await self.coherence.adopt(view)
+
+    @property
+    def cache(self) -> Cache:
+        """The node's copies."""
+        return self._copies.cache
 
     @property
     def view(self) -> View:
         """The view this process runs on; raises NotHomeError before there is one."""
         return self.coherence.view
+
+    def bucket(self, provider: str, name: str) -> BucketRecord:
+        """Return a bucket; raises BucketNotFoundError, NotHomeError before this node has a map."""
+        if self._alone and not self.coherence.has_view:
+            raise BucketNotFoundError.of(name, SCHEMES[provider])
+        return self.view.bucket(provider, name)
+
+    def buckets(self) -> list[BucketRecord]:
+        """Return all buckets; raises NotHomeError before this node has a map."""
+        if self._alone and not self.coherence.has_view:
+            return []
+        found = self.view.root.buckets
+        return [found[key] for key in sorted(found) if not found[key].deleting]
 
     def _urls(self) -> Mapping[str, str]:
         return urls(self.view.root)
@@ -229,5 +259,5 @@ class _Unkept:
 def _in_memory(bucket: BucketRecord, name: str, data: bytes, options: PutOptions) -> StagedCopy:
     hasher = Hasher(options.expected)
     hasher.update(data)
-    checksum = Checksum(STORED_TYPE, hasher.finish(f"{bucket.provider}://{bucket.name}/{name}"))
+    checksum = Checksum(STORED_TYPE, hasher.finish(f"{bucket.uri}/{name}"))
     return StagedCopy(_Unkept(data), len(data), checksum.value)
