@@ -43,18 +43,20 @@ class PrefixReader:
         entries: list[StoredInfo] = []
         foreign = 0
         depth = len(whole) - len(part)
-        for meta in self._stream(level, offset, limit):
+        # One more than wanted says whether there is more, but not where it takes another request.
+        for meta in self._stream(level, offset, limit + 1 if limit % 1000 else limit):
             path = meta["path"]
-            if path.startswith(whole):
-                if meta["size"] == 0 and self._folders and not self._is_there(path):
-                    foreign += 1
-                    continue
-                entries.append(
-                    StoredInfo(path[cut:], meta["size"], meta["e_tag"] or "", unix_ns(meta["last_modified"]))
-                )
-            elif _behind(path[depth:], part, byte_order):
-                break
+            if not path.startswith(whole):
+                if _behind(path[depth:], part, byte_order):
+                    break
+                continue
             if len(entries) == limit:
+                return StoredPage(entries, entries[-1].key, foreign)
+            if meta["size"] == 0 and self._folders and not self._is_there(path):
+                foreign += 1
+                continue
+            entries.append(StoredInfo(path[cut:], meta["size"], meta["e_tag"] or "", unix_ns(meta["last_modified"])))
+            if len(entries) == limit and limit % 1000 == 0:
                 return StoredPage(entries, entries[-1].key, foreign)
         return StoredPage(entries, "", foreign)
 
