@@ -43,7 +43,7 @@ EXCEPTIONS = {
 KEPT_INSIDE = {
     "granian": {"server/asgi.py"},
     "uvloop": {"server/http_worker.py"},
-    "urllib3": {"client/transport.py"},
+    "urllib3": {"client/transport.py", "storage/objectstore/s3_pages.py"},
     "torch": {"pytorch"},
     "obstore": {"storage/objectstore"},
 }

@@ -7,9 +7,13 @@ from pathlib import Path
 import pytest
 from weed import Weed, find_weed
 
+from aistore.storage.objectstore.contract import Capabilities
 from aistore.storage.objectstore.probe import probe
 from aistore.storage.objectstore.store import ObstoreStore
 from aistore.storage.objectstore.urls import open_object_store
+
+#: Probing once for each kind is enough, and racing conditional writes wait for one another in steps of 1 s in `weed`.
+_PROBED: dict[str, Capabilities] = {}
 
 
 @pytest.fixture(scope="session")
@@ -32,6 +36,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ObstoreSto
     else:
         weed = request.getfixturevalue("weed")
         opened = open_object_store(f"s3://lake/{secrets.token_hex(8)}", {"endpoint": weed.endpoint, "anonymous": True})
-    opened.capabilities = probe(opened)
+    found = _PROBED.get(request.param) or _PROBED.setdefault(request.param, probe(opened))
+    opened.capabilities = found
     yield opened
     opened.close()

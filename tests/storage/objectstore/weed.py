@@ -88,10 +88,6 @@ class Weed:
         urllib.request.urlopen(urllib.request.Request(f"{self.endpoint}/{name}/", method="PUT"), timeout=30).close()
 
     def stop(self) -> None:
-        """End the process and wait for it."""
-        self._process.terminate()
-        try:
-            self._process.wait(10)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        """End the process. Asked nicely it takes ten seconds, and nothing of it is wanted any more."""
+        self._process.kill()
+        self._process.wait()

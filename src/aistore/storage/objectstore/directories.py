@@ -21,6 +21,8 @@ def list_directory(root: str, prefix: str, start_after: str, limit: int) -> Stor
     entries: list[StoredInfo] = []
     foreign = 0
     for name, entry in _walk(root, "", prefix, start_after):
+        if len(entries) == limit:
+            return StoredPage(entries, entries[-1].key, foreign)
         if unnamable(name):
             foreign += 1
             continue
@@ -30,8 +32,6 @@ def list_directory(root: str, prefix: str, start_after: str, limit: int) -> Stor
             continue  # removed meanwhile
         etag = f'"{found.st_ino:x}-{found.st_mtime_ns // 1000:x}-{found.st_size:x}"'
         entries.append(StoredInfo(name, found.st_size, etag, found.st_mtime_ns // 1000 * 1000))
-        if len(entries) == limit:
-            return StoredPage(entries, name, foreign)
     return StoredPage(entries, "", foreign)
 
 

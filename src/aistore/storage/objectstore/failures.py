@@ -11,6 +11,7 @@ from ...errors import (
     AmbiguousWriteError,
     BackendRefusedError,
     BackendUnavailableError,
+    BadRequestError,
     NotSupportedError,
     RangeNotSatisfiableError,
     StaleConditionError,
@@ -51,12 +52,19 @@ def translate(error: BaseException, what: str, *, writing: bool = False) -> AisE
     code = _found(_CODE, text)
     if code in ("NoSuchBucket", "ContainerNotFound"):
         return _refused(what, error, code)
-    if isinstance(error, FileNotFoundError):
+    if isinstance(error, FileNotFoundError) or (not writing and "NotADirectory" in text):
         return StoredNotFoundError(f"{what}: there is no such key")
     if isinstance(error, (exceptions.AlreadyExistsError, exceptions.PreconditionError)):
         return StaleConditionError(f"{what}: the key is not as expected, nothing was written")
+    if writing and re.search(r"NotADirectory|IsADirectory|DirectoryNotEmpty|ENOTDIR", text):
+        return BadRequestError(
+            f"{what}: this store is a file system, where a name cannot be an object and a directory at once",
+            hint="remove the other one, or choose another name",
+        )
     if isinstance(error, NotImplementedError):
         return NotSupportedError(f"{what}: {first_line(error)}")
+    if "Range request not supported" in text:
+        return NotSupportedError(f"{what}: this store does not serve ranges", hint="read the whole object")
     status = int(_found(_STATUS, text) or 0)
     if status == 409 and writing:  # S3 says so of conditional writes that meet; none of them was done
         return StaleConditionError(f"{what}: another write of the key is under way, nothing was written")

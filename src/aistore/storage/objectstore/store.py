@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 import obstore
@@ -25,13 +24,12 @@ from .contract import ABSENT, WRITE_SECONDS, Absent, Capabilities, StoredBody, S
 from .directories import list_directory
 from .failures import LIBRARY_ERRORS, translate
 from .names import check_key
-from .pages import PrefixReader
+from .pages import PrefixReader, unix_ns
+from .s3_pages import S3PageReader
 
 if TYPE_CHECKING:
     from obstore import GetOptions
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
-_MICROSECOND = timedelta(microseconds=1)
 _METADATA_NAME = re.compile(r"[a-z][a-z0-9-]*")
 _METADATA_VALUE = re.compile(r"[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?")
 _PART_BYTES = 16 << 20
@@ -40,14 +38,22 @@ _PART_BYTES = 16 << 20
 class ObstoreStore:
     """The keys below ``base`` (empty, or ending in ``/``) of one bucket, container, directory or web address."""
 
-    def __init__(self, url: str, kind: str, base: str, clients: Clients, capabilities: Capabilities) -> None:
+    def __init__(
+        self,
+        url: str,
+        kind: str,
+        base: str,
+        clients: Clients,
+        capabilities: Capabilities,
+        pages: PrefixReader | S3PageReader,
+    ) -> None:
         self.url = url
         self.capabilities = capabilities
         self._kind = kind
         self._base = base
         self._clients = clients
         self._seen = False  # whether the bucket is known to be there
-        self._pages = PrefixReader(url, base, clients)
+        self._pages = pages
 
     def head(self, key: str) -> StoredInfo:
         """Describe a key; raises StoredNotFoundError."""
@@ -207,6 +213,7 @@ class ObstoreStore:
     def close(self) -> None:
         """Give connections back."""
         self._clients.close()
+        self._pages.close()
 
     # What the verbs share.
 
@@ -270,7 +277,7 @@ class ObstoreStore:
         metadata = {name.lower(): value for name, value in attributes.items() if not name[:1].isupper()}
         if self._kind == "az":
             metadata = {name.replace("_", "-"): value for name, value in metadata.items()}
-        return StoredInfo(key, meta["size"], meta["e_tag"] or "", modified_ns(meta["last_modified"]), metadata)
+        return StoredInfo(key, meta["size"], meta["e_tag"] or "", unix_ns(meta["last_modified"]), metadata)
 
     def _empty(self, key: str, start: int, unless_etag: str, if_etag: str) -> StoredBody | None:
         info = self.head(key)
@@ -293,11 +300,6 @@ class ObstoreStore:
             except Exception as worse:
                 return worse
         return failure
-
-
-def modified_ns(moment: datetime) -> int:
-    """Return Unix nanoseconds of a time that the library tells, exact to its microsecond."""
-    return (moment - _EPOCH) // _MICROSECOND * 1000
 
 
 class _Counted:

@@ -14,6 +14,8 @@ from obstore.store import AzureStore, GCSStore, HTTPStore, LocalStore, MemorySto
 from ...errors import BackendRefusedError, BadRequestError
 from .clients import Clients, Maker
 from .contract import Capabilities
+from .pages import PrefixReader
+from .s3_pages import S3Access, S3PageReader
 from .store import ObstoreStore
 
 #: What each kind of store can do as its makers document it; ``probe.py`` finds out what one does.
@@ -94,17 +96,26 @@ def open_object_store(url: str, options: Mapping[str, Any] | None = None) -> Obs
 
     ``options``: ``endpoint`` (the store's own address, instead of the provider's), ``region``, ``profile`` (of the AWS
     files), ``anonymous`` (public data, no credentials). What is not given there comes from the variables that the
-    store's other tools read (``AWS_ACCESS_KEY_ID``, ``AWS_ENDPOINT_URL``, …). Nothing is sent yet. ``memory://name`` is
-    the same store for every opener in the process, ``memory://`` is a new one. Raises BadRequestError, and
-    BackendRefusedError for a profile that is not there.
+    store's other tools read (``AWS_ACCESS_KEY_ID``, ``AWS_ENDPOINT_URL``, …). Nothing is sent yet.
+    ``memory://name`` is the same store for every opener in the process, ``memory://`` is a new one. Raises
+    BadRequestError, BackendRefusedError (the profile).
     """
     place = parse_url(url)
     given = dict(options or {})
     unknown = sorted(set(given) - set(OPTIONS))
     if unknown:
         raise BadRequestError(f"unknown option {unknown[0]!r} for {url}", hint="expected: " + ", ".join(OPTIONS))
-    maker = _MAKERS[place.kind](place, given)
-    return ObstoreStore(place.url, place.kind, place.base, Clients(maker), DECLARED[place.kind])
+    if place.kind == "s3":
+        maker, access = _s3(place, given)
+    else:
+        maker, access = _MAKERS[place.kind](place, given), None
+    clients = Clients(maker)
+    pages = (
+        S3PageReader(place.base, access)
+        if access is not None
+        else PrefixReader(place.url, place.base, clients, folders=place.kind in ("s3", "gs", "az"))
+    )
+    return ObstoreStore(place.url, place.kind, place.base, clients, DECLARED[place.kind], pages)
 
 
 def _client(options: dict[str, Any], endpoint: str) -> Any:
@@ -112,22 +123,40 @@ def _client(options: dict[str, Any], endpoint: str) -> Any:
     return {**options, "allow_http": True} if endpoint.startswith("http://") else options
 
 
-def _s3(place: Place, options: Mapping[str, Any]) -> Maker:
+def _s3(place: Place, options: Mapping[str, Any]) -> tuple[Maker, S3Access | None]:
+    """Return the maker of clients, and how to reach the bucket without them where its keys are known here."""
+    environment = os.environ
     config: Any = {"bucket": place.bucket}
-    endpoint = str(options.get("endpoint") or os.environ.get("AWS_ENDPOINT_URL_S3", ""))
-    endpoint = endpoint or os.environ.get("AWS_ENDPOINT_URL") or os.environ.get("AWS_ENDPOINT") or ""
+    endpoint = str(options.get("endpoint") or environment.get("AWS_ENDPOINT_URL_S3") or "")
+    endpoint = (endpoint or environment.get("AWS_ENDPOINT_URL") or environment.get("AWS_ENDPOINT") or "").rstrip("/")
     if endpoint:
-        config["endpoint"] = endpoint.rstrip("/")
+        config["endpoint"] = endpoint
     profile = str(options.get("profile") or "")
-    if options.get("anonymous"):
+    anonymous = bool(options.get("anonymous")) or environment.get("AWS_SKIP_SIGNATURE", "").lower() in ("true", "1")
+    if anonymous:
         config["skip_signature"] = True
-    elif profile or "AWS_ACCESS_KEY_ID" not in os.environ:
+    elif profile or "AWS_ACCESS_KEY_ID" not in environment:
         config.update(_profile(profile))
-    if options.get("region"):
-        config["region"] = str(options["region"])
-    elif "region" not in config and os.environ.get("AWS_REGION"):
-        config["region"] = os.environ["AWS_REGION"]
-    return lambda client, retry: S3Store(config=config, client_options=_client(client, endpoint), retry_config=retry)
+    else:
+        config["access_key_id"] = environment["AWS_ACCESS_KEY_ID"]
+        config["secret_access_key"] = environment.get("AWS_SECRET_ACCESS_KEY", "")
+        if environment.get("AWS_SESSION_TOKEN"):
+            config["session_token"] = environment["AWS_SESSION_TOKEN"]
+    region = str(options.get("region") or config.get("region") or environment.get("AWS_REGION") or "")
+    config["region"] = region or environment.get("AWS_DEFAULT_REGION") or "us-east-1"
+    access = None
+    if anonymous or "access_key_id" in config:
+        keys = tuple(config.get(name, "") for name in ("access_key_id", "secret_access_key", "session_token"))
+        access = S3Access(
+            endpoint or f"https://s3.{config['region']}.amazonaws.com",
+            place.bucket,
+            config["region"],
+            None if anonymous else (keys[0], keys[1], keys[2]),
+        )
+    return (
+        lambda client, retry: S3Store(config=config, client_options=_client(client, endpoint), retry_config=retry),
+        access,
+    )
 
 
 def _profile(name: str) -> dict[str, str]:
@@ -197,4 +226,4 @@ def _memory(place: Place, options: Mapping[str, Any]) -> Maker:
     return lambda client, retry: store
 
 
-_MAKERS = {"s3": _s3, "gs": _gs, "az": _az, "http": _web, "file": _file, "memory": _memory}
+_MAKERS = {"gs": _gs, "az": _az, "http": _web, "file": _file, "memory": _memory}

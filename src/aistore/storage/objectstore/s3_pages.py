@@ -1,0 +1,154 @@
+"""Pages of a listing asked of S3 directly (ListObjectsV2): exact where the library is not.
+
+The library's listing fails on a page with a key that it cannot name (``a//b``), and shows ``dir/``, which consoles
+write for a folder, as ``dir``, which is not there. Here such keys are counted. It also takes any text as a prefix.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Any
+from urllib.parse import quote, unquote_plus, urlsplit
+from urllib.request import getproxies, proxy_bypass
+from xml.etree import ElementTree
+
+import urllib3
+from obstore import exceptions
+
+from .contract import StoredInfo, StoredPage
+from .names import unnamable
+
+_PAGE_KEYS_MAX = 1000  # what S3 gives at most
+_ATTEMPTS = 5
+_TIMEOUT = urllib3.Timeout(connect=5.0, read=10.0)
+_EMPTY_SHA256 = hashlib.sha256().hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class S3Access:
+    """How a bucket is reached: ``keys`` are access key, secret key and session token, None for public data."""
+
+    endpoint: str
+    bucket: str
+    region: str
+    keys: tuple[str, str, str] | None
+
+    def __repr__(self) -> str:
+        return f"S3Access({self.endpoint!r}, {self.bucket!r})"
+
+
+class S3PageReader:
+    """Reads pages of the keys below ``base``. Thread-safe."""
+
+    def __init__(self, base: str, access: S3Access) -> None:
+        self._base = base
+        self._access = access
+        proxy = getproxies().get(urlsplit(access.endpoint).scheme)
+        host = urlsplit(access.endpoint).hostname or ""
+        options: dict[str, Any] = {"maxsize": 8, "timeout": _TIMEOUT, "retries": False}
+        self._pool = (
+            urllib3.ProxyManager(proxy, **options)
+            if proxy and not proxy_bypass(host)
+            else urllib3.PoolManager(**options)
+        )
+        self._tree = False  # whether the server is known to take ``a`` for the end of all below ``a/``
+
+    def read(self, prefix: str, start_after: str, limit: int, byte_order: bool) -> StoredPage:
+        """Return a page; raises what the library raises."""
+        entries: list[StoredInfo] = []
+        foreign = 0
+        token = ""
+        while True:
+            query = {"list-type": "2", "encoding-type": "url", "prefix": self._base + prefix}
+            query["max-keys"] = str(min(limit - len(entries), _PAGE_KEYS_MAX))
+            if token:
+                query["continuation-token"] = token
+            elif start_after:
+                tree = self._tree or not byte_order
+                query["start-after"] = self._base + start_after + ("/" if tree else "")
+            root, server = self._ask(query)
+            if server.startswith("SeaweedFS") and not self._tree:
+                self._tree = True
+                if start_after and byte_order:
+                    continue  # the start was meant otherwise than this server takes it
+            foreign += self._take(root, prefix, entries)
+            token = root.findtext("{*}NextContinuationToken") or ""
+            more = root.findtext("{*}IsTruncated") == "true" and bool(token)
+            if not more or len(entries) >= limit:
+                return StoredPage(entries, entries[-1].key if more and entries else "", foreign)
+
+    def close(self) -> None:
+        """Give connections back."""
+        self._pool.clear()
+
+    def _take(self, root: ElementTree.Element, prefix: str, entries: list[StoredInfo]) -> int:
+        """Append the keys of a reply to ``entries``; return how many of them cannot be named."""
+        encoded = root.findtext("{*}EncodingType") == "url"
+        cut = len(self._base)
+        foreign = 0
+        for found in root.iterfind("{*}Contents"):
+            fields = {child.tag.rpartition("}")[2]: child.text or "" for child in found}
+            key = (unquote_plus(fields["Key"]) if encoded else fields["Key"])[cut:]
+            if not key.startswith(prefix):
+                continue  # some servers fold a prefix like ``a//`` into another
+            if unnamable(key):
+                foreign += 1
+                continue
+            modified = datetime.fromisoformat(fields["LastModified"].replace("Z", "+00:00"))
+            etag = fields.get("ETag", "")
+            entries.append(StoredInfo(key, int(fields["Size"]), etag, int(modified.timestamp() * 1000) * 1_000_000))
+        return foreign
+
+    def _ask(self, query: Mapping[str, str]) -> tuple[ElementTree.Element, str]:
+        """Send one request, again after a pause when the failure may pass; return the reply and the server's name."""
+        for attempt in range(_ATTEMPTS):
+            last = attempt == _ATTEMPTS - 1
+            url, headers = _signed(self._access, query)
+            try:
+                reply = self._pool.request("GET", url, headers=headers)
+            except urllib3.exceptions.HTTPError as error:
+                if last:
+                    kind = "Timeout" if isinstance(error, urllib3.exceptions.ReadTimeoutError) else "Connect"
+                    raise exceptions.GenericError(f"HTTP error\n\nDebug source: kind: {kind} {error}") from error
+            else:
+                if reply.status == 200:
+                    # The store is one that the operator chose, and the parser does not load what a document names.
+                    return ElementTree.fromstring(reply.data), reply.headers.get("Server", "")  # noqa: S314
+                if last or not (reply.status >= 500 or reply.status == 429):
+                    body = reply.data[:2000].decode(errors="replace")
+                    raise exceptions.GenericError(f"Server returned non-2xx status code: {reply.status}: {body}")
+            time.sleep(min(0.1 * 2**attempt, 3.0))
+        raise AssertionError("the last attempt returns or raises")
+
+
+def _signed(access: S3Access, query: Mapping[str, str]) -> tuple[str, dict[str, str]]:
+    """Return URL and headers of a GET of the bucket with AWS's signature, version 4."""
+    parts = urlsplit(access.endpoint)
+    path = f"{parts.path.rstrip('/')}/{quote(access.bucket)}"
+    asked = "&".join(f"{quote(name, safe='')}={quote(value, safe='')}" for name, value in sorted(query.items()))
+    url = f"{parts.scheme}://{parts.netloc}{path}?{asked}"
+    if access.keys is None:
+        return url, {}
+    access_key, secret, session = access.keys
+    now = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%SZ")
+    headers = {"host": parts.netloc, "x-amz-content-sha256": _EMPTY_SHA256, "x-amz-date": now}
+    if session:
+        headers["x-amz-security-token"] = session
+    names = ";".join(sorted(headers))
+    lines = "".join(f"{name}:{headers[name]}\n" for name in sorted(headers))
+    request = f"GET\n{path}\n{asked}\n{lines}\n{names}\n{_EMPTY_SHA256}"
+    scope = f"{now[:8]}/{access.region}/s3/aws4_request"
+    text = f"AWS4-HMAC-SHA256\n{now}\n{scope}\n{hashlib.sha256(request.encode()).hexdigest()}"
+    key = f"AWS4{secret}".encode()
+    for part in scope.split("/"):
+        key = hmac.digest(key, part.encode(), "sha256")
+    signature = hmac.digest(key, text.encode(), "sha256").hex()
+    headers["authorization"] = (
+        f"AWS4-HMAC-SHA256 Credential={access_key}/{scope}, SignedHeaders={names}, Signature={signature}"
+    )
+    return url, headers
