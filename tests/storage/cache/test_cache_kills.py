@@ -13,7 +13,7 @@ import sys
 
 import cache_kill_run
 
-KILLS = int(os.environ.get("AIS_CACHE_KILLS", "120"))
+KILLS = int(os.environ.get("AIS_CACHE_KILLS", "80"))
 
 
 def test_a_copy_has_the_facts_of_its_bytes_whoever_is_killed(directory: str) -> None:

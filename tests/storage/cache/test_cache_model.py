@@ -160,5 +160,5 @@ class CacheHistory(RuleBasedStateMachine):
         shutil.rmtree(self.directory)
 
 
-CacheHistory.TestCase.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
+CacheHistory.TestCase.settings = settings(max_examples=30, stateful_step_count=40, deadline=None)
 TestCacheHistory = CacheHistory.TestCase
