@@ -151,8 +151,8 @@ def test_a_stamp_is_for_the_copy_it_was_made_for(cache: Cache) -> None:
     assert cache.restamp(LAKE, "n", facts_for(1, stamp=5)).result()
     assert cache.facts(LAKE, "n") == facts_for(1, stamp=6)
     assert not cache.restamp(LAKE, "n", facts_for(2, stamp=9)).result()
-    same_etag = CachedFacts('"etag-1"', 2, 1_001, 9)
-    assert not cache.restamp(LAKE, "n", same_etag).result()
+    for same_bytes in (CachedFacts('"etag-1"', 2, 1_001, 9), CachedFacts('"etag-1"', 1, 1_002, 9)):
+        assert not cache.restamp(LAKE, "n", same_bytes).result()
     assert cache.facts(LAKE, "n") == facts_for(1, stamp=6)
 
 

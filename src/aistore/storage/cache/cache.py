@@ -147,15 +147,16 @@ class Cache:
         return self._engine.delete(key, name)
 
     def restamp(self, bucket: CacheBucket, name: str, facts: CachedFacts) -> Future[bool]:
-        """Give the copy a new stamp, if it still has the ETag and version of ``facts``; the future says whether it did.
+        """Give the copy a new stamp, if it is the one that ``facts`` are of; the future says whether it is.
 
-        A stamp never goes back in one run of the machine. Nobody needs to wait: a stamp that is lost costs a question.
+        A copy is the same by ETag, version and time: an ETag alone comes again with the same bytes. A stamp never goes
+        back in one run of the machine. Nobody needs to wait: a stamp that is lost costs a question.
         """
         boot = self._boot
 
         def change(custom: Mapping[str, str]) -> Mapping[str, str]:
             known = decode_facts(custom, boot)
-            if (known.etag, known.version) != (facts.etag, facts.version):
+            if _identity(known) != _identity(facts):
                 raise _ChangedError(f"{bucket.url}/{name} is another copy now")
             return encode_facts(msgspec.structs.replace(facts, stamp=max(known.stamp, facts.stamp)), boot)
 
@@ -253,6 +254,10 @@ class Cache:
             f"{bucket.url}/{name}: the cache is full with {used} of {capacity} bytes, {pinned} of them pinned",
             hint="a larger --cache-size keeps more; reads and writes go on without a copy",
         )
+
+
+def _identity(facts: CachedFacts) -> tuple[str, int, int]:
+    return facts.etag, facts.version, facts.modified_ns
 
 
 class _ChangedError(ConflictError):
