@@ -63,18 +63,26 @@ def hang_up(handler: BaseHTTPRequestHandler, *, reset: bool = False) -> None:
 
 @dataclass
 class Stub:
-    """Serves ``answers`` in turn; requests beyond them get 500. ``received`` has what was asked."""
+    """Serves ``answers`` in turn; requests beyond them get 500. ``received`` has what was asked.
+
+    Questions for the cluster map are part of it only if ``smap`` is true: a client asks by itself, now and then.
+    """
 
     answers: Iterable[Answer]
+    smap: bool = False
     received: list[Received] = field(default_factory=list)
 
     def __enter__(self) -> Stub:
-        answers, received = iter(self.answers), self.received
+        answers, received, smap = iter(self.answers), self.received, self.smap
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
             def answer(self) -> None:
+                if "what=smap" in self.path and not smap:
+                    self._body()
+                    reply(404)(self)
+                    return
                 received.append(
                     Received(
                         self.command,

@@ -34,7 +34,7 @@ STORED: dict[str, Callable[[Client], object]] = {
 
 @pytest.mark.parametrize("what", [*ASKED, *STORED])
 def test_a_web_page_is_no_reply(what: str) -> None:
-    with Stub([PAGE] * 9) as stub, Client(stub.url) as client, pytest.raises(ForeignReplyError) as caught:
+    with Stub([PAGE] * 9, smap=True) as stub, Client(stub.url) as client, pytest.raises(ForeignReplyError) as caught:
         {**ASKED, **STORED}[what](client)
     assert caught.value.message.startswith(f"what answers at {stub.url} (given by the program) is not a store: it")
     assert caught.value.hint == "pass the address of one that runs"
@@ -42,7 +42,7 @@ def test_a_web_page_is_no_reply(what: str) -> None:
 
 @pytest.mark.parametrize("what", sorted(ASKED.keys() - {"disks", "the scrubber", "a scrub"}))  # whose fields may lack
 def test_other_json_is_no_reply(what: str) -> None:
-    with Stub([JSON] * 9) as stub, Client(stub.url) as client, pytest.raises(ForeignReplyError):
+    with Stub([JSON] * 9, smap=True) as stub, Client(stub.url) as client, pytest.raises(ForeignReplyError):
         ASKED[what](client)
 
 

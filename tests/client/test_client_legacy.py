@@ -83,7 +83,7 @@ def test_etl_calls():
 
 def test_cluster_map():
     body = json.dumps(SMAP).encode()
-    with Stub([reply(200, body)] * 2) as stub, Client(stub.url) as client:
+    with Stub([reply(200, body)] * 2, smap=True) as stub, Client(stub.url) as client:
         assert client.get_cluster_info()["uuid"] == "u"
         info = client.cluster()
         assert (info.primary, info.version) == ("p1", "7")

@@ -13,7 +13,7 @@ import urllib3
 from http_stub import Stub, broken, hang_up, reply
 
 from aistore.client import Client, Endpoint, RetryPolicy
-from aistore.client.endpoint import find_endpoint, parse_endpoint
+from aistore.client.endpoint import find_endpoints, parse_endpoint
 from aistore.client.transport import Request, Transport
 from aistore.errors import (
     BadRequestError,
@@ -145,8 +145,8 @@ def test_redirect_is_followed_with_its_body():
 def test_redirect_without_a_port_goes_to_the_port_of_its_scheme(monkeypatch, location, port):
     asked = []
 
-    def exchange(self, request, content, scheme, host, port, target):
-        asked.append((scheme, host, port))
+    def exchange(self, request, content, headers, address, target, timeout):
+        asked.append(address)
         return urllib3.HTTPResponse(
             b"", {"location": location} if len(asked) == 1 else {}, 307 if len(asked) == 1 else 200
         )
@@ -265,6 +265,7 @@ def test_what_is_no_endpoint_is_refused(text):
 
 
 def test_endpoint_comes_from_argument_then_variable_then_default():
-    assert find_endpoint("h:1", {"AIS_ENDPOINT": "g:2"}).url == "http://h:1"
-    assert find_endpoint(None, {"AIS_ENDPOINT": "g:2"}) == Endpoint("http://g:2", "from AIS_ENDPOINT")
-    assert find_endpoint(None, {}).url == "http://127.0.0.1:8080"
+    assert [found.url for found in find_endpoints("h:1", {"AIS_ENDPOINT": "g:2"})] == ["http://h:1"]
+    assert find_endpoints(None, {"AIS_ENDPOINT": "g:2"}) == (Endpoint("http://g:2", "from AIS_ENDPOINT"),)
+    assert [found.url for found in find_endpoints(None, {})] == ["http://127.0.0.1:8080"]
+    assert [found.url for found in find_endpoints("h:1, http://g:2/,")] == ["http://h:1", "http://g:2"]

@@ -55,7 +55,7 @@ def _client() -> Client:
     from .session import Session
 
     return Client(
-        Session(None).endpoint,
+        Session(None).endpoints,
         connect_timeout_seconds=0.5,
         read_timeout_seconds=1.0,
         retry=RetryPolicy(attempts_max=1, busy_seconds_max=0.0),

@@ -32,20 +32,23 @@ class Session:
             from ..client import Client, RetryPolicy
 
             retry = RetryPolicy(attempts_max=3, pause_seconds=0.05, busy_seconds_max=20.0)
-            self._client = Client(self.endpoint, retry=retry)
+            self._client = Client(self.endpoints, retry=retry)
         return self._client
 
     @property
-    def endpoint(self) -> Endpoint:
-        """Where the store is: ``--endpoint``, else AIS_ENDPOINT, else the configuration file, else the default."""
-        from ..client.endpoint import VARIABLE, find_endpoint, parse_endpoint
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        """Where the store is, to be tried in turn.
+
+        ``--endpoint``, else AIS_ENDPOINT, else the configuration file, else the default.
+        """
+        from ..client.endpoint import VARIABLE, find_endpoints, parse_endpoints
 
         if self._endpoint:
-            return parse_endpoint(self._endpoint, "from --endpoint")
+            return parse_endpoints(self._endpoint, "from --endpoint")
         configured = "" if os.environ.get(VARIABLE, "").strip() else _configured_url()
         if configured:
-            return parse_endpoint(configured, f"from {config_path()}")
-        return find_endpoint()
+            return parse_endpoints(configured, f"from {config_path()}")
+        return find_endpoints()
 
 
 def client() -> Client:

@@ -9,12 +9,16 @@ import msgspec
 
 from ..errors import AisError, InternalError, StoreUnreachableError
 from ..model.names import BucketRef
+from ..model.rendezvous import uname
 from ..wire.batch import CONTENT_TYPE, ENTRIES_MAX, BatchRequest, Frame, read_frames
 from ..wire.messages import decode_error
+from .lanes import read_side_by_side
 from .transport import Request, Transport
 
 #: What to read: a name, or a name and the ETL to read it through ("" for none).
 BatchEntry = str | tuple[str, str]
+
+Pairs = Sequence[tuple[str, str]]
 
 
 def read_batch(
@@ -23,17 +27,31 @@ def read_batch(
     """Yield one result per entry, in order: the bytes, or the error of this entry.
 
     ``etl`` is for entries that name none. Raises what concerns the whole batch (no such bucket, no store). A reply
-    that breaks off is asked for again from where it broke.
+    that breaks off is asked for again from where it broke. Of a cluster every node is asked for what is at home there,
+    side by side.
     """
     pairs = [(entry, etl) if isinstance(entry, str) else (entry[0], entry[1] or etl) for entry in entries]
     for start in range(0, len(pairs), ENTRIES_MAX):
-        yield from _read_chunk(transport, bucket, pairs[start : start + ENTRIES_MAX], args)
+        chunk = pairs[start : start + ENTRIES_MAX]
+        groups = _groups(transport, bucket, chunk)
+        if len(groups) == 1:
+            yield from _read_chunk(transport, bucket, chunk, args)
+        else:
+            lanes = [
+                (group, _read_chunk(transport, bucket, [chunk[position] for position in group], args))
+                for group in groups
+            ]
+            yield from read_side_by_side(lanes)
 
 
-def _read_chunk(
-    transport: Transport, bucket: BucketRef, pairs: Sequence[tuple[str, str]], args: str
-) -> Iterator[bytes | AisError]:
-    done, failures = 0, 0
+def _groups(transport: Transport, bucket: BucketRef, pairs: Pairs) -> list[list[int]]:
+    if len(pairs) == 1:
+        return [[0]]
+    return transport.routing.groups([uname(bucket.provider, bucket.name, name) for name, _ in pairs])
+
+
+def _read_chunk(transport: Transport, bucket: BucketRef, pairs: Pairs, args: str) -> Iterator[bytes | AisError]:
+    done, failures, broke_at = 0, 0, 0.0
     while done < len(pairs):
         try:
             for frame in _frames(transport, bucket, pairs[done:], args):
@@ -42,7 +60,9 @@ def _read_chunk(
                 yield _result_of(frame)
         except (StoreUnreachableError, _BrokenReplyError) as error:
             failures += 1
-            pause = transport.settings.retry.pause_after_failure(failures)
+            if failures == 1:
+                broke_at = time.monotonic()
+            pause = transport.settings.retry.pause_after_failure(failures, time.monotonic() - broke_at)
             if pause is None:
                 raise StoreUnreachableError(f"batch of {bucket}: {error}") from error
             time.sleep(pause)
@@ -52,7 +72,7 @@ class _BrokenReplyError(Exception):
     """The reply began and did not end as it should; what came before is good."""
 
 
-def _frames(transport: Transport, bucket: BucketRef, pairs: Sequence[tuple[str, str]], args: str) -> Iterator[Frame]:
+def _frames(transport: Transport, bucket: BucketRef, pairs: Pairs, args: str) -> Iterator[Frame]:
     request = Request(
         "POST",
         f"/v1/batch/{bucket.name}",
@@ -60,6 +80,8 @@ def _frames(transport: Transport, bucket: BucketRef, pairs: Sequence[tuple[str, 
         headers={"Content-Type": "application/json", "Accept": CONTENT_TYPE},
         body=msgspec.json.encode(BatchRequest(list(pairs), args)),
         read_timeout_seconds=transport.settings.transform_timeout_seconds if any(etl for _, etl in pairs) else None,
+        uname=uname(bucket.provider, bucket.name, pairs[0][0]),
+        repeatable=True,
     )
     reply = transport.send(request)
     try:

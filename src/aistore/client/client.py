@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from types import TracebackType
 
 import msgspec
@@ -12,7 +13,7 @@ from ..model.names import SCHEMES, BucketRef, bucket_ref, canonical_provider
 from ..wire.messages import EtlSummary, ScrubReport
 from .bucket import Bucket
 from .cluster import ClusterInfo, NodePerformance, cluster_info, node_performance
-from .endpoint import Endpoint, find_endpoint
+from .endpoint import Endpoint, find_endpoints
 from .etl import Etl, list_etls
 from .legacy import LegacyCalls
 from .retry import RetryPolicy
@@ -29,6 +30,9 @@ class _BucketId(msgspec.Struct, frozen=True):
 class Client(LegacyCalls):
     """A store at ``endpoint``; None takes AIS_ENDPOINT, else ``http://127.0.0.1:8080``.
 
+    Several addresses, separated by commas, are nodes of one cluster and tried in turn. Where the store is a cluster,
+    requests for objects go straight to the node that has them, unless ``follow_map`` is false.
+
     Threads may share a client, forked and spawned processes may use one they inherited: each process opens its own
     connections. ``retry`` says how long to insist, the timeouts are in seconds, ``token`` (default: AIS_AUTHN_TOKEN)
     goes with every request.
@@ -39,7 +43,7 @@ class Client(LegacyCalls):
 
     def __init__(
         self,
-        endpoint: str | Endpoint | None = None,
+        endpoint: str | Endpoint | Sequence[Endpoint] | None = None,
         *,
         connect_timeout_seconds: float = 5.0,
         read_timeout_seconds: float = 120.0,
@@ -47,6 +51,7 @@ class Client(LegacyCalls):
         connections_max: int = 64,
         retry: RetryPolicy | None = None,
         token: str | None = None,
+        follow_map: bool = True,
     ) -> None:
         settings = TransportSettings(
             connect_timeout_seconds=connect_timeout_seconds,
@@ -55,8 +60,12 @@ class Client(LegacyCalls):
             connections_max=connections_max,
             retry=retry or RetryPolicy(),
             token=os.environ.get("AIS_AUTHN_TOKEN", "") if token is None else token,
+            follow_map=follow_map,
         )
-        found = endpoint if isinstance(endpoint, Endpoint) else find_endpoint(endpoint)
+        if isinstance(endpoint, Endpoint):
+            found: tuple[Endpoint, ...] = (endpoint,)
+        else:
+            found = find_endpoints(endpoint) if endpoint is None or isinstance(endpoint, str) else tuple(endpoint)
         self.transport = Transport(found, settings)
 
     def __repr__(self) -> str:

@@ -12,6 +12,7 @@ from ..errors import BadRequestError
 DEFAULT_URL = "http://127.0.0.1:8080"
 VARIABLE = "AIS_ENDPOINT"
 BY_PROGRAM = "given by the program"
+FROM_MAP = "from the cluster map"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,8 @@ class Endpoint:
     @property
     def correction(self) -> str:
         """Return what a person does to have another store asked, as a clause."""
+        if self.origin == FROM_MAP:
+            return "see what `ais show cluster` says of its nodes"
         source = self.origin.removeprefix("from ")
         if self.origin == BY_PROGRAM:
             return "pass the address of one that runs"
@@ -73,11 +76,17 @@ def parse_endpoint(text: str, origin: str = BY_PROGRAM) -> Endpoint:
     return Endpoint(url, origin)
 
 
-def find_endpoint(explicit: str | None = None, environ: Mapping[str, str] | None = None) -> Endpoint:
-    """Return the endpoint to use: ``explicit``, else the variable AIS_ENDPOINT, else the default on this machine."""
+def parse_endpoints(text: str, origin: str = BY_PROGRAM) -> tuple[Endpoint, ...]:
+    """Read one address or several, separated by commas: nodes of one cluster, to be tried in turn."""
+    parts = [part for part in text.split(",") if part.strip()]
+    return tuple(parse_endpoint(part, origin) for part in parts or [text])
+
+
+def find_endpoints(explicit: str | None = None, environ: Mapping[str, str] | None = None) -> tuple[Endpoint, ...]:
+    """Return the endpoints to use: ``explicit``, else the variable AIS_ENDPOINT, else the default on this machine."""
     if explicit:
-        return parse_endpoint(explicit)
+        return parse_endpoints(explicit)
     text = (os.environ if environ is None else environ).get(VARIABLE, "")
     if text.strip():
-        return parse_endpoint(text, f"from {VARIABLE}")
-    return Endpoint(DEFAULT_URL, f"the default, as {VARIABLE} is not set")
+        return parse_endpoints(text, f"from {VARIABLE}")
+    return (Endpoint(DEFAULT_URL, f"the default, as {VARIABLE} is not set"),)

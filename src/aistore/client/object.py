@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from ..errors import BadRequestError, ChecksumMismatchError
 from ..model.names import BucketRef, check_object_name
 from ..model.objects import ObjectInfo
+from ..model.rendezvous import uname
 from ..wire import headers as wire_headers
 from .foreign import stored_info
 from .reader import ObjectReader
@@ -42,6 +43,10 @@ class Object:
         return f"/v1/objects/{self.bucket}/{quote_name(self.name)}"
 
     @property
+    def _uname(self) -> str:
+        return uname(self.ref.provider, self.bucket, self.name)
+
+    @property
     def _query(self) -> dict[str, str]:
         return {"provider": self.ref.provider}
 
@@ -58,7 +63,9 @@ class Object:
         if upload.checksum is not None:
             headers[wire_headers.CHECKSUM_TYPE] = "xxhash2"
             headers[wire_headers.CHECKSUM_VALUE] = upload.checksum
-        reply = self._transport.send(Request("PUT", self._path, query=self._query, headers=headers, body=upload))
+        reply = self._transport.send(
+            Request("PUT", self._path, query=self._query, headers=headers, body=upload, uname=self._uname)
+        )
         reply.drain()
         stored = stored_info(self._transport.endpoint, self.bucket, self.name, reply.headers).checksum
         sent = upload.sent_checksum()
@@ -92,18 +99,20 @@ class Object:
             query["etl_args"] = spelled
         headers = {} if range is None else {"Range": spell_range(*range)}
         patience = self._transport.settings.transform_timeout_seconds if etl is not None else None
-        request = Request("GET", self._path, query=query, headers=headers, read_timeout_seconds=patience)
+        request = Request(
+            "GET", self._path, query=query, headers=headers, read_timeout_seconds=patience, uname=self._uname
+        )
         return ObjectReader(self._transport, request, self.ref, self.name, stored=etl is None)
 
     def head(self) -> ObjectInfo:
         """Return size, version, checksum, time of writing and custom metadata; raises ObjectNotFoundError."""
-        reply = self._transport.send(Request("HEAD", self._path, query=self._query))
+        reply = self._transport.send(Request("HEAD", self._path, query=self._query, uname=self._uname))
         reply.drain()
         return stored_info(self._transport.endpoint, self.bucket, self.name, reply.headers)
 
     def delete(self) -> None:
         """Remove the object; raises ObjectNotFoundError."""
-        self._transport.call(Request("DELETE", self._path, query=self._query))
+        self._transport.call(Request("DELETE", self._path, query=self._query, uname=self._uname))
 
     def evict(self) -> None:
         """Have the store drop its copy of the object; the object itself stays where it is."""
@@ -124,7 +133,7 @@ class Object:
         self._transport.call(
             Request(
                 "PATCH", self._path, query=query, headers={"Content-Type": "application/json"},
-                body=json.dumps(body).encode(),
+                body=json.dumps(body).encode(), uname=self._uname,
             )
         )  # fmt: skip
 

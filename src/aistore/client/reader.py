@@ -77,6 +77,7 @@ class ObjectReader:
         self._digest = _digest_for(info.checksum) if whole else None
         self._position = 0
         self._failures = 0
+        self._broke_at = 0.0
 
     @property
     def info(self) -> ObjectInfo:
@@ -169,7 +170,9 @@ class ObjectReader:
         """Open the rest of the object, or raise ``error`` if that cannot be done safely."""
         self._reply.close()
         self._failures += 1
-        pause = self._transport.settings.retry.pause_after_failure(self._failures)
+        if self._failures == 1:
+            self._broke_at = time.monotonic()
+        pause = self._transport.settings.retry.pause_after_failure(self._failures, time.monotonic() - self._broke_at)
         identified = self._info.version > 0 or bool(self._info.checksum.value)
         if not self._stored or self._length is None or not identified or pause is None:
             raise error

@@ -1,7 +1,7 @@
 """The seam to the network: the only module that names the HTTP library.
 
-One `Transport` belongs to one endpoint and is used by any number of threads. It keeps connections open between
-requests, sends again what may be sent again, and turns every failure into an error of this project.
+One `Transport` belongs to one store and is used by any number of threads. It keeps connections open between requests,
+sends again what may be sent again, there or to another node, and turns every failure into an error of this project.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import quote, urlencode, urljoin, urlsplit
 
 import msgspec
@@ -28,9 +28,11 @@ from urllib3.exceptions import (
 from ..errors import AisError, StoreUnreachableError
 from ..wire import headers as wire_headers
 from ..wire.messages import decode_error, is_foreign
+from .cluster_map import ClusterMap, read_cluster_map
 from .endpoint import Endpoint
 from .foreign import reading_reply
-from .retry import RetryPolicy, parse_retry_after
+from .retry import RetryPolicy
+from .routing import Place, Routing
 from .upload import Upload
 
 T = TypeVar("T")
@@ -38,6 +40,13 @@ T = TypeVar("T")
 ERROR_BODY_BYTES_MAX = 1 << 20
 REDIRECTS_MAX = 3
 _IDEMPOTENT = frozenset(("GET", "HEAD", "PUT", "DELETE"))
+
+#: How long an answer is waited for before the place is asked whether it is there at all, when another place could
+#: answer as well (seconds): for bytes that are stored, and for what takes its time.
+PATIENCE_SECONDS = 10.0
+PATIENCE_AT_WORK_SECONDS = 30.0
+#: How often one request follows an object that moved.
+MOVES_MAX = 3
 
 #: Pools that a forked child inherited. Their sockets belong to the parent and their locks may be held for ever, so
 #: they are neither used nor closed nor collected here.
@@ -58,11 +67,16 @@ class TransportSettings:
     connections_max: int = 64
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     token: str = field(default="", repr=False)
+    follow_map: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request; ``path`` is already quoted. ``read_timeout_seconds`` None takes the transport's."""
+    """One request; ``path`` is already quoted. ``read_timeout_seconds`` None takes the transport's.
+
+    ``uname`` is the object's that it is for, if it is better sent to the home of that. ``repeatable`` marks a POST that
+    changes nothing, so that it may be sent again.
+    """
 
     method: str
     path: str
@@ -70,6 +84,8 @@ class Request:
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes | Upload | None = None
     read_timeout_seconds: float | None = None
+    uname: str = ""
+    repeatable: bool = False
 
     @property
     def target(self) -> str:
@@ -82,6 +98,12 @@ def quote_name(name: str) -> str:
     return quote(name, safe="/")
 
 
+class _Address(NamedTuple):
+    scheme: str
+    host: str
+    port: int
+
+
 class Reply:
     """A successful reply: ``status``, ``headers`` (names in lower case) and a body that streams.
 
@@ -89,22 +111,32 @@ class Reply:
     StoreUnreachableError.
     """
 
-    def __init__(self, response: urllib3.BaseHTTPResponse, endpoint: Endpoint) -> None:
+    def __init__(self, response: urllib3.BaseHTTPResponse, place: Place, routing: Routing) -> None:
         self._response = response
-        self._endpoint = endpoint
+        self._place = place
+        self._routing = routing
         self.status = response.status
         self.headers: dict[str, str] = {name.lower(): value for name, value in response.headers.items()}
 
     def read(self, size: int | None = None) -> bytes:
         """Return exactly ``size`` bytes, fewer at the end of the body; all that is left without a size."""
-        with _translated(self._endpoint):
+        with self._watched():
             return self._response.read(size, decode_content=False)
 
     def lines(self) -> Iterator[bytes]:
         """Yield lines as they arrive."""
-        with _translated(self._endpoint):
+        with self._watched():
             while line := self._response.readline():
                 yield line
+
+    @contextlib.contextmanager
+    def _watched(self) -> Iterator[None]:
+        try:
+            with _translated(self._place.endpoint):
+                yield
+        except StoreUnreachableError as error:
+            _note_failure(self._routing, self._place, error)
+            raise
 
     def drain(self) -> bytes:
         """Return all that is left of the body and give the connection back."""
@@ -121,19 +153,24 @@ class Reply:
 
 
 class Transport:
-    """Pooled requests to one endpoint. Threads share it, forked children open connections of their own."""
+    """Pooled requests to one store. Threads share it, forked children open connections of their own.
 
-    def __init__(self, endpoint: Endpoint, settings: TransportSettings | None = None) -> None:
-        self.endpoint = endpoint
+    ``endpoints`` are addresses of the store, tried in turn; errors name the first one.
+    """
+
+    def __init__(self, endpoints: Endpoint | Sequence[Endpoint], settings: TransportSettings | None = None) -> None:
+        self.endpoints = (endpoints,) if isinstance(endpoints, Endpoint) else tuple(endpoints)
+        self.endpoint = self.endpoints[0]
         self.settings = settings or TransportSettings()
         self._pid = 0
         self._pools: urllib3.PoolManager | None = None
+        self._routing: Routing | None = None
 
     def __repr__(self) -> str:
         return f"Transport({self.endpoint.url!r})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (Transport, (self.endpoint, self.settings))  # sockets stay, settings travel
+        return (Transport, (self.endpoints, self.settings))  # sockets stay, settings travel
 
     def close(self) -> None:
         """Close idle connections. The transport stays usable."""
@@ -156,67 +193,119 @@ class Transport:
 
         Raises StoreUnreachableError when no answer came, else the error that the store answered with.
         """
-        retry, started, failures = self.settings.retry, time.monotonic(), 0
+        routing, retry, started = self.routing, self.settings.retry, time.monotonic()
+        failures, refusals, moves, lost = 0, 0, 0, False
+        avoid: set[str] = set()
         while True:
+            place = routing.place(request.uname, avoid)
             try:
-                response = self._send_once(request)
+                response = self._send_once(request, place)
             except StoreUnreachableError as error:
+                hasty, lost = not routing.is_waited_for(place), True
+                slow = _note_failure(routing, place, error)
+                if not _may_repeat(request, error, hasty=hasty):
+                    raise
+                if slow:  # it is there, and gets all the time that the caller allows
+                    continue
+                avoid.add(place.endpoint.url)
+                if routing.has_other(avoid):
+                    continue
+                avoid.clear()
                 failures += 1
-                pause = retry.pause_after_failure(failures)
-                if pause is None or not _may_repeat(request, error):
+                pause = retry.pause_after_failure(failures, time.monotonic() - started)
+                if pause is None:
                     raise
             else:
-                gone = response.status == 404 and request.method == "DELETE" and failures > 0
+                routing.answered(place, response.headers.get(wire_headers.MAP_VERSION))
+                gone = response.status == 404 and request.method == "DELETE" and lost
                 if response.status < 400 or gone:  # gone: an earlier try did it and its reply was lost
-                    return Reply(response, self.endpoint)
-                refusal = _error_of(request, response, self.endpoint)
-                told = parse_retry_after(response.headers.get("retry-after")) if response.status == 503 else None
-                waited = time.monotonic() - started
-                pause = None if told is None else retry.pause_when_busy(told, waited)
-                if pause is None or not _replayable(request):
+                    return Reply(response, place, routing)
+                refusal = self._error_of(request, response, place)
+                if response.status not in (404, 503) or not _replayable(request):
                     raise refusal
+                if place.node and moves < MOVES_MAX and routing.moved(place, request.uname):
+                    moves += 1
+                    continue
+                if response.status == 404:
+                    raise refusal
+                refusals += 1
+                told, waited = response.headers.get("retry-after"), time.monotonic() - started
+                pause = retry.pause_after_refusal(told, refusals, waited)
+                if pause is None:
+                    raise refusal
+                # whoever is said to be the home and is not ready is not asked twice in a row
+                avoid = {place.endpoint.url} if place.node and place.endpoint.url not in avoid else set()
             time.sleep(pause)
 
-    def _send_once(self, request: Request) -> urllib3.BaseHTTPResponse:
-        scheme, host, port = self.endpoint.scheme, self.endpoint.host, self.endpoint.port
-        target = self.endpoint.path + request.target
+    @property
+    def routing(self) -> Routing:
+        """Where requests of this process go."""
+        self._pool_manager()
+        assert self._routing is not None
+        return self._routing
+
+    def _fetch_map(self, endpoint: Endpoint, seconds: float) -> ClusterMap:
+        """Ask one place for the cluster map, once; raises AisError."""
+        request = Request("GET", "/v1/daemon", query={"what": "smap"}, read_timeout_seconds=seconds)
+        place = Place(endpoint)
+        response = self._send_once(request, place, connect_seconds=seconds)
+        if response.status >= 400:
+            raise self._error_of(request, response, place)
+        with _translated(endpoint):
+            body = response.read(decode_content=False)
+            response.release_conn()
+        with reading_reply(endpoint):
+            return read_cluster_map(msgspec.json.decode(body), endpoint)
+
+    def _send_once(
+        self, request: Request, place: Place, connect_seconds: float | None = None
+    ) -> urllib3.BaseHTTPResponse:
+        """Send ``request`` to ``place`` and wherever that redirects to."""
+        endpoint = place.endpoint
+        own = _Address(endpoint.scheme, endpoint.host, endpoint.port)
+        address, target = own, endpoint.path + request.target
+        timeout = urllib3.Timeout(
+            connect=connect_seconds or self.settings.connect_timeout_seconds, read=self._read_seconds(request, place)
+        )
         for hop in range(REDIRECTS_MAX + 1):
             # Opened outside of what follows: a file that is not there is no failure of the connection.
             content = request.body.open() if isinstance(request.body, Upload) else request.body
-            with _translated(self.endpoint):
-                response = self._exchange(request, content, scheme, host, port, target)
+            headers = {"User-Agent": "pyaistore", **request.headers}
+            if self.settings.token and address == own:  # wherever a redirect leads, the token is none of its business
+                headers["Authorization"] = f"Bearer {self.settings.token}"
+            with _translated(endpoint):
+                response = self._exchange(request, content, headers, address, target, timeout)
             location = response.headers.get("location")
             redirected = response.status in (301, 302, 307, 308) and location and _replayable(request)
             if not redirected or hop == REDIRECTS_MAX:
                 break
             response.drain_conn()
+            scheme, host, port = address
             parts = urlsplit(urljoin(f"{scheme}://{host}:{port}{target}", location or ""))
-            scheme, host = parts.scheme, parts.hostname or host
-            port = parts.port or (443 if scheme == "https" else 80)
+            default = 443 if parts.scheme == "https" else 80
+            address = _Address(parts.scheme, parts.hostname or host, parts.port or default)
             target = f"{parts.path}?{parts.query}" if parts.query else parts.path
         return response
 
     def _exchange(
-        self, request: Request, content: Any, scheme: str, host: str, port: int, target: str
+        self,
+        request: Request,
+        content: Any,
+        headers: dict[str, str],
+        address: _Address,
+        target: str,
+        timeout: urllib3.Timeout,
     ) -> urllib3.BaseHTTPResponse:
-        settings = self.settings
-        headers = {"User-Agent": "pyaistore", **request.headers}
-        ours = (scheme, host, port) == (self.endpoint.scheme, self.endpoint.host, self.endpoint.port)
-        if settings.token and ours:  # wherever else a redirect leads, the token is none of its business
-            headers["Authorization"] = f"Bearer {settings.token}"
         body = request.body
         if isinstance(body, Upload) and body.length is not None:
             headers["Content-Length"] = str(body.length)
-        pool = self._pool_manager().connection_from_host(host, port, scheme)
+        pool = self._pool_manager().connection_from_host(address.host, address.port, address.scheme)
         return pool.urlopen(
             request.method,
             target,
             body=content,
             headers=headers,
-            timeout=urllib3.Timeout(
-                connect=settings.connect_timeout_seconds,
-                read=request.read_timeout_seconds or settings.read_timeout_seconds,
-            ),
+            timeout=timeout,
             retries=False,
             redirect=False,
             preload_content=False,
@@ -224,12 +313,39 @@ class Transport:
             chunked=isinstance(body, Upload) and body.length is None,
         )
 
+    def _error_of(self, request: Request, response: urllib3.BaseHTTPResponse, place: Place) -> AisError:
+        """Read the error of a reply; a HEAD has it in a header."""
+        endpoint = place.endpoint
+        if request.method == "HEAD":
+            body = (response.headers.get(wire_headers.ERROR) or "").encode("latin-1", "replace")
+            response.drain_conn()
+            response.release_conn()
+        else:
+            reply = Reply(response, place, self.routing)
+            body = reply.read(ERROR_BODY_BYTES_MAX)
+            reply.close()
+        error = decode_error(body, response.status)
+        if is_foreign(error) and response.status < 500 and request.method != "HEAD":
+            error.message = f"what answers at {endpoint.url} ({endpoint.origin}) is not a store: {error.message}"
+            error.hint = endpoint.correction
+        return error
+
+    def _read_seconds(self, request: Request, place: Place) -> float:
+        """Return how long to wait for the next bytes: not for ever where another place could answer."""
+        wanted = request.read_timeout_seconds or self.settings.read_timeout_seconds
+        at_work = request.read_timeout_seconds is not None or request.method not in ("GET", "HEAD", "POST")
+        patience = PATIENCE_AT_WORK_SECONDS if at_work else PATIENCE_SECONDS
+        may_ask_another = bool(request.uname) and _replayable(request) and wanted > patience
+        return patience if may_ask_another and not self.routing.is_waited_for(place) else wanted
+
     def _pool_manager(self) -> urllib3.PoolManager:
         pid = os.getpid()
         pools = self._pools
         if pools is None or self._pid != pid:
             if pools is not None:
                 _INHERITED.append(pools)
+            if self._routing is None or self._pid != pid:  # an inherited one may be locked for ever
+                self._routing = Routing(self.endpoints, self._fetch_map, follow=self.settings.follow_map)
             pools = urllib3.PoolManager(maxsize=self.settings.connections_max)
             self._pools, self._pid = pools, pid
         return pools
@@ -239,37 +355,28 @@ def _replayable(request: Request) -> bool:
     return not isinstance(request.body, Upload) or request.body.replayable
 
 
-def _may_repeat(request: Request, error: StoreUnreachableError) -> bool:
+def _may_repeat(request: Request, error: StoreUnreachableError, *, hasty: bool) -> bool:
     """Whether a request without an answer may be sent again.
 
     A refused connection carried nothing; after any other failure the store may have done what it was asked. A wait
-    that timed out is not repeated: the caller's patience is used up.
+    that timed out is not repeated, as the caller's patience is used up, unless it was ours (``hasty``).
     """
     cause = error.__cause__
-    if isinstance(cause, NameResolutionError):
-        return False
     if isinstance(cause, NewConnectionError):  # which the library derives from its timeouts
-        return _replayable(request)
-    if isinstance(cause, ConnectTimeoutError | ReadTimeoutError):
+        return _replayable(request) and (hasty or not isinstance(cause, NameResolutionError))
+    if isinstance(cause, ConnectTimeoutError):
+        return hasty and _replayable(request)
+    if isinstance(cause, ReadTimeoutError) and not hasty:
         return False
-    return request.method in _IDEMPOTENT and _replayable(request)
+    return (request.method in _IDEMPOTENT or request.repeatable) and _replayable(request)
 
 
-def _error_of(request: Request, response: urllib3.BaseHTTPResponse, endpoint: Endpoint) -> AisError:
-    """Read the error of a reply; a HEAD has it in a header."""
-    if request.method == "HEAD":
-        body = (response.headers.get(wire_headers.ERROR) or "").encode("latin-1", "replace")
-        response.drain_conn()
-        response.release_conn()
-    else:
-        reply = Reply(response, endpoint)
-        body = reply.read(ERROR_BODY_BYTES_MAX)
-        reply.close()
-    error = decode_error(body, response.status)
-    if is_foreign(error) and response.status < 500 and request.method != "HEAD":
-        error.message = f"what answers at {endpoint.url} ({endpoint.origin}) is not a store: {error.message}"
-        error.hint = endpoint.correction
-    return error
+def _note_failure(routing: Routing, place: Place, error: StoreUnreachableError) -> bool:
+    """Tell the routing why no answer came; return whether the place is there and only slow."""
+    if isinstance(error.__cause__, ReadTimeoutError | TimeoutError) and not routing.is_waited_for(place):
+        return routing.timed_out(place)
+    routing.failed(place)
+    return False
 
 
 @contextlib.contextmanager

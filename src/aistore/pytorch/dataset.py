@@ -31,7 +31,9 @@ class Dataset(torch.utils.data.Dataset[tuple[Any, ...]]):  # type: ignore[misc] 
     them all. ``parts`` are the extensions of a sample in the order wanted, for buckets that hold more than that;
     ``incomplete="drop"`` leaves out samples that lack a part.
 
-    A DataLoader's batch is one request. The dataset can be pickled, and every process makes connections of its own.
+    A DataLoader's batch is one request, or one to each node of a cluster. A node that dies, joins or is too busy while
+    samples are read is no error: what can succeed later is tried for ``retry_seconds``. The dataset can be pickled, and
+    every process makes connections of its own.
 
     Raises StoreUnreachableError, BucketNotFoundError, EtlNotFoundError, NotFoundError for an empty listing, and
     SamplesError for samples that differ in their parts. Reading a sample raises what the store says of the object
@@ -50,6 +52,7 @@ class Dataset(torch.utils.data.Dataset[tuple[Any, ...]]):  # type: ignore[misc] 
         decoders: Mapping[str, Decoder] | None = None,
         parts: Sequence[str] | None = None,
         incomplete: Literal["error", "drop"] = "error",
+        retry_seconds: float = 60.0,
     ) -> None:
         if incomplete not in ("error", "drop"):
             raise BadRequestError(f"incomplete={incomplete!r}", hint='expected "error" or "drop"')
@@ -59,7 +62,7 @@ class Dataset(torch.utils.data.Dataset[tuple[Any, ...]]):  # type: ignore[misc] 
         self.bucket = self.ref.name
         self._loader = loader
         self._decoders = {_check_extension(kind): decoder for kind, decoder in (decoders or {}).items()}
-        source = StoreSource(url, self.ref)
+        source = StoreSource(url, self.ref, retry_seconds)
         self.url = source.url
         self._source: Source = source
         try:

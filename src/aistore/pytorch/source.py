@@ -6,8 +6,8 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
-from ..client import Client
-from ..errors import AisError, EtlNotRunningError, OverloadedError
+from ..client import Client, RetryPolicy
+from ..errors import AisError, EtlNotRunningError, RetryLaterError
 from ..model.etl import Stage
 from ..model.names import BucketRef
 
@@ -35,10 +35,12 @@ class Source(Protocol):
 class StoreSource:
     """A bucket of a store, read over HTTP; ``url`` None is the store that clients find by themselves."""
 
-    def __init__(self, url: str | None, bucket: BucketRef) -> None:
-        self._client = Client(url)
+    def __init__(self, url: str | None, bucket: BucketRef, retry_seconds: float = 60.0) -> None:
+        self._client = Client(url)  # for what is asked before the training begins: a wrong address is told at once
         self.url = self._client.endpoint
         self._bucket = self._client.bucket(bucket)
+        self._patient = Client(url, retry=RetryPolicy(budget_seconds=retry_seconds))
+        self._wanted = self._patient.bucket(bucket)
 
     def names(self, prefix: str) -> Iterator[str]:
         """Yield the names of all objects that start with ``prefix``, in byte order, page by page."""
@@ -56,23 +58,30 @@ class StoreSource:
     def fetch(self, entries: Sequence[tuple[str, str]]) -> Iterator[bytes | AisError]:
         """Yield the bytes, or the error, of each ``(object, transform or "")``, in order, as they arrive.
 
-        An entry that found the transform's queue full is asked for again; what is left after that is its error.
+        What can succeed later (a full queue, a node that has just gone or come) is asked for again for a while; what is
+        left after that is its error.
         """
-        for entry, result in zip(entries, self._bucket.batch(entries), strict=True):
-            yield self._insist(entry, result) if isinstance(result, OverloadedError) else result
+        for entry, result in zip(entries, self._wanted.batch(entries), strict=True):
+            yield self._insist(entry, result) if _comes_later(result) else result
 
     def _insist(self, entry: tuple[str, str], result: bytes | AisError) -> bytes | AisError:
-        """Ask for one entry until the store is no longer too busy for it, within the client's patience."""
-        retry = self._client.transport.settings.retry
+        """Ask for one entry until the store can give it, within the client's patience."""
+        retry = self._patient.transport.settings.retry
         started = time.monotonic()
-        while isinstance(result, OverloadedError):
-            pause = retry.pause_when_busy(result.retry_after_seconds, time.monotonic() - started)
+        while _comes_later(result):
+            told = getattr(result, "retry_after_seconds", 1.0)
+            pause = retry.pause_when_busy(told, time.monotonic() - started)
             if pause is None:
                 break
             time.sleep(pause)
-            result = next(self._bucket.batch([entry]))
+            result = next(self._wanted.batch([entry]))
         return result
 
     def close(self) -> None:
         """Close the connections of this process; the next call opens new ones."""
         self._client.close()
+        self._patient.close()
+
+
+def _comes_later(result: bytes | AisError) -> bool:
+    return isinstance(result, RetryLaterError) and result.status == 503

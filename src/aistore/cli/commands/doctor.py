@@ -35,7 +35,7 @@ def doctor(ctx: click.Context, data: str | None, as_json: bool) -> None:
     session = ctx.find_object(Session)
     assert session is not None
     try:
-        endpoint = session.endpoint
+        endpoint = session.endpoints[0]
     except AisError as error:
         findings = examine(data, error)
     else:
