@@ -1,6 +1,6 @@
 """What clients did and saw, and whether a store that keeps its word can have answered so.
 
-*Stale* is defined per key: after a write acknowledged at ``t``, a read begun after ``t`` returns an older version. Older
+*Stale* means, per key: after a write acknowledged at ``t``, a read begun after ``t`` returns an older version. Older
 is a matter of the order in which versions replaced each other, which clients do not see; so a history is good if there
 is any order of its writes that explains it:
 

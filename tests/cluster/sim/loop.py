@@ -3,7 +3,7 @@
 Nothing here waits: when no callback is ready the clock jumps to the next timer, and everything that looks random comes
 from one seeded generator, so a run is a function of its seed.
 
-A process is a context variable. Every callback that asyncio schedules carries the context it was made in, a task its own
+A process is a context variable. Every callback that asyncio schedules carries the context it was made in, a task one
 for all of its steps, so the loop sees whose step it is about to take: of a paused process it keeps the step for later,
 of a dead one it drops it. So code under test needs no gates of ours, and stops at *every* await, those on its own locks
 and timers included.
