@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from aistore.cluster.documents import BucketRecord
+from aistore.model.objects import Checksum, ObjectInfo
 
 from .loop import CURRENT, Process
 
@@ -25,6 +26,13 @@ class Copy:
 
     facts: Any
     data: bytes
+    info: ObjectInfo
+
+    def __enter__(self) -> Copy:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
     def read(self) -> bytes:
         """Return the bytes."""
@@ -114,7 +122,7 @@ class NodeCache:
     async def _put(self, bucket: BucketRecord, name: str, data: bytes, facts: Any) -> Copy | None:
         key = (bucket.id, name)
         await self._work()
-        copy = Copy(facts, data)
+        copy = _copy(bucket, name, data, facts)
         if self._disk.chance.random() < self._disk.full:
             self._disk.rows.pop(key, None)
             return None
@@ -128,4 +136,10 @@ class NodeCache:
         key = (bucket.id, name)
         copy = self._disk.rows.get(key)
         if copy is not None and copy.facts.etag == facts.etag:
-            self._disk.rows[key] = Copy(facts, copy.data)
+            self._disk.rows[key] = _copy(bucket, name, copy.data, facts)
+
+
+def _copy(bucket: BucketRecord, name: str, data: bytes, facts: Any) -> Copy:
+    checksum = Checksum("none", "")
+    info = ObjectInfo(bucket.name, name, len(data), facts.version, checksum, facts.modified_ns, facts.custom)
+    return Copy(facts, data, info)

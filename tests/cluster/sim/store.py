@@ -77,6 +77,7 @@ class ObjectStore:
         """Write a key if the condition holds; an outage may hit before or after."""
         if self.down and self.network.chance.random() < 0.7:
             self.check()
+        self.requests += 1
         old = self.objects.get(key)
         if condition is ABSENT:
             if old is not None:
@@ -87,7 +88,8 @@ class ObjectStore:
         info = StoredInfo(key, len(data), etag, int(self.network.loop.now * 1e9), dict(metadata))
         self.objects[key] = (info, data)
         self.log.append((self.network.loop.now, key, data, metadata))
-        self.check()
+        if self.down:
+            raise AmbiguousWriteError("the object store answers 500: it may have been done")
         return info
 
     def delete(self, key: str) -> None:
@@ -151,11 +153,8 @@ class StoreClient:
         return await self._store.network.ask(self._node, STORE, answer, READ_SECONDS, BackendUnavailableError)
 
     async def _write(self, answer: Callable[[], Any], seconds: float, conditional: bool) -> Any:
-        try:
-            # A write that arrives again is harmless only under a condition: stores and proxies that deliver bare
-            # writes twice would lose data of any program.
-            return await self._store.network.ask(
-                self._node, STORE, answer, seconds, AmbiguousWriteError, repeatable=conditional
-            )
-        except BackendUnavailableError as error:
-            raise AmbiguousWriteError(f"{error}: it may have been done") from error
+        # A write that arrives again is harmless only under a condition: stores and proxies that deliver bare writes
+        # twice would lose data of any program.
+        return await self._store.network.ask(
+            self._node, STORE, answer, seconds, AmbiguousWriteError, repeatable=conditional
+        )
