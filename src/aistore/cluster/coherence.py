@@ -40,7 +40,7 @@ from ..model.objects import ObjectInfo, PutOptions
 from ..storage.cache.facts import CachedFacts, CachedReading
 from ..storage.objectstore.contract import ABSENT, Absent, StoredBody, StoredInfo
 from .documents import BucketRecord
-from .facts import NONCE, facts_of, info_of, metadata_of, version_of
+from .facts import NONCE, facts_of, info_of, is_of, metadata_of, version_of
 from .view import View
 from .world import Cache, Clock, Fence, Places, Staged, Store
 
@@ -180,21 +180,19 @@ class Coherence:
         """Ask the store for an object, and give out the copy here only if the store still has the same."""
         store, key = self._places.of(bucket, name)
         copy = self._cache.open(bucket, name)
+        good = False
         try:
-            body = await store.get(key, copy.facts.etag if copy is not None else "")
+            if copy is not None:
+                good = is_of(copy.facts, await store.head(key))
+                if good:
+                    return copy
+            body = await store.get(key)
         except StoredNotFoundError:
-            if copy is not None:
-                copy.close()
             raise ObjectNotFoundError.of(bucket.name, name) from None
-        except BaseException:
-            if copy is not None:
+        finally:
+            if copy is not None and not good:
                 copy.close()
-            raise
-        if body is None:
-            assert copy is not None
-            return copy
-        if copy is not None:
-            copy.close()
+        assert body is not None
         facts = facts_of(body.info, 0)
         return Remote(info_of(bucket, name, body.info, facts), facts, body)
 
