@@ -19,6 +19,7 @@ from .history import History
 from .loop import Clock, VirtualLoop
 from .network import Network
 from .node import Node, Rules, Worker
+from .records import ABSENT
 from .store import ObjectStore
 
 
@@ -33,6 +34,7 @@ class Plan:
     keys: int
     clients: int
     deletes: bool
+    same: bool
     seconds: float
     faults: tuple[str, ...]
     pause: float
@@ -51,6 +53,7 @@ class SimulatedCluster:
         self.loop = VirtualLoop()
         self.network = Network(self.loop, self.chance)
         self.store = ObjectStore(self.network)
+        self.store.twice = set() if plan.same else {str} if plan.deletes else {str, ABSENT}
         self.history = History()
         self.trace: list[tuple[float, str]] = []
         self.nodes = {name: Node(self, name, self._clock()) for name in (f"n{i}" for i in range(plan.nodes))}

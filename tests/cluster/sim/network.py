@@ -65,14 +65,17 @@ class Network:
         seconds: float,
         lost: Callable[[str], Exception],
         repeatable: bool = False,
+        late_max: float = float("inf"),
     ) -> Any:
         """Have ``answer()`` called at the target, and return what it returned, or raise what it raised.
 
         Raises ``lost(why)`` when no reply came within ``seconds`` of the asking process's clock; ``answer`` may have
-        been called nevertheless, or be called later. ``repeatable`` requests may be answered twice.
+        been called nevertheless, or be called later, but not after ``late_max``. ``repeatable`` requests may be
+        answered twice.
         """
         reply = _Reply(self, source, target, asyncio.get_running_loop().create_future())
-        self._send(source, target, lambda: reply.give(answer), again=(lambda: _quiet(answer)) if repeatable else None)
+        again = (lambda: _quiet(answer)) if repeatable else None
+        self._send(source, target, lambda: reply.give(answer), again, late_max)
         return await self._within(seconds, reply.future, lost, target)
 
     async def call(
@@ -99,12 +102,17 @@ class Network:
         return await self._within(seconds, reply.future, lost, target)
 
     def _send(
-        self, source: str, target: str, arrive: Callable[[], None], again: Callable[[], None] | None = None
+        self,
+        source: str,
+        target: str,
+        arrive: Callable[[], None],
+        again: Callable[[], None] | None = None,
+        late_max: float = float("inf"),
     ) -> None:
         chance, weather = self.chance, self.weather
         delay = self.delay()
         if chance.random() < weather.late:
-            delay += chance.random() * weather.late_seconds
+            delay = min(delay + chance.random() * weather.late_seconds, late_max)
         if chance.random() >= weather.lost and (source, target) not in self.cut:
             self.later(delay, self._arrive, source, target, arrive)
             if again is not None and chance.random() < weather.twice:

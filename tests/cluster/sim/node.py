@@ -149,6 +149,7 @@ class Node:
         self.view: View | None = None
         self.joined = False
         self.up = False
+        self.leaving = False
         self.starts = 0
         self._deadline = float("-inf")
 
@@ -168,7 +169,7 @@ class Node:
 
     def start(self) -> None:
         """Start the server."""
-        self.up, self.joined = True, False
+        self.up, self.joined, self.leaving = True, False, False
         self._deadline, self.view = float("-inf"), None
         self.workers = []
         for number in range(self.cluster.plan.workers):
@@ -215,7 +216,7 @@ class Node:
 
     def stop(self) -> None:
         """End all processes at once."""
-        self.up = self.joined = False
+        self.up = self.joined = self.leaving = False
         for worker in list(self.workers):
             self.end_worker(worker)
         if self.controller is not None:

@@ -37,6 +37,7 @@ def plan_of(seed: int) -> Plan:
         keys=chance.randint(1, 3),
         clients=chance.randint(2, 4),
         deletes=chance.random() < 0.5,
+        same=chance.random() < 0.3,
         seconds=chance.choice((120.0, 180.0, 240.0)),
         faults=chosen,
         pause=chance.choice((4.0, 8.0, 16.0)),
@@ -76,6 +77,8 @@ class Trouble:
             node.disk.full = 0.0
             for process in node.processes():
                 process.resume()
+            if node.leaving:
+                node.stop()
             if node.up and len(node.workers) < cluster.plan.workers:
                 node.start_worker(9)
             if node.up and node.controller is not None and node.controller.dead:
@@ -110,6 +113,7 @@ class Trouble:
         if sum(one.joined for one in self.cluster.nodes.values()) < 2:
             return
         self.cluster.note(f"{node.id} leaves")
+        node.leaving = True
         membership, done = node.membership, asyncio.get_running_loop().create_future()
 
         async def leave() -> None:
@@ -231,7 +235,7 @@ class Trouble:
         weather = Weather(delay=chance.choice((0.004, 0.05)))
         weather = replace(weather, **{
             name: value
-            for name, value in (("slow", 0.2), ("lost", chance.choice((0.02, 0.1))), ("late", 0.05), ("twice", 0.2))
+            for name, value in (("slow", 0.2), ("lost", chance.choice((0.02, 0.1))), ("late", chance.choice((0.05, 0.2))), ("twice", 0.2))
             if chance.random() < 0.5
         })  # fmt: skip
         self.cluster.note(f"weather {weather}")

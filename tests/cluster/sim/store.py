@@ -20,6 +20,8 @@ from aistore.errors import (
 from .network import STORE, Network
 from .records import ABSENT, StoredInfo, StoredPage
 
+#: An unconditional delete takes effect so long after its sender gave up at most; conditional writes know no such limit.
+LATE_SECONDS = 25.0
 #: How long a read is tried before the store is said to be unavailable.
 READ_SECONDS = 10.0
 
@@ -52,6 +54,8 @@ class ObjectStore:
         self.network = network
         self.objects: dict[str, tuple[StoredInfo, bytes]] = {}
         self.down = False
+        #: Conditions under which a write may arrive twice: `str` (any ETag), ABSENT.
+        self.twice: set[Any] = {str, ABSENT}
         self.requests = 0
         #: (time, key, value or None, metadata): all that took effect.
         self.log: list[tuple[float, str, bytes | None, Mapping[str, str]]] = []
@@ -130,13 +134,13 @@ class StoreClient:
         """Write a key under a condition."""
         key, data, metadata = self._prefix + key, bytes(data), dict(metadata)
         return self._mine(
-            await self._write(lambda: self._store.put(key, data, metadata, condition), seconds, condition is not None)
+            await self._write(lambda: self._store.put(key, data, metadata, condition), seconds, condition)
         )
 
     async def delete(self, key: str, seconds: float) -> None:
         """Remove a key."""
         key = self._prefix + key
-        await self._write(lambda: self._store.delete(key), seconds, False)
+        await self._write(lambda: self._store.delete(key), seconds, None, seconds + LATE_SECONDS)
 
     async def list(self, prefix: str, start_after: str = "", limit: int = 1000) -> StoredPage:
         """Return a page of keys."""
@@ -152,9 +156,12 @@ class StoreClient:
     async def _read(self, answer: Callable[[], Any]) -> Any:
         return await self._store.network.ask(self._node, STORE, answer, READ_SECONDS, BackendUnavailableError)
 
-    async def _write(self, answer: Callable[[], Any], seconds: float, conditional: bool) -> Any:
-        # A write that arrives again is harmless only under a condition: stores and proxies that deliver bare writes
-        # twice would lose data of any program.
+    async def _write(
+        self, answer: Callable[[], Any], seconds: float, condition: Any, late_max: float = float("inf")
+    ) -> Any:
+        repeatable = condition in self._store.twice
+        if isinstance(condition, str):
+            repeatable = str in self._store.twice
         return await self._store.network.ask(
-            self._node, STORE, answer, seconds, AmbiguousWriteError, repeatable=conditional
+            self._node, STORE, answer, seconds, AmbiguousWriteError, repeatable, late_max
         )

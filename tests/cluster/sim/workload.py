@@ -37,7 +37,7 @@ class Client:
             if dice < 0.6:
                 await self.read(key)
             elif dice < 0.92 or not cluster.plan.deletes:
-                await self.write(key, create=chance.random() < 0.1, retag=chance.random() < 0.15)
+                await self.write(key, create=chance.random() < 0.1, retag=cluster.plan.same and chance.random() < 0.4)
             else:
                 await self.delete(key)
 
@@ -99,6 +99,12 @@ class Client:
 
         return await self._try(f"delete of {key}", attempt, node)
 
+    def _choose(self) -> str:
+        """Return a node: mostly one that runs, as one learns from the map."""
+        chance, nodes = self.cluster.chance, self.cluster.nodes
+        running = [name for name in nodes if nodes[name].up]
+        return chance.choice(running if running and chance.random() < 0.9 else list(nodes))
+
     async def _ask(self, target: str, what: Callable[[Worker], Coroutine[Any, Any, Any]]) -> Any:
         return await self.cluster.request(self.name, target, what, ATTEMPT_SECONDS, PeerUnreachableError)
 
@@ -107,7 +113,7 @@ class Client:
         cluster = self.cluster
         begin, pause, why = cluster.loop.now, 0.1, ""
         while cluster.loop.now - begin < OPERATION_SECONDS:
-            target = node or cluster.chance.choice(sorted(cluster.nodes))
+            target = node or self._choose()
             try:
                 return await attempt(target)
             except RetryLaterError as error:
