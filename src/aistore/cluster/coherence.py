@@ -53,7 +53,8 @@ class Patience:
     turn: float = 60.0
     #: One write to the store, beside the time for its bytes.
     write: float = 20.0
-    #: How long the store may still do a delete to which it gave no answer.
+    #: How long the store may still do what it gave no answer to. Nobody writes the object meanwhile: a create that is
+    #: done after a later delete, or a replacement after a later write of the old bytes, would be done once too often.
     late: float = 30.0
     bytes_per_second: float = 4e6
     #: Bytes above which an object that is not here is read from the store and not copied.
@@ -301,7 +302,7 @@ class Coherence:
                         known = None if found is None else facts_of(found, 0)
                         asked = True
                         if isinstance(error, AmbiguousWriteError):
-                            await self._clock.sleep(0.1)
+                            await self._clock.sleep(self._patience.late)
                         continue
                     stored, version = found, version_of(found.metadata)
                 self._acknowledge(bucket, name)
@@ -379,6 +380,8 @@ class Coherence:
                     if found is None or found.metadata.get(NONCE) != nonce:
                         if self._clock.now() >= until:
                             raise error from None
+                        if isinstance(error, AmbiguousWriteError):
+                            await self._clock.sleep(self._patience.late)
                         continue
                     stored = found
                 self._acknowledge(bucket, name)
