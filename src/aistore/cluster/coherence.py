@@ -40,7 +40,7 @@ from ..model.objects import ObjectInfo, PutOptions
 from ..storage.cache.facts import CachedFacts, CachedReading
 from ..storage.objectstore.contract import ABSENT, Absent, StoredBody, StoredInfo
 from .documents import BucketRecord
-from .facts import NONCE, facts_of, info_of, metadata_of, version_of
+from .facts import NONCE, facts_of, info_of, is_of, metadata_of, version_of
 from .view import View
 from .world import Cache, Clock, Fence, Places, Staged, Store
 
@@ -53,7 +53,8 @@ class Patience:
     turn: float = 60.0
     #: One write to the store, beside the time for its bytes.
     write: float = 20.0
-    #: How long the store may still do a delete to which it gave no answer.
+    #: How long the store may still do what it gave no answer to. Nobody writes the object meanwhile: a create that is
+    #: done after a later delete, or a replacement after a later write of the old bytes, would be done once too often.
     late: float = 30.0
     bytes_per_second: float = 4e6
     #: Bytes above which an object that is not here is read from the store and not copied.
@@ -185,21 +186,19 @@ class Coherence:
         """Ask the store for an object, and give out the copy here only if the store still has the same."""
         store, key = self._places.of(bucket, name)
         copy = self._cache.open(bucket, name)
+        good = False
         try:
-            body = await store.get(key, copy.facts.etag if copy is not None else "")
+            if copy is not None:
+                good = is_of(copy.facts, await store.head(key))
+                if good:
+                    return copy
+            body = await store.get(key)
         except StoredNotFoundError:
-            if copy is not None:
-                copy.close()
             raise missing(bucket, name) from None
-        except BaseException:
-            if copy is not None:
+        finally:
+            if copy is not None and not good:
                 copy.close()
-            raise
-        if body is None:
-            assert copy is not None
-            return copy
-        if copy is not None:
-            copy.close()
+        assert body is not None
         facts = facts_of(body.info, 0)
         return Remote(info_of(bucket, name, body.info, facts), facts, body)
 
@@ -308,7 +307,7 @@ class Coherence:
                         known = None if found is None else facts_of(found, 0)
                         asked = True
                         if isinstance(error, AmbiguousWriteError):
-                            await self._clock.sleep(0.1)
+                            await self._clock.sleep(self._patience.late)
                         continue
                     stored, version = found, version_of(found.metadata)
                 self._acknowledge(bucket, name)
@@ -386,6 +385,8 @@ class Coherence:
                     if found is None or found.metadata.get(NONCE) != nonce:
                         if self._clock.now() >= until:
                             raise error from None
+                        if isinstance(error, AmbiguousWriteError):
+                            await self._clock.sleep(self._patience.late)
                         continue
                     stored = found
                 self._acknowledge(bucket, name)

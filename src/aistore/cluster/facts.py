@@ -54,6 +54,19 @@ def facts_of(
     return CachedFacts(stored.etag, version or version_of(metadata), written_ns, stamp, found)
 
 
+def is_of(facts: CachedFacts, stored: StoredInfo) -> bool:
+    """Say whether a copy with these facts is what is stored.
+
+    The ETag alone does not say so: many stores make it of the bytes, and the same bytes may have been written again
+    with other metadata.
+    """
+    return (
+        facts.etag == stored.etag
+        and facts.version == version_of(stored.metadata)
+        and facts.custom == _custom_of(stored.metadata)
+    )
+
+
 def version_of(metadata: Mapping[str, str]) -> int:
     """Return the version that is noted with an object; 1 for one that another program wrote."""
     text = metadata.get(VERSION, "")

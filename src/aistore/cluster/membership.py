@@ -260,11 +260,15 @@ class Membership:
     async def _is_current(self, version: int) -> bool:
         """Read the root document, adopt it, come back into it; say whether nothing changed since ``version``."""
         await self._refresh()
+        await self._stay()
+        return self._adopted == version
+
+    async def _stay(self) -> None:
+        """Come back into a map that others took this node out of; raises ConflictError when it is not wanted."""
         assert self._root is not None
         record = self._root.nodes.get(self._me.id)
-        if record is None or record.incarnation != self._me.incarnation:
+        if (record is None or record.incarnation != self._me.incarnation) and not self._leaving:
             await self._join()
-        return self._adopted == version
 
     def _extend(self, sent: float) -> None:
         self._deadline = sent + _HOLDER_PART * self.times.lease
@@ -322,7 +326,9 @@ class Membership:
     async def _join(self) -> None:
         me = self._me
 
-        def join(root: RootDocument) -> RootDocument:
+        def join(root: RootDocument) -> RootDocument | None:
+            if self._leaving:
+                return None
             found = root.nodes.get(me.id)
             if root.removed.get(me.id) == me.incarnation:
                 raise ConflictError(f"node {me.id} was removed from the cluster", hint="start it again to let it join")
@@ -369,6 +375,8 @@ class Membership:
                 self._wake.clear()
                 before = self._adopted
                 await self._refresh()
+                # Who saw the lease lapse may write so after it was renewed and the document read again.
+                await self._stay()
                 polled = self._clock.now()
                 if self._adopted != before:
                     await self.renew()  # shows the others what they may be waiting for
