@@ -10,7 +10,7 @@ import pytest
 
 from aistore.errors import NotSupportedError
 from aistore.laptop.weed import BUCKET, Weed
-from aistore.testing import StoreProcess
+from aistore.testing import Network, StoreProcess
 
 
 @pytest.fixture(scope="session")
@@ -53,6 +53,17 @@ _LAKES = itertools.count(1)
 def lake(weed: Weed) -> str:
     """Return a URL in the running S3 store (``s3://lake/3``) below which nobody else writes."""
     return f"s3://{BUCKET}/{next(_LAKES)}"
+
+
+@pytest.fixture
+def network() -> Iterator[Network]:
+    """Return a network of machines whose paths can be cut, slow or lossy; skips the test where there can be none."""
+    try:
+        made = Network()
+    except NotSupportedError as error:
+        pytest.skip(str(error))
+    with made:
+        yield made
 
 
 _COUNTS: dict[str, int] = {}

@@ -44,6 +44,17 @@ def complete_etl(ctx: click.Context, param: click.Parameter, incomplete: str) ->
     return [CompletionItem(name) for name in found if name.startswith(incomplete)]
 
 
+def complete_node(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Offer the nodes of the cluster."""
+    from ..errors import AisError
+
+    try:
+        found = [node.id for node in _client().cluster().nodes if node.type == "target"]
+    except AisError:
+        return []
+    return [CompletionItem(name) for name in found if name.startswith(incomplete)]
+
+
 def _to_next_slash(name: str, start: int) -> str:
     slash = name.find("/", start)
     return name if slash < 0 else name[: slash + 1]

@@ -37,6 +37,7 @@ COMMANDS = {
     "storage": Lazy(
         f"{_COMMANDS}.storage:storage", "Show the disks of the store, add and remove them, validate what is on them."
     ),
+    "cluster": Lazy(f"{_COMMANDS}.cluster:cluster", "Clusters: start one on this machine, show, drain, remove, wait."),
     "scrub": Lazy(f"{_COMMANDS}.validate:validate", "Verify all objects of a running store."),
     "fsck": Lazy(f"{_COMMANDS}.fsck:fsck", "Check a data directory offline; rebuild its index.", local=True),
     "show": Lazy(

@@ -17,6 +17,7 @@ from .endpoint import Endpoint
 from .etl import Etl, EtlDetails
 from .legacy import Bck
 from .listing import ListedObject
+from .nodes import Nodes, NodeStatus
 from .object import Object
 from .reader import ObjectReader
 from .retry import RetryPolicy
@@ -32,6 +33,8 @@ __all__ = [
     "EtlDetails",
     "ListedObject",
     "Node",
+    "NodeStatus",
+    "Nodes",
     "Object",
     "ObjectInfo",
     "ObjectReader",

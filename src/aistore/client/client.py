@@ -16,6 +16,7 @@ from .cluster import ClusterInfo, NodePerformance, cluster_info, node_performanc
 from .endpoint import Endpoint, find_endpoints
 from .etl import Etl, list_etls
 from .legacy import LegacyCalls
+from .nodes import Nodes
 from .retry import RetryPolicy
 from .scrub import scrub_report, start_scrub, stop_scrub
 from .storage import Storage
@@ -118,6 +119,10 @@ class Client(LegacyCalls):
     def cluster(self) -> ClusterInfo:
         """Return the cluster map: the nodes and where they answer."""
         return cluster_info(self.transport)
+
+    def nodes(self) -> Nodes:
+        """Return the handle of the cluster's nodes; asks the store nothing."""
+        return Nodes(self.transport)
 
     def storage(self) -> Storage:
         """Return the handle of the store's disks; asks the store nothing."""

@@ -16,6 +16,9 @@ from .node import LocalNode, poll
 from .ports import free_block, is_free
 from .weed import BUCKET, Weed
 
+#: Of the disk, for all nodes' copies together: the store's objects are on it too.
+_CACHES_PERCENT = 40
+
 
 class Place(NamedTuple):
     """Where a process runs and listens: an address, and the command that takes it there (none: here)."""
@@ -106,6 +109,7 @@ class LocalCluster:
         port = self._first_port + number - 1 if self._first_port else free_block(1)
         workers = max(2, usable_cores() // self._count)  # HTTP workers: together as many as one node would have
         arguments = ["--host", place.host, "--port", str(port), "--workers", str(workers)]
+        arguments += ["--cache-size", f"{_CACHES_PERCENT // self._count}%"]
         arguments += [*self._storage(directory), *self._arguments]
         if place.host != "127.0.0.1":
             arguments.append("--insecure")

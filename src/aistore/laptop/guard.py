@@ -7,6 +7,8 @@ GRACE_SECONDS SIGKILL for its process group. REPORT takes one line, the command'
 and is closed when the guard ends. The guard's exit status is the command's, 128 + N if signal N ended it.
 """
 
+from __future__ import annotations
+
 import os
 import signal
 import subprocess
@@ -26,7 +28,7 @@ def _end_with_guard() -> None:
         pass
 
 
-def _obey(lifeline: int, command: "subprocess.Popen[bytes]", grace_seconds: float) -> None:
+def _obey(lifeline: int, command: subprocess.Popen[bytes], grace_seconds: float) -> None:
     """Pass signals on until the lifeline says or means the end."""
     while True:
         said = os.read(lifeline, 1)

@@ -74,7 +74,7 @@ class Weed:
         self.log_path = os.path.join(self.directory, "weed.log")
         self._through = through
         self._process: GuardedProcess | None = None
-        self._first_port = 0
+        self._first_port = self._log_start = 0
         self.access_key = ""
         self.secret_key = ""
 
@@ -111,7 +111,7 @@ class Weed:
         for attempt in range(_STARTS_MAX):
             if attempt or not self._ports_are_free():
                 self._choose_ports()
-            log_start = os.path.getsize(self.log_path) if os.path.exists(self.log_path) else 0
+            self._log_start = os.path.getsize(self.log_path) if os.path.exists(self.log_path) else 0
             self._process = GuardedProcess(
                 [*self._through, weed, *self._arguments()],
                 log=self.log_path, env=self._own_environment(), directory=self.directory, grace_seconds=_GRACE_SECONDS,
@@ -119,7 +119,7 @@ class Weed:
             if self._wait_ready(deadline):
                 return self
             self._end()
-            log = self._log_since(log_start)
+            log = self.log()
             if "address already in use" not in log:
                 break
         raise AisError(f"the object store did not start; the end of {self.log_path}:\n{log[-2000:]}")
@@ -207,9 +207,10 @@ class Weed:
                 if error.code != 409:
                     raise
 
-    def _log_since(self, start: int) -> str:
+    def log(self) -> str:
+        """Return what it has logged since it was last started."""
         with open(self.log_path, "rb") as file:
-            file.seek(start)
+            file.seek(self._log_start)
             return file.read().decode(errors="replace")
 
     def kill(self) -> None:

@@ -2,6 +2,7 @@
 
 from ..laptop.cluster import LocalCluster
 from ..laptop.node import LocalNode
+from .network import Network
 from .store import StoreProcess
 
-__all__ = ["LocalCluster", "LocalNode", "StoreProcess"]
+__all__ = ["LocalCluster", "LocalNode", "Network", "StoreProcess"]

@@ -125,14 +125,7 @@ def serve(
 
     Prints one line when it is ready. The data directory is made if it is not there.
     """
-    missing = [name for name in _NEEDS if importlib.util.find_spec(name) is None]
-    if missing:
-        click.echo(
-            f"Error: `ais serve` needs the server extra ({', '.join(missing)} not installed)\n"
-            f"Install it with: {_this_python()} -m pip install 'pyaistore[server]'",
-            err=True,
-        )
-        sys.exit(1)
+    require_server_extra("`ais serve`")
     from ...server.supervisor import Supervisor
 
     try:
@@ -189,6 +182,18 @@ def _is_full(directory: str) -> bool:
         directory = os.path.dirname(directory)
     usage = shutil.disk_usage(directory)
     return usage.total > 0 and usage.free < _ROOM_BYTES_MIN  # what is no disk has none
+
+
+def require_server_extra(command: str) -> None:
+    """End with what to install if the server extra is not there."""
+    missing = [name for name in _NEEDS if importlib.util.find_spec(name) is None]
+    if missing:
+        click.echo(
+            f"Error: {command} needs the server extra ({', '.join(missing)} not installed)\n"
+            f"Install it with: {_this_python()} -m pip install 'pyaistore[server]'",
+            err=True,
+        )
+        sys.exit(1)
 
 
 def _this_python() -> str:

@@ -156,7 +156,8 @@ class SharedBuckets:
             "settled": view.settled, "lease_seconds_left": round(self.membership.lease_seconds_left, 1),
             "cached_objects": usage.objects, "cached_bytes": usage.bytes, "cache_capacity": usage.capacity_bytes,
             "pinned_bytes": usage.pinned_bytes, "store": self._settings.serve.store,
-            "lease_seconds": self.membership.times.lease,
+            "lease_seconds": self.membership.times.lease, "renew_seconds": self.membership.times.renew,
+            "poll_seconds": self.membership.times.poll,
         }  # fmt: skip
 
     async def change(self, mutate: Any) -> None:
