@@ -31,7 +31,7 @@ from .environments.lock import Lock
 from .environments.runtimes import resolve_runtime
 from .environments.snapshot import is_snapshot, left_out
 from .log import TransformLog
-from .machine import RESTART_PAUSE_SECONDS, Life, Todo
+from .machine import Life, Todo
 from .peers import MESSAGES_KIND
 
 ReportProgress = Callable[[str, str], Awaitable[None]]
@@ -124,6 +124,47 @@ class ManagedEtl:
                 await self._abort(str(error) if known else f"{type(error).__name__}: {error}")
                 raise
         await report("ready", f"{self.spec.name} takes objects")
+
+    async def bring_up_again(self, report: ReportProgress) -> None:
+        """Make a transform ready that ran before, with the restarts of one that crashed; ends in Running or Aborted."""
+        async with self._turn:
+            if self._closed or self._ending:
+                return
+            await self._set(self.life.begin()[0])
+            self._cancel = threading.Event()
+            await self._come_up(report)
+
+    async def _come_up(self, report: ReportProgress) -> None:
+        """Launch it until it is ready, stopped, or has not come up too often; whoever calls has the turn."""
+        while True:
+            deadline = time.monotonic() + self.spec.init_timeout_seconds
+            try:
+                if self.environment is None:
+                    await self._prepare(report, deadline)
+                await self._launch(report, deadline)
+                return
+            except AisError as error:
+                reason = str(error)
+            except Exception as error:
+                _log.exception("etl job %s could not be started again", self.spec.name)
+                reason = f"{type(error).__name__}: {error}"
+            if self._ending:  # by whoever waits for the turn
+                await self._end_processes()
+                return
+            _log.warning("etl job %s did not come up again: %s", self.spec.name, reason)
+            if not await self._may_try_again(reason):
+                return
+
+    async def _may_try_again(self, reason: str) -> bool:
+        """Note a crash; return whether to launch again, after a pause."""
+        life, todo = self.life.crashed(reason, time.monotonic())
+        await self._set(life)
+        await self._end_processes()
+        if todo is not Todo.LAUNCH_LATER:
+            return False
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._interrupted.wait(), life.pause_seconds)
+        return not self._ending
 
     async def _prepare(self, report: ReportProgress, deadline: float) -> None:
         loop = asyncio.get_running_loop()
@@ -300,19 +341,8 @@ class ManagedEtl:
             if self._launched is not launched or self._ending:
                 return
             count_restart(self.spec.name, self.uid)
-            life, todo = self.life.crashed(reason, time.monotonic())
-            await self._set(life)
-            if todo is Todo.CLOSE:
-                await self._end_processes()
-            elif todo is Todo.LAUNCH_LATER:
-                await asyncio.sleep(RESTART_PAUSE_SECONDS)
-                try:
-                    await self._launch(_no_report, time.monotonic() + self.spec.init_timeout_seconds)
-                except AisError as error:
-                    await self._abort(str(error))
-                except Exception as error:
-                    _log.exception("etl job %s could not be started again", self.spec.name)
-                    await self._abort(f"{type(error).__name__}: {error}")
+            if await self._may_try_again(reason):
+                await self._come_up(_no_report)
 
     async def wait_running(self, seconds: float) -> None:
         """Return when the ETL takes objects; raises EtlNotRunningError if it is stopped, or not ready in time."""

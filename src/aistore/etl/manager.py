@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from ..errors import AisError, ConflictError, EtlExistsError, EtlNotFoundError
+from ..errors import ConflictError, EtlExistsError, EtlNotFoundError
 from ..model.etl import EtlSpec, Stage, check_spec
 from ..model.names import check_etl_name
 from .environments.cache import remove_unused
@@ -77,17 +77,9 @@ class Manager:
             etl = self._add(kept.spec, kept.lock, kept.uid)
             if kept.wanted:
                 etl.life, _ = etl.life.begin()
-                self._in_background(self._bring_up_again(etl))
+                self._in_background(etl.bring_up_again(_log_progress))
             else:
                 etl.life, _ = etl.life.stop()
-
-    async def _bring_up_again(self, etl: ManagedEtl) -> None:
-        try:
-            await etl.bring_up(_log_progress)
-        except AisError as error:
-            _log.error("etl job %s could not be started: %s", etl.spec.name, error)
-        except Exception:
-            _log.exception("etl job %s could not be started", etl.spec.name)
 
     def _in_background(self, work: Any) -> None:
         task = asyncio.ensure_future(work)
