@@ -56,7 +56,7 @@ async def until(etl: ManagedEtl, condition: Callable[[], bool]) -> None:
 async def new(manager: Manager, gate: Path) -> ManagedEtl:
     spec = {"name": "gated-etl", "code": GATED.format(gate=str(gate)), "sandbox": "off", "workers": 1}
     await manager.verbs()["etl_init"]({"spec": spec}, no_report)
-    return manager._get("gated-etl")
+    return manager.get("gated-etl")
 
 
 async def importing(etl: ManagedEtl, after: int) -> int:
@@ -110,7 +110,7 @@ def test_killed_while_it_comes_up_with_the_store(tmp_path: Path) -> None:
         gate.touch()
         async with managing(tmp_path) as manager:
             manager.load()
-            etl = manager._get("gated-etl")
+            etl = manager.get("gated-etl")
             first = await importing(etl, 0)
             os.kill(parent_of(first), signal.SIGKILL)
             await importing(etl, first)

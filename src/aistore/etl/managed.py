@@ -27,7 +27,7 @@ from .confinement import confined_run
 from .counted import count_restart, set_workers
 from .environments.commands import run_command
 from .environments.environment import Environment, prepare
-from .environments.lock import Lock
+from .environments.lock import Lock, check_lock, runtime_of
 from .environments.runtimes import resolve_runtime
 from .environments.snapshot import is_snapshot, left_out
 from .log import TransformLog
@@ -62,12 +62,19 @@ class Places:
 
 
 class ManagedEtl:
-    """One ETL. All methods run in the controller's loop; what blocks goes to threads."""
+    """One ETL. All methods run in the controller's loop; what blocks goes to threads.
 
-    def __init__(self, spec: EtlSpec, places: Places, number: int, lock: Lock | None = None, uid: int = 0) -> None:
+    ``locked``: its ``lock`` is that of other nodes too, so it is this lock that is installed, or nothing.
+    """
+
+    def __init__(
+        self, spec: EtlSpec, places: Places, number: int, lock: Lock | None = None, uid: int = 0, *,
+        locked: bool = False,
+    ) -> None:  # fmt: skip
         self.spec = spec
         self.uid = uid
         self.lock = lock
+        self._locked = locked
         self.life = Life()
         self.environment: Environment | None = None
         self.layers: list[str] = []
@@ -90,6 +97,11 @@ class ManagedEtl:
         self._ending = 0
         self._interrupted = asyncio.Event()
         self._closed = False
+
+    @property
+    def runs(self) -> bool:
+        """Whether it takes objects."""
+        return self.life.stage is Stage.RUNNING
 
     @property
     def socket_path(self) -> str:
@@ -173,7 +185,11 @@ class ManagedEtl:
             asyncio.run_coroutine_threadsafe(self._progress(report, stage, message), loop)
 
         def work() -> Environment:
-            runtime = resolve_runtime(self.spec.runtime)
+            shared = self.lock if self._locked else None
+            # What "python3" is differs from node to node.
+            runtime = resolve_runtime(self.spec.runtime if shared is None else runtime_of(shared))
+            if shared is not None:
+                check_lock(shared, runtime)
             self._base_python = runtime.python
             return prepare(
                 self.spec.dependencies,
@@ -188,7 +204,8 @@ class ManagedEtl:
             )
 
         self.environment = await asyncio.to_thread(work)
-        self.lock = self.environment.lock
+        if self.lock is None or not self._locked:
+            self.lock = self.environment.lock
         if self.left_out:
             self.log.write(f"Warning: {self._left_out_text()}\n")
             await self._progress(report, "resolving", f"Warning: {self._left_out_text()}")
@@ -344,20 +361,24 @@ class ManagedEtl:
             if await self._may_try_again(reason):
                 await self._come_up(_no_report)
 
-    async def wait_running(self, seconds: float) -> None:
-        """Return when the ETL takes objects; raises EtlNotRunningError if it is stopped, or not ready in time."""
+    async def settled(self, seconds: float) -> None:
+        """Return when the ETL is not being made ready any more, or after ``seconds``."""
 
-        async def settled() -> None:
+        async def changed() -> None:
             async with self.changed:
                 await self.changed.wait_for(lambda: self.life.stage is not Stage.INITIALIZING)
 
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(changed(), seconds)
+
+    async def wait_running(self, seconds: float) -> None:
+        """Return when the ETL takes objects; raises EtlNotRunningError if it is stopped, or not ready in time."""
         if self.life.stage is Stage.INITIALIZING:
-            try:
-                await asyncio.wait_for(settled(), seconds)
-            except asyncio.TimeoutError:
-                raise EtlNotRunningError(
-                    f"etl job {self.spec.name} is still Initializing ({self.life.message})", hint="try again later"
-                ) from None
+            await self.settled(seconds)
+        if self.life.stage is Stage.INITIALIZING:
+            raise EtlNotRunningError(
+                f"etl job {self.spec.name} is still Initializing ({self.life.message})", hint="try again later"
+            )
         if self.life.stage is not Stage.RUNNING:
             first_line = self.life.message.splitlines()[0] if self.life.message else ""
             raise EtlNotRunningError(

@@ -56,7 +56,8 @@ def _open_keeper(settings: ProcessSettings) -> Housekeeper | CacheKeeper:
 
 async def _run(settings: ProcessSettings, ready: int) -> None:
     stop = stop_on_signals()
-    manager = Manager(Places(settings.serve.data, settings.runtime, settings.serve.limits.etl_queue))
+    places = Places(settings.serve.data, settings.runtime, settings.serve.limits.etl_queue)
+    manager = Manager(places, settings.node_id)
     house_stop = threading.Event()
     house = threading.Thread(target=_keep_house, args=(settings, house_stop), name="housekeeping")
     scrubbing = Scrubbing(settings)
