@@ -43,10 +43,10 @@ _EXIT_STATUS_WAIT_SECONDS = 2.0
 
 
 class Places:
-    """Where the controller keeps what belongs to transforms."""
+    """Where the controller keeps what belongs to transforms; ``hidden`` is what they never see (default: ``data``)."""
 
-    def __init__(self, data: str, runtime: str, queue: int) -> None:
-        self.data = data
+    def __init__(self, data: str, runtime: str, queue: int, hidden: str = "") -> None:
+        self.hidden = hidden or data
         self.environments = os.path.join(data, "envs")
         self.etls = os.path.join(data, "etl")
         self.runtime = runtime
@@ -287,7 +287,7 @@ class ManagedEtl:
             workers=spec.workers or usable_cores(),
             objects_per_worker=1 if fork else launcher.OBJECTS_PER_WORKER,
             sandbox=spec.sandbox is Sandbox.ON,
-            hidden=(self._places.data,),
+            hidden=(self._places.hidden,),
             filename=spec.filename,
         )
 

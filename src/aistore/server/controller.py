@@ -56,16 +56,18 @@ def _open_keeper(settings: ProcessSettings) -> Housekeeper | CacheKeeper:
 
 async def _run(settings: ProcessSettings, ready: int) -> None:
     stop = stop_on_signals()
-    places = Places(settings.serve.data, settings.runtime, settings.serve.limits.etl_queue)
-    manager = Manager(places, settings.node_id)
+    serve = settings.serve
+    places = Places(serve.data, settings.runtime, serve.limits.etl_queue, hidden=serve.cache if serve.store else "")
+    manager = Manager(places, settings.target_id if serve.store else settings.node_id, keeps=not serve.store)
     house_stop = threading.Event()
     house = threading.Thread(target=_keep_house, args=(settings, house_stop), name="housekeeping")
     scrubbing = Scrubbing(settings)
-    node = ClusterNode(settings) if settings.serve.store else None
+    node = ClusterNode(settings, manager) if serve.store else None
     verbs = {**manager.verbs(), **scrubbing.verbs(), **(node.verbs() if node is not None else {})}
     server = await serve_verbs(settings.controller_socket, verbs, as_ais_error)
     try:
-        manager.load()
+        if node is None:
+            manager.load()
         house.start()
         scrubbing.start()
         if node is not None:

@@ -23,6 +23,9 @@ from ...errors import (
     OverloadedError,
     PeerUnreachableError,
 )
+from ...etl.everywhere import Everywhere
+from ...etl.manager import Manager
+from ...etl.wanted import Wanted
 from ...settings import ProcessSettings, Secret
 from ...storage.cache.cache import Cache
 from ...storage.cache.settings import parse_capacity
@@ -32,6 +35,7 @@ from ..peers import Peers
 from .clock import BootClock
 from .fence import FenceWriter
 from .stores import BucketStores
+from .transforms import Followers, PeerTransforms
 from .views import WorkerViews
 
 _log = logging.getLogger("aistore.cluster")
@@ -62,7 +66,7 @@ class _Others:
 class ClusterNode:
     """One node's part in its cluster; its verbs are what HTTP workers ask of it."""
 
-    def __init__(self, settings: ProcessSettings) -> None:
+    def __init__(self, settings: ProcessSettings, manager: Manager) -> None:
         serve = settings.serve
         self._settings = settings
         self.clock = BootClock()
@@ -71,13 +75,16 @@ class ClusterNode:
         self.views = WorkerViews(serve.worker_count, FenceWriter(settings.fence))
         self.peers = Peers(settings.target_id, Secret(serve.cluster_secret), self._urls, self._version)
         self.cache = Cache(serve.cache, parse_capacity(serve.cache_size))
+        followers = Followers(self.views)
         lease = serve.lease_seconds
         own, _ = self.stores.bucket(BucketRecord("ais", "any", "", 0))
         self.membership = Membership(
             Self(settings.target_id, secrets.token_hex(4), settings.url, settings.started_ns),
-            self.clock, own, _Others(self.peers), self.views,
-            Times(lease, lease / 3, lease / 6, max(1.0, lease / 4), min(1.0, lease / 10)),
+            self.clock, own, _Others(self.peers), followers,
+            Times(lease, lease / 3, lease / 6, max(1.0, lease / 4), min(1.0, lease / 10)), self._prepare,
         )  # fmt: skip
+        self.everywhere = Everywhere(manager, Wanted(manager), self.membership, PeerTransforms(self.peers))
+        followers.everywhere = self.everywhere
         self.membership.on_view(self._follow)
         self._bucket_ids: frozenset[str] | None = None
         self._deleting: set[str] = set()
@@ -86,6 +93,7 @@ class ClusterNode:
         """Return the verbs by name."""
         return {
             **self.views.verbs(),
+            **self.everywhere.verbs(),
             "cluster.asked": self._asked,
             "cluster.state": self._state,
             "cluster.drain": self._drain,
@@ -94,6 +102,9 @@ class ClusterNode:
             "bucket.delete": self._delete_bucket,
             "bucket.props": self._set_props,
         }
+
+    async def _prepare(self, view: View) -> None:
+        await self.everywhere.ready(view)
 
     async def start(self) -> None:
         """Join; returns when this node answers for objects."""
