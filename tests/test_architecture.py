@@ -20,7 +20,7 @@ ALLOWED = {
     "model": {"errors"},
     "wire": {"errors", "model"},
     "storage": {"errors", "fallbacks", "model", "settings", "observe"},
-    "etl": {"errors", "fallbacks", "model", "settings", "storage", "observe"},
+    "etl": {"cluster", "errors", "fallbacks", "model", "settings", "storage", "observe"},
     "cluster": {"errors", "model", "storage"},
     "server": {"cluster", "errors", "fallbacks", "model", "settings", "wire", "storage", "etl", "observe", ""},
     "client": {"errors", "model", "wire", "settings", "_conflict", ""},

@@ -124,7 +124,10 @@ def _encode(value: Any) -> bytes:
     return json.dumps(value).encode()
 
 
-PLACES = {"bucket": ["fuzz", "other"], "name": ["x", "a/b", "new"], "etl": ["e1", "e2"], "provider": ["ais", "aws"]}
+PLACES = {
+    "bucket": ["fuzz", "other"], "name": ["x", "a/b", "new"], "etl": ["e1", "e2"], "provider": ["ais", "aws"],
+    "verb": ["list", "bring_up"],
+}  # fmt: skip
 HEADER_TEXT = st.text(st.characters(min_codepoint=32, max_codepoint=255, exclude_characters="\x7f"), max_size=30)
 
 NOT_IN_HEADERS = re.compile("[^ -~\x80-\xff]")

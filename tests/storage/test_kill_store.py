@@ -139,7 +139,7 @@ class Load:
         goal = {kind: turns + 3 for kind, turns in self.turns.items()}
         deadline = time.monotonic() + _WAIT_SECONDS
         while any(self.turns[kind] < turns for kind, turns in goal.items()):
-            assert not self.wrong, self.wrong
+            assert not self.wrong, "\n".join(self.wrong)
             assert time.monotonic() < deadline, f"after {what}: {self.turns}, expected {goal}"
             time.sleep(0.005)
 
@@ -234,12 +234,12 @@ def test_kill_any_process(
         load.await_progress("the last kill")
     finally:
         load.end()
-    assert not load.wrong, load.wrong
+    assert not load.wrong, "\n".join(load.wrong)
     assert load.acknowledged > KILLS
     with urllib3.PoolManager(retries=False) as pool:
         for name in load.allowed:
             assert load.settle(pool, name)
-    assert not load.wrong, load.wrong
+    assert not load.wrong, "\n".join(load.wrong)
     assert store.end() == 0
     assert "Traceback" not in store.errors()
     recover(data)

@@ -79,12 +79,17 @@ class BucketRecord(msgspec.Struct, frozen=True):
 
 
 class EtlRecord(msgspec.Struct, frozen=True):
-    """A transform of the cluster: ``lock`` is the environment that every node installs."""
+    """A transform of the cluster: ``lock`` is the environment that every node installs.
+
+    ``making`` is the incarnation of the node that is making it ready on all nodes; empty when that is done. When that
+    node has gone before, nobody goes on: without a lock the record is removed, with one it is stopped.
+    """
 
     spec: EtlSpec
     wanted: bool
     lock: Any = None
     uid: int = 0
+    making: str = ""
 
 
 class RootDocument(msgspec.Struct, frozen=True):

@@ -8,9 +8,11 @@
                         ▼  │  (restart)       │  ▼
                       Aborted ◀───────────────┴──
 
-An ETL whose process dies while it runs is begun again, at most ``RESTARTS_MAX`` times within
-``RESTART_WINDOW_SECONDS``; after that it is Aborted with the reason. A stopped ETL is Aborted too, for the field has
-no other word, and its message says that it was stopped.
+An ETL whose process dies is begun again, at most ``RESTARTS_MAX`` times within ``RESTART_WINDOW_SECONDS``; after that
+it is Aborted with the reason. One that ran before and does not come up again has crashed too: that a process was killed
+on its way up says nothing about the code. Until it is up no crash is forgotten, however long each takes. Only what its
+user has just asked for, and waits for, fails at once. A stopped ETL is Aborted too, for the field has no other word,
+and its message says that it was stopped.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from ..model.etl import Stage
 
 RESTARTS_MAX = 5
 RESTART_WINDOW_SECONDS = 60.0
-RESTART_PAUSE_SECONDS = 0.2
+RESTART_PAUSE_SECONDS = 0.2  # before the first restart; each further one waits twice as long
 
 
 class Todo(enum.Enum):
@@ -64,13 +66,19 @@ class Life:
         return replace(self, stage=Stage.ABORTED, message="stopped", wanted=False), Todo.CLOSE
 
     def crashed(self, reason: str, now: float) -> tuple[Life, Todo]:
-        """Its process ended while it should run; ``now`` in seconds of a monotonic clock."""
+        """Its process ended while it should run, or it did not come up again; ``now`` in seconds, monotonic."""
         if not self.wanted or self.stage is Stage.ABORTED:
             return self, Todo.NOTHING
-        recent = (*(when for when in self.restarts if now - when < RESTART_WINDOW_SECONDS), now)
+        up = self.stage is Stage.RUNNING
+        recent = (*(when for when in self.restarts if not up or now - when < RESTART_WINDOW_SECONDS), now)
         if len(recent) > RESTARTS_MAX:
-            text = f"crashed {len(recent)} times in {RESTART_WINDOW_SECONDS:.0f} s, last: {reason}"
+            text = f"crashed {len(recent)} times in {now - recent[0]:.0f} s, last: {reason}"
             return replace(self, stage=Stage.ABORTED, message=text, restarts=recent), Todo.CLOSE
         return replace(
             self, stage=Stage.INITIALIZING, message=f"restarting: {reason}", restarts=recent
         ), Todo.LAUNCH_LATER
+
+    @property
+    def pause_seconds(self) -> float:
+        """How long to wait before the next restart."""
+        return RESTART_PAUSE_SECONDS * 2.0 ** max(0, len(self.restarts) - 1)

@@ -27,11 +27,11 @@ from .confinement import confined_run
 from .counted import count_restart, set_workers
 from .environments.commands import run_command
 from .environments.environment import Environment, prepare
-from .environments.lock import Lock
+from .environments.lock import Lock, check_lock, runtime_of
 from .environments.runtimes import resolve_runtime
 from .environments.snapshot import is_snapshot, left_out
 from .log import TransformLog
-from .machine import RESTART_PAUSE_SECONDS, Life, Todo
+from .machine import Life, Todo
 from .peers import MESSAGES_KIND
 
 ReportProgress = Callable[[str, str], Awaitable[None]]
@@ -43,10 +43,10 @@ _EXIT_STATUS_WAIT_SECONDS = 2.0
 
 
 class Places:
-    """Where the controller keeps what belongs to transforms."""
+    """Where the controller keeps what belongs to transforms; ``hidden`` is what they never see (default: ``data``)."""
 
-    def __init__(self, data: str, runtime: str, queue: int) -> None:
-        self.data = data
+    def __init__(self, data: str, runtime: str, queue: int, hidden: str = "") -> None:
+        self.hidden = hidden or data
         self.environments = os.path.join(data, "envs")
         self.etls = os.path.join(data, "etl")
         self.runtime = runtime
@@ -62,12 +62,19 @@ class Places:
 
 
 class ManagedEtl:
-    """One ETL. All methods run in the controller's loop; what blocks goes to threads."""
+    """One ETL. All methods run in the controller's loop; what blocks goes to threads.
 
-    def __init__(self, spec: EtlSpec, places: Places, number: int, lock: Lock | None = None, uid: int = 0) -> None:
+    ``locked``: its ``lock`` is that of other nodes too, so it is this lock that is installed, or nothing.
+    """
+
+    def __init__(
+        self, spec: EtlSpec, places: Places, number: int, lock: Lock | None = None, uid: int = 0, *,
+        locked: bool = False,
+    ) -> None:  # fmt: skip
         self.spec = spec
         self.uid = uid
         self.lock = lock
+        self._locked = locked
         self.life = Life()
         self.environment: Environment | None = None
         self.layers: list[str] = []
@@ -90,6 +97,11 @@ class ManagedEtl:
         self._ending = 0
         self._interrupted = asyncio.Event()
         self._closed = False
+
+    @property
+    def runs(self) -> bool:
+        """Whether it takes objects."""
+        return self.life.stage is Stage.RUNNING
 
     @property
     def socket_path(self) -> str:
@@ -125,6 +137,47 @@ class ManagedEtl:
                 raise
         await report("ready", f"{self.spec.name} takes objects")
 
+    async def bring_up_again(self, report: ReportProgress) -> None:
+        """Make a transform ready that ran before, with the restarts of one that crashed; ends in Running or Aborted."""
+        async with self._turn:
+            if self._closed or self._ending:
+                return
+            await self._set(self.life.begin()[0])
+            self._cancel = threading.Event()
+            await self._come_up(report)
+
+    async def _come_up(self, report: ReportProgress) -> None:
+        """Launch it until it is ready, stopped, or has not come up too often; whoever calls has the turn."""
+        while True:
+            deadline = time.monotonic() + self.spec.init_timeout_seconds
+            try:
+                if self.environment is None:
+                    await self._prepare(report, deadline)
+                await self._launch(report, deadline)
+                return
+            except AisError as error:
+                reason = str(error)
+            except Exception as error:
+                _log.exception("etl job %s could not be started again", self.spec.name)
+                reason = f"{type(error).__name__}: {error}"
+            if self._ending:  # by whoever waits for the turn
+                await self._end_processes()
+                return
+            _log.warning("etl job %s did not come up again: %s", self.spec.name, reason)
+            if not await self._may_try_again(reason):
+                return
+
+    async def _may_try_again(self, reason: str) -> bool:
+        """Note a crash; return whether to launch again, after a pause."""
+        life, todo = self.life.crashed(reason, time.monotonic())
+        await self._set(life)
+        await self._end_processes()
+        if todo is not Todo.LAUNCH_LATER:
+            return False
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._interrupted.wait(), life.pause_seconds)
+        return not self._ending
+
     async def _prepare(self, report: ReportProgress, deadline: float) -> None:
         loop = asyncio.get_running_loop()
 
@@ -132,7 +185,11 @@ class ManagedEtl:
             asyncio.run_coroutine_threadsafe(self._progress(report, stage, message), loop)
 
         def work() -> Environment:
-            runtime = resolve_runtime(self.spec.runtime)
+            shared = self.lock if self._locked else None
+            # What "python3" is differs from node to node.
+            runtime = resolve_runtime(self.spec.runtime if shared is None else runtime_of(shared))
+            if shared is not None:
+                check_lock(shared, runtime)
             self._base_python = runtime.python
             return prepare(
                 self.spec.dependencies,
@@ -147,7 +204,8 @@ class ManagedEtl:
             )
 
         self.environment = await asyncio.to_thread(work)
-        self.lock = self.environment.lock
+        if self.lock is None or not self._locked:
+            self.lock = self.environment.lock
         if self.left_out:
             self.log.write(f"Warning: {self._left_out_text()}\n")
             await self._progress(report, "resolving", f"Warning: {self._left_out_text()}")
@@ -229,7 +287,7 @@ class ManagedEtl:
             workers=spec.workers or usable_cores(),
             objects_per_worker=1 if fork else launcher.OBJECTS_PER_WORKER,
             sandbox=spec.sandbox is Sandbox.ON,
-            hidden=(self._places.data,),
+            hidden=(self._places.hidden,),
             filename=spec.filename,
         )
 
@@ -300,34 +358,27 @@ class ManagedEtl:
             if self._launched is not launched or self._ending:
                 return
             count_restart(self.spec.name, self.uid)
-            life, todo = self.life.crashed(reason, time.monotonic())
-            await self._set(life)
-            if todo is Todo.CLOSE:
-                await self._end_processes()
-            elif todo is Todo.LAUNCH_LATER:
-                await asyncio.sleep(RESTART_PAUSE_SECONDS)
-                try:
-                    await self._launch(_no_report, time.monotonic() + self.spec.init_timeout_seconds)
-                except AisError as error:
-                    await self._abort(str(error))
-                except Exception as error:
-                    _log.exception("etl job %s could not be started again", self.spec.name)
-                    await self._abort(f"{type(error).__name__}: {error}")
+            if await self._may_try_again(reason):
+                await self._come_up(_no_report)
 
-    async def wait_running(self, seconds: float) -> None:
-        """Return when the ETL takes objects; raises EtlNotRunningError if it is stopped, or not ready in time."""
+    async def settled(self, seconds: float) -> None:
+        """Return when the ETL is not being made ready any more, or after ``seconds``."""
 
-        async def settled() -> None:
+        async def changed() -> None:
             async with self.changed:
                 await self.changed.wait_for(lambda: self.life.stage is not Stage.INITIALIZING)
 
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(changed(), seconds)
+
+    async def wait_running(self, seconds: float) -> None:
+        """Return when the ETL takes objects; raises EtlNotRunningError if it is stopped, or not ready in time."""
         if self.life.stage is Stage.INITIALIZING:
-            try:
-                await asyncio.wait_for(settled(), seconds)
-            except asyncio.TimeoutError:
-                raise EtlNotRunningError(
-                    f"etl job {self.spec.name} is still Initializing ({self.life.message})", hint="try again later"
-                ) from None
+            await self.settled(seconds)
+        if self.life.stage is Stage.INITIALIZING:
+            raise EtlNotRunningError(
+                f"etl job {self.spec.name} is still Initializing ({self.life.message})", hint="try again later"
+            )
         if self.life.stage is not Stage.RUNNING:
             first_line = self.life.message.splitlines()[0] if self.life.message else ""
             raise EtlNotRunningError(

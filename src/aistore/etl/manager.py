@@ -7,12 +7,12 @@ import contextlib
 import logging
 import os
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 import msgspec
 
-from ..errors import AisError, ConflictError, EtlExistsError, EtlNotFoundError
+from ..errors import ConflictError, EtlExistsError, EtlNotFoundError
 from ..model.etl import EtlSpec, Stage, check_spec
 from ..model.names import check_etl_name
 from .environments.cache import remove_unused
@@ -38,10 +38,16 @@ class KeptEtl(msgspec.Struct, frozen=True):
 
 
 class Manager:
-    """The controller's verbs on ETLs."""
+    """The controller's verbs on the ETLs of this node, whose id is ``node``.
 
-    def __init__(self, places: Places) -> None:
+    What is told per node has the wire's form: a list with a ``target_id`` in each entry. Without ``keeps`` nothing is
+    kept on disk, because somebody else (everywhere.py) knows which ETLs there are.
+    """
+
+    def __init__(self, places: Places, node: str = "", *, keeps: bool = True) -> None:
+        self.node = node
         self._places = places
+        self._keeps = keeps
         self._etls: dict[str, ManagedEtl] = {}
         self._number = 0
         self._tasks: set[asyncio.Task[None]] = set()
@@ -56,6 +62,7 @@ class Manager:
             "etl_start": self._start,
             "etl_stop": self._stop,
             "etl_delete": self._delete,
+            "etl_health": self._health,
             "etl_logs": self._logs,
             "etl_metrics": self._metrics,
             "etl_exit_status": self._exit_status,
@@ -74,33 +81,36 @@ class Manager:
             except (OSError, msgspec.DecodeError) as error:
                 _log.error("cannot read the ETL in %s, leaving it out: %s", path, error)
                 continue
-            etl = self._add(kept.spec, kept.lock, kept.uid)
+            etl = self.add(kept.spec, kept.lock, kept.uid)
             if kept.wanted:
-                etl.life, _ = etl.life.begin()
-                self._in_background(self._bring_up_again(etl))
+                self.begin(etl)
             else:
                 etl.life, _ = etl.life.stop()
 
-    async def _bring_up_again(self, etl: ManagedEtl) -> None:
-        try:
-            await etl.bring_up(_log_progress)
-        except AisError as error:
-            _log.error("etl job %s could not be started: %s", etl.spec.name, error)
-        except Exception:
-            _log.exception("etl job %s could not be started", etl.spec.name)
+    def begin(self, etl: ManagedEtl) -> None:
+        """Bring up an ETL that ran before, in the background; whoever asks for it waits from now on."""
+        etl.life, _ = etl.life.begin()
+        self.in_background(etl.bring_up_again(_log_progress))
 
-    def _in_background(self, work: Any) -> None:
+    def in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run ``work`` beside all else; ``close`` waits for it."""
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def _add(self, spec: EtlSpec, lock: Lock | None = None, uid: int = 0) -> ManagedEtl:
+    def add(self, spec: EtlSpec, lock: Lock | None = None, uid: int = 0, *, locked: bool = False) -> ManagedEtl:
+        """Put an ETL into the table; ``locked`` as in ManagedEtl."""
         self._number += 1
-        etl = ManagedEtl(spec, self._places, self._number, lock, uid)
+        etl = ManagedEtl(spec, self._places, self._number, lock, uid, locked=locked)
         self._etls[spec.name] = etl
         return etl
 
-    def _get(self, name: Any) -> ManagedEtl:
+    def etls(self) -> dict[str, ManagedEtl]:
+        """Return the ETLs there are, by name."""
+        return dict(self._etls)
+
+    def get(self, name: Any) -> ManagedEtl:
+        """Return an ETL; raises EtlNotFoundError."""
         etl = self._etls.get(check_etl_name(str(name)))
         if etl is None:
             raise EtlNotFoundError.of(str(name))
@@ -110,11 +120,11 @@ class Manager:
         spec = check_spec(msgspec.convert(arguments["spec"], EtlSpec))
         if spec.name in self._etls:
             raise EtlExistsError.of(spec.name)
-        etl = self._add(spec, uid=secrets.randbits(62))
+        etl = self.add(spec, uid=secrets.randbits(62))
         try:
             await etl.bring_up(report)
         except BaseException:
-            await self._remove(etl)  # what never ran is not kept: its name is free for the next attempt
+            await self.remove(etl)  # what never ran is not kept: its name is free for the next attempt
             raise
         self._keep(etl)
         return spec.name
@@ -123,10 +133,10 @@ class Manager:
         return [etl.summary() for _, etl in sorted(self._etls.items())]
 
     async def _details(self, arguments: dict[str, Any], report: ReportProgress) -> dict[str, Any]:
-        return self._get(arguments["name"]).details()
+        return self.get(arguments["name"]).details()
 
     async def _find(self, arguments: dict[str, Any], report: ReportProgress) -> dict[str, Any]:
-        etl = self._get(arguments["name"])
+        etl = self.get(arguments["name"])
         await etl.wait_running(float(arguments["wait"]))
         return {
             "name": etl.spec.name,
@@ -136,26 +146,30 @@ class Manager:
         }
 
     async def _start(self, arguments: dict[str, Any], report: ReportProgress) -> None:
-        etl = self._get(arguments["name"])
+        etl = self.get(arguments["name"])
         if etl.life.stage is not Stage.ABORTED:
             raise ConflictError(f"etl job {etl.spec.name}: can't start during {etl.life.stage.value} stage")
         await etl.bring_up(report)
         self._keep(etl)
 
     async def _stop(self, arguments: dict[str, Any], report: ReportProgress) -> None:
-        etl = self._get(arguments["name"])
+        etl = self.get(arguments["name"])
         await etl.stop()
         if self._etls.get(etl.spec.name) is etl:  # it may have been removed meanwhile
             self._keep(etl)
 
     async def _delete(self, arguments: dict[str, Any], report: ReportProgress) -> None:
-        etl = self._get(arguments["name"])
+        etl = self.get(arguments["name"])
         await etl.stop()
-        await self._remove(etl)
+        await self.remove(etl)
+        await self.tidy()
+
+    async def tidy(self) -> None:
+        """Remove the environments that no ETL has."""
         in_use = [other.environment.directory for other in self._etls.values() if other.environment is not None]
         await asyncio.to_thread(remove_unused, self._places.environments, [path for path in in_use if path])
 
-    async def _remove(self, etl: ManagedEtl) -> None:
+    async def remove(self, etl: ManagedEtl) -> None:
         """End an ETL and forget it. Its name stays taken until nothing is left that a successor would share."""
         await etl.close()
         if self._etls.get(etl.spec.name) is not etl:
@@ -165,25 +179,32 @@ class Manager:
             os.unlink(self._path(etl))
         etl.log.remove()
 
-    async def _logs(self, arguments: dict[str, Any], report: ReportProgress) -> str:
-        return self._get(arguments["name"]).log.tail(1 << 20)
+    async def _health(self, arguments: dict[str, Any], report: ReportProgress) -> list[dict[str, Any]]:
+        life = self.get(arguments["name"]).life
+        return [{"target_id": self.node, "health_status": life.stage.value, "message": life.message}]
 
-    async def _metrics(self, arguments: dict[str, Any], report: ReportProgress) -> dict[str, Any]:
-        objects, errors, in_bytes, out_bytes = self._get(arguments["name"]).counts()
-        return {"obj_count": objects, "errors": errors, "in_bytes": in_bytes, "out_bytes": out_bytes}
+    async def _logs(self, arguments: dict[str, Any], report: ReportProgress) -> list[dict[str, Any]]:
+        return [{"target_id": self.node, "logs": self.get(arguments["name"]).log.tail(1 << 20)}]
+
+    async def _metrics(self, arguments: dict[str, Any], report: ReportProgress) -> list[dict[str, Any]]:
+        objects, errors, in_bytes, out_bytes = self.get(arguments["name"]).counts()
+        counts = {"obj_count": objects, "errors": errors, "in_bytes": in_bytes, "out_bytes": out_bytes}
+        return [{"target_id": self.node, **counts}]
 
     async def _exit_status(self, arguments: dict[str, Any], report: ReportProgress) -> int | None:
-        return await self._get(arguments["name"]).exit_status(int(arguments["pid"]), str(arguments["socket_path"]))
+        return await self.get(arguments["name"]).exit_status(int(arguments["pid"]), str(arguments["socket_path"]))
 
     async def _kill(self, arguments: dict[str, Any], report: ReportProgress) -> None:
         pid, turn = int(arguments["pid"]), int(arguments["turn"])
-        self._get(arguments["name"]).end_worker(pid, turn, str(arguments["socket_path"]))
+        self.get(arguments["name"]).end_worker(pid, turn, str(arguments["socket_path"]))
 
     def _path(self, etl: ManagedEtl) -> str:
         return os.path.join(self._places.etls, f"{etl.spec.name}.json")
 
     def _keep(self, etl: ManagedEtl) -> None:
         """Write an ETL aside and put it in place, so that a crash leaves the old file or the new one."""
+        if not self._keeps:
+            return
         path = self._path(etl)
         kept = KeptEtl(FORMAT, etl.spec, etl.life.wanted, etl.lock, etl.uid)
         with open(path + ".new", "wb") as file:

@@ -63,15 +63,18 @@ def _open_keepers(settings: ProcessSettings, keepers: dict[str, Housekeeper | Ca
 
 async def _run(settings: ProcessSettings, ready: int) -> None:
     stop = stop_on_signals()
-    manager = Manager(Places(settings.serve.data, settings.runtime, settings.serve.limits.etl_queue))
+    serve = settings.serve
+    places = Places(serve.data, settings.runtime, serve.limits.etl_queue, hidden=serve.cache if serve.store else "")
+    manager = Manager(places, settings.target_id if serve.store else settings.node_id, keeps=not serve.store)
     house_stop = threading.Event()
     house = threading.Thread(target=_keep_house, args=(settings, house_stop), name="housekeeping")
     scrubbing = Scrubbing(settings)
-    node = SharedBuckets(settings)
+    node = SharedBuckets(settings, manager)
     verbs = {**manager.verbs(), **scrubbing.verbs(), **node.verbs()}
     server = await serve_verbs(settings.controller_socket, verbs, as_ais_error)
     try:
-        manager.load()
+        if not serve.store:
+            manager.load()
         house.start()
         scrubbing.start()
         await node.start()

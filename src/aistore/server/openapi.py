@@ -45,6 +45,7 @@ _NAMES = {
     "name": "Name of the object: any UTF-8, percent-encoded; slashes may stay as they are.",
     "etl": "Name of a transform.",
     "provider": "Whose bucket it is: ais, aws, gcp, azure, ht.",
+    "verb": "What another node is asked for.",
 }
 
 

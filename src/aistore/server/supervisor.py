@@ -42,6 +42,8 @@ from .process import begin
 _log = logging.getLogger("aistore.supervisor")
 
 _READY_SECONDS = 60.0
+#: A node that joins a cluster installs what the cluster's transforms need before.
+_JOIN_SECONDS = 960.0
 _STOP_SECONDS = 15.0
 _BACKOFF_SECONDS_MAX = 5.0
 _LISTEN_BACKLOG = 4096
@@ -188,7 +190,8 @@ class Supervisor:
 
     def _wait_ready(self, readers: list[int]) -> bool:
         """Wait until every child is ready; raises AisError when one cannot be, returns False when told to stop."""
-        deadline = time.monotonic() + _READY_SECONDS
+        seconds = _JOIN_SECONDS if self._settings.store else _READY_SECONDS
+        deadline = time.monotonic() + seconds
         waiting = set(readers)
         with selectors.DefaultSelector() as selector:
             for reader in readers:
@@ -206,7 +209,7 @@ class Supervisor:
                     else:
                         self._drain_wakes()
                 if time.monotonic() > deadline:
-                    raise AisError(f"the store's processes were not ready within {_READY_SECONDS:.0f} s")
+                    raise AisError(f"the store's processes were not ready within {seconds:.0f} s")
         for reader in waiting:
             os.close(reader)
         return not self._stopping

@@ -84,6 +84,30 @@ def make_lock(runtime: Runtime, packages: list[LockedPackage]) -> Lock:
     return Lock(runtime.version, runtime.implementation, runtime.platform, ordered)
 
 
+def runtime_of(lock: Lock) -> str:
+    """Return the name of the runtime that ``lock`` was made with."""
+    return f"python{_minor(lock.python)}"
+
+
+def check_lock(lock: Lock, runtime: Runtime) -> None:
+    """Raise EtlInitError if ``lock`` was made for other interpreters than ``runtime``; patch levels may differ."""
+    wanted = (lock.implementation, _minor(lock.python), lock.platform)
+    here = (runtime.implementation, _minor(runtime.version), runtime.platform)
+    if wanted != here:
+        raise EtlInitError(
+            f"the environment of this transform is for {_spell(*wanted)}, and {runtime.name} here is {_spell(*here)}",
+            hint="have the same Python and platform on all nodes, or choose a runtime that all have with --runtime",
+        )
+
+
+def _minor(version: str) -> str:
+    return ".".join(version.split(".")[:2])
+
+
+def _spell(implementation: str, version: str, platform: str) -> str:
+    return f"{implementation} {version} on {platform}"
+
+
 def lock_from_report(runtime: Runtime, report: str) -> Lock:
     """Return the lock of pip's installation report; EtlInitError if it is not one.
 

@@ -21,7 +21,8 @@ from ...wire.messages import decode_action, decode_json, lower_keys
 from ..description import OBJECT, Content, Parameter, header, operation
 from ..metrics import tracker
 from ..node.listing import copies
-from ..replies import Empty, Reply, json_reply
+from ..node.transforms import NDJSON, VERBS, answer
+from ..replies import Empty, Reply, Stream, json_reply
 from ..request import Request
 from ..store import Store
 from . import mountpaths
@@ -260,12 +261,24 @@ async def _change_membership(store: Store, verb: str, value: Mapping[str, Any]) 
     returns=Content({"type": "array"}),
     errors=(401, 403, 404),
 )
+@operation(
+    "/v1/internal/etl/{verb}",
+    "Between nodes: make this node's transforms ready, say how they are.",
+    body=Content(OBJECT),
+    returns=Content(OBJECT, NDJSON),
+    errors=(401, 403, 404),
+)
 async def internal(store: Store, request: Request, rest: str) -> Reply:
     """Answer another node: have the controller follow the map, say what there are copies of."""
     what, _, bucket = rest.partition("/")
-    if what not in ("adopt", "cached") or store.shared is None:
+    known = bucket in VERBS and store.is_node if what == "etl" else what in ("adopt", "cached")
+    if not known or store.shared is None:
         raise NotFoundError(f"no such path between nodes: {rest[:100]!r}")
     message = decode_json(await request.body(store.limits.control_body_bytes_max))
+    if what == "etl":
+        if not isinstance(message, dict):
+            raise BadRequestError("expected the arguments of the verb, as a JSON object")
+        return Stream(answer(store.controller, bucket, message), media_type=NDJSON)
     if what == "cached":
         record = store.shared.view.bucket(*bucket.partition("/")[::2])
         try:

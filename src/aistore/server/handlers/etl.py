@@ -44,17 +44,17 @@ async def get(store: Store, request: Request, rest: str) -> Reply:
     name, what = parts[0], parts[1] if len(parts) > 1 else ""
     if what == "":
         return json_reply(await store.controller.call("etl_details", name=name))
+    if what not in ("logs", "health", "metrics"):
+        raise NotFoundError(f"no such ETL query: {what!r}", hint="expected logs, health or metrics")
+    found = await store.controller.call(f"etl_{what}", name=name)
+    if len(parts) > 2:  # of one node
+        nodes = ", ".join(entry["target_id"] for entry in found)
+        found = [entry for entry in found if entry["target_id"] == parts[2]]
+        if not found:
+            raise NotFoundError(f"node {parts[2]} has nothing of etl job {name}", hint=f"these have: {nodes}")
     if what == "logs":
-        text = await store.controller.call("etl_logs", name=name)
-        logs = base64.b64encode(text.encode()).decode()
-        return json_reply([{"target_id": store.settings.node_id, "logs": logs}])
-    if what == "health":
-        details = await store.controller.call("etl_details", name=name)
-        return json_reply([{"target_id": store.settings.node_id, "health_status": details["stage"]}])
-    if what == "metrics":
-        metrics = await store.controller.call("etl_metrics", name=name)
-        return json_reply([{"target_id": store.settings.node_id, **metrics}])
-    raise NotFoundError(f"no such ETL query: {what!r}", hint="expected logs, health or metrics")
+        found = [{**entry, "logs": base64.b64encode(entry["logs"].encode()).decode()} for entry in found]
+    return json_reply(found)
 
 
 @operation(

@@ -25,6 +25,9 @@ from ...errors import (
     OverloadedError,
     PeerUnreachableError,
 )
+from ...etl.everywhere import Everywhere
+from ...etl.manager import Manager
+from ...etl.wanted import Wanted
 from ...model.names import SCHEMES
 from ...settings import ProcessSettings, Secret
 from ...storage.cache.cache import Cache
@@ -36,6 +39,7 @@ from .alone import Alone, backed_cache
 from .clock import BootClock
 from .fence import FenceWriter
 from .stores import BucketStores
+from .transforms import Followers, PeerTransforms
 from .views import WorkerViews
 
 _log = logging.getLogger("aistore.cluster")
@@ -66,7 +70,7 @@ class _Others:
 class SharedBuckets:
     """Buckets whose objects are in object stores, and the node's part in sharing them; verbs are for HTTP workers."""
 
-    def __init__(self, settings: ProcessSettings) -> None:
+    def __init__(self, settings: ProcessSettings, manager: Manager) -> None:
         serve = settings.serve
         self._settings = settings
         self.clock = BootClock()
@@ -75,18 +79,24 @@ class SharedBuckets:
         self.views = WorkerViews(serve.worker_count, FenceWriter(settings.fence) if serve.store else None)
         self.peers = Peers(settings.target_id, Secret(serve.cluster_secret or "alone"), self._urls, self._version)
         self._cache: Cache | None = None
-        self.membership = self._join() if serve.store else Alone(settings, self.views)
+        self.everywhere: Everywhere | None = None
+        self.membership: Membership | Alone = Alone(settings, self.views)
+        if serve.store:
+            followers = Followers(self.views)
+            self.membership = joining = self._join(followers)
+            self.everywhere = Everywhere(manager, Wanted(manager), joining, PeerTransforms(self.peers))
+            followers.everywhere = self.everywhere
         self.membership.on_view(self._follow)
         self._bucket_ids: frozenset[str] | None = None
         self._deleting: set[str] = set()
 
-    def _join(self) -> Membership:
+    def _join(self, followers: Followers) -> Membership:
         settings, lease = self._settings, self._settings.serve.lease_seconds
         own, _ = self.stores.bucket(BucketRecord("ais", "any", "", 0))
         return Membership(
             Self(settings.target_id, secrets.token_hex(4), settings.url, settings.started_ns),
-            self.clock, own, _Others(self.peers), self.views,
-            Times(lease, lease / 3, lease / 6, max(1.0, lease / 4), min(1.0, lease / 10)),
+            self.clock, own, _Others(self.peers), followers,
+            Times(lease, lease / 3, lease / 6, max(1.0, lease / 4), min(1.0, lease / 10)), self._prepare,
         )  # fmt: skip
 
     @property
@@ -101,6 +111,7 @@ class SharedBuckets:
         """Return the verbs by name."""
         return {
             **self.views.verbs(),
+            **(self.everywhere.verbs() if self.everywhere is not None else {}),
             "cluster.asked": self._asked,
             "cluster.state": self._state,
             "cluster.drain": self._drain,
@@ -109,6 +120,10 @@ class SharedBuckets:
             "bucket.delete": self._delete_bucket,
             "bucket.props": self._set_props,
         }
+
+    async def _prepare(self, view: View) -> None:
+        if self.everywhere is not None:
+            await self.everywhere.ready(view)
 
     async def start(self) -> None:
         """Join; returns when this node answers for objects."""
