@@ -49,6 +49,7 @@ class WorkerViews:
         self._followers: dict[str, _Follower] = {}
         self._view: tuple[Stamp, str, str] | None = None
         self._changed = asyncio.Event()
+        self._ended = False
 
     def verbs(self) -> dict[str, Verb]:
         """Return the verbs that workers call."""
@@ -61,7 +62,7 @@ class WorkerViews:
 
     def end(self) -> None:
         """Wait for nobody any more: the workers have ended."""
-        self._places = frozenset()
+        self._places, self._ended = frozenset(), True
         self._turn()
 
     async def adopt(self, view: View) -> None:
@@ -98,7 +99,7 @@ class WorkerViews:
         place, token = str(arguments["place"]), object()
         self._followers[place] = _Follower(int(arguments["pid"]), token)
         sent: Stamp = (0, 0)
-        while self._followers[place].token is token:
+        while self._followers[place].token is token and not self._ended:
             changed = self._changed
             if self._view is not None and self._view[0] > sent:
                 sent, me, root = self._view
