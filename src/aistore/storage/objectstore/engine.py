@@ -186,7 +186,7 @@ class ObjectStoreEngine:
         options: PutOptions,
         custom: Mapping[str, str],
     ) -> ObjectInfo:
-        checksum = Checksum(STORED_TYPE, hasher.finish(found.name, name))
+        checksum = Checksum(STORED_TYPE, hasher.finish(f"ais://{found.name}/{name}"))
         if self._buckets.find(found.name).id != found.id:
             raise BucketNotFoundError.of(found.name)
         for _ in range(_ATTEMPTS):
