@@ -11,7 +11,7 @@ from aistore.storage.objectstore.store import ObstoreStore
 
 RACES = 100
 RACERS = 8
-TOGETHER = 25  # races at once: a loser waits for the winner's lock in steps of a second
+TOGETHER = 50  # races at once: a loser waits for the winner in steps of a second
 
 
 def all_at_once(work: list[threading.Thread]) -> None:
