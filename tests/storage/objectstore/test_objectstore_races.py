@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import secrets
 import threading
 from collections import Counter
-
-from weed import Weed
 
 from aistore.errors import StaleConditionError
 from aistore.storage.objectstore.contract import ABSENT
 from aistore.storage.objectstore.store import ObstoreStore
-from aistore.storage.objectstore.urls import open_object_store
 
 RACES = 100
 RACERS = 8
-TOGETHER = 25  # races at once: a loser waits for the winner's lock in steps of a second
-
-
-def opened(weed: Weed) -> ObstoreStore:
-    return open_object_store(f"s3://lake/{secrets.token_hex(8)}", {"endpoint": weed.endpoint, "anonymous": True})
+TOGETHER = 50  # races at once: a loser waits for the winner in steps of a second
 
 
 def all_at_once(work: list[threading.Thread]) -> None:
@@ -29,8 +21,8 @@ def all_at_once(work: list[threading.Thread]) -> None:
         thread.join()
 
 
-def test_a_hundred_races_of_eight_creates_have_a_hundred_winners(weed: Weed) -> None:
-    store = opened(weed)
+def test_a_hundred_races_of_eight_creates_have_a_hundred_winners(weed_store: ObstoreStore) -> None:
+    store = weed_store
     outcomes: list[tuple[int, int, str]] = []
 
     def create(race: int, racer: int, start: threading.Barrier) -> None:
@@ -54,8 +46,8 @@ def test_a_hundred_races_of_eight_creates_have_a_hundred_winners(weed: Weed) -> 
         assert body.read() == b"%d" % racer
 
 
-def test_of_replaces_that_know_the_same_etag_one_is_done(weed: Weed) -> None:
-    store = opened(weed)
+def test_of_replaces_that_know_the_same_etag_one_is_done(weed_store: ObstoreStore) -> None:
+    store = weed_store
     etags = {key: store.put(f"replace/{key}", b"first").etag for key in range(TOGETHER)}
     done: list[int] = []
 

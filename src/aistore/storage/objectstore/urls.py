@@ -30,7 +30,7 @@ DECLARED: Mapping[str, Capabilities] = {
     "file": Capabilities(
         conditional_replace=False, metadata_bytes_max=0, nesting=False, segment_bytes_max=255, forbidden="#"
     ),
-    "memory": Capabilities(metadata_bytes_max=64 << 10),
+    "memory": Capabilities(metadata_bytes_max=8 << 10),
 }
 
 #: Other spellings of the schemes: the wire's names of providers, and what other tools use.
