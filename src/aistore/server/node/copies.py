@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
 
 from ...cluster.documents import BucketRecord
@@ -27,6 +27,22 @@ _LOCK_PAUSE_SECONDS = (0.0005, 0.02)
 def cache_bucket(bucket: BucketRecord) -> CacheBucket:
     """Return the name of a bucket in the cache."""
     return CacheBucket(bucket.provider, bucket.name, bucket.id)
+
+
+async def _to_its_end(work: asyncio.Future[T]) -> T:
+    """Return what becomes of work; who is cancelled meanwhile goes on, and frees its locks, only when that has ended.
+
+    Else a copy could be committed after its lock was given to somebody who changed the object.
+    """
+    try:
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        while not work.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait((work,))
+        if not work.cancelled():
+            work.exception()  # nobody is there to hear of it
+        raise
 
 
 class NodeCache:
@@ -60,8 +76,8 @@ class NodeCache:
         if self._cache is not None:
             self._cache.close()
 
-    def _run(self, work: Callable[..., T], *arguments: Any) -> asyncio.Future[T]:
-        return asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
+    async def _run(self, work: Callable[..., T], *arguments: Any) -> T:
+        return await _to_its_end(asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments))
 
     def open(self, bucket: BucketRecord, name: str) -> CachedReading | None:
         """Open a copy."""
@@ -94,7 +110,7 @@ class NodeCache:
         """Make what was staged the copy. The object is written by now: what fails here costs a copy, nothing more."""
         assert isinstance(staged, StagedCopy)
         try:
-            await asyncio.wrap_future(staged.staging.commit(facts))
+            await _to_its_end(asyncio.wrap_future(staged.staging.commit(facts)))
         except AisError as error:
             _log.warning("%s/%s could not be kept here: %s", bucket.uri, name, error.message)
 
