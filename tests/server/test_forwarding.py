@@ -28,7 +28,7 @@ class Forwarder:
     """A node of which every request goes to another one (peer_node.py)."""
 
     def __init__(self, url: str, **environment: str) -> None:
-        command = [sys.executable, str(Path(__file__).with_name("peer_node.py")), "forwarder", url, "1"]
+        command = [sys.executable, str(Path(__file__).with_name("peer_node.py")), "forward", url, "1"]
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
             env={**os.environ, "AIS_CLUSTER_SECRET": SECRET, **environment},

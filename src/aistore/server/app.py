@@ -9,6 +9,7 @@ from typing import Any
 from ..errors import AisError, BadRequestError, ClientGoneError, PeerUnreachableError
 from ..wire.headers import HOP
 from .access import Access
+from .asgi import Schedule
 from .at_once import AtOnce
 from .delivery import Delivery
 from .error_replies import as_ais_error, error_of_request, error_reply
@@ -101,6 +102,10 @@ class App:
     def at_once(self, scope: Mapping[str, Any]) -> Messages | None:
         """Return the messages of the reply if nothing has to be waited for, else None: the event loop will do it."""
         return self._at_once.reply(scope)
+
+    def hand_over(self, watcher: Any, schedule: Schedule) -> bool:
+        """Let the event loop serve whatever is not answered at once."""
+        return False
 
 
 #: The handlers that answer however much is under way.

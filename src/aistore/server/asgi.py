@@ -39,6 +39,10 @@ from ..settings import Limits
 HEADER_BYTES_MAX = 64 << 10
 
 
+#: What has the event loop serve a request.
+Schedule = Callable[[Any], None]
+
+
 class Application(Protocol):
     """An ASGI application that can answer some requests on the spot."""
 
@@ -49,6 +53,13 @@ class Application(Protocol):
         """Return the messages of the whole reply if nothing has to be waited for, else None.
 
         Called from one thread that is not the event loop's, and for every request: it must be quick and never raise.
+        """
+
+    def hand_over(self, watcher: Any, schedule: Schedule) -> bool:
+        """Take over a request that is not answered at once; False: the event loop serves it.
+
+        Called from the same thread, and must be quick and never raise. Whoever takes a request over answers it through
+        the ``watcher`` (Granian's: ``scope``, ``proto.send``, ``done``, ``err``), or gives it to ``schedule`` later.
         """
 
 
@@ -84,13 +95,14 @@ class _Scheduler(CallbackScheduler):
         self._schedule_fn = _with_short_cut(app, _cbsched_aioschedule(loop, self._ctx, on_loop))
 
 
-def _with_short_cut(app: Application, schedule: Callable[[Any], None]) -> Callable[[Any], None]:
-    at_once = app.at_once
+def _with_short_cut(app: Application, schedule: Schedule) -> Schedule:
+    at_once, hand_over = app.at_once, app.hand_over
 
     def short_cut(watcher: Any) -> None:
         messages = at_once(watcher.scope)
         if messages is None:
-            schedule(watcher)
+            if not hand_over(watcher, schedule):
+                schedule(watcher)
             return
         try:
             send = watcher.proto.send
