@@ -5,12 +5,13 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
 from aistore.errors import NotSupportedError
 from aistore.laptop.weed import BUCKET, Weed
-from aistore.testing import Network, StoreProcess
+from aistore.testing import LocalCluster, Network, StoreProcess
 
 
 @pytest.fixture(scope="session")
@@ -52,7 +53,45 @@ _LAKES = itertools.count(1)
 @pytest.fixture
 def lake(weed: Weed) -> str:
     """Return a URL in the running S3 store (``s3://lake/3``) below which nobody else writes."""
+    return _new_lake()
+
+
+def _new_lake() -> str:
     return f"s3://{BUCKET}/{next(_LAKES)}"
+
+
+@pytest.fixture(scope="session")
+def cluster(weed: Weed) -> Iterator[LocalCluster]:
+    """Return a settled cluster of three nodes, shared by the tests of a session: its nodes are left alone.
+
+    Each test makes buckets of its own. See ``new_cluster`` for one to be cruel to.
+    """
+    with LocalCluster(lease_seconds=6, store=(weed, _new_lake())) as shared:
+        shared.wait_settled()
+        yield shared
+        for node in shared.running:
+            assert "Traceback" not in node.log(), node.log()
+
+
+@pytest.fixture
+def new_cluster(weed: Weed) -> Iterator[Callable[..., LocalCluster]]:
+    """Return a function that starts a cluster of the test's own, which takes what `LocalCluster` does.
+
+    Without a ``place`` it keeps its objects in the session's store. Stopped when the test ends.
+    """
+    clusters: list[LocalCluster] = []
+
+    def start(nodes: int = 3, **options: Any) -> LocalCluster:
+        if "place" not in options:
+            options.setdefault("store", (weed, _new_lake()))
+        made = LocalCluster(nodes, **{"lease_seconds": 4.0, **options})
+        clusters.append(made)
+        made.start().wait_settled()
+        return made
+
+    yield start
+    for made in clusters:
+        made.stop()
 
 
 @pytest.fixture

@@ -35,8 +35,10 @@ class LocalCluster:
     """An object store (`weed`) and ``nodes`` nodes, kept below ``directory``; without one, in a temporary directory.
 
     Nodes are numbered from 1. With ``first_port`` node N listens on ``first_port`` + N - 1, else on a free port; a node
-    that is started again is found where it was. ``arguments`` are given to each `ais serve`, ``environment`` is added
-    to this process's own. ``place`` says where the store ("store") and each node ("node1") runs.
+    that is started again is found where it was. ``lease_seconds`` is how long a dead node is waited for (None: 30).
+    ``arguments`` are given to each `ais serve`, ``environment`` is added to this process's own. ``place`` says where
+    the store ("store") and each node ("node1") runs. ``store`` is a running `weed` to use instead of one of its own,
+    with the URL in it to be the cluster's; it stays when the cluster stops.
 
     >>> with LocalCluster() as cluster:  # doctest: +SKIP
     ...     client = aistore.Client(cluster.node(1).endpoint)
@@ -48,26 +50,29 @@ class LocalCluster:
         directory: str | None = None,
         *,
         first_port: int = 0,
+        lease_seconds: float | None = None,
         arguments: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
         place: Callable[[str], Place] = _here,
+        store: tuple[Weed, str] | None = None,
     ) -> None:
         self._temporary = directory is None
         self.directory = os.path.abspath(directory or tempfile.mkdtemp(prefix="ais-cluster-"))
         self._count = nodes
         self._first_port = first_port
-        self._arguments = tuple(arguments)
+        lease = () if lease_seconds is None else ("--lease", f"{lease_seconds:g}")
+        self._arguments = (*lease, *arguments)
         self._environment = {**os.environ, **(environment or {})}
         self._place = place
         self._ownership: int | None = None
-        store = place("store")
-        self.weed = Weed(os.path.join(self.directory, "store"), host=store.host, through=store.through)
+        self._own_store = store is None
+        if store is not None:
+            self.weed, self.store_url = store
+        else:
+            where = place("store")
+            self.weed = Weed(os.path.join(self.directory, "store"), host=where.host, through=where.through)
+            self.store_url = f"s3://{BUCKET}/ais"
         self.nodes: dict[int, LocalNode] = {}
-
-    @property
-    def store_url(self) -> str:
-        """The URL that nodes are started with."""
-        return f"s3://{BUCKET}/ais"
 
     @property
     def environment(self) -> dict[str, str]:
@@ -88,7 +93,8 @@ class LocalCluster:
         try:
             self._acquire()
             self._check_ports()
-            self.weed.start()
+            if self._own_store:
+                self.weed.start()
             for number in range(1, self._count + 1):
                 self._make(number).begin()
             for node in self.nodes.values():
@@ -183,7 +189,8 @@ class LocalCluster:
             node.begin_stop()
         for node in self.nodes.values():
             node.stop()
-        self.weed.stop()
+        if self._own_store:
+            self.weed.stop()
         if self._ownership is not None:
             os.close(self._ownership)
             self._ownership = None

@@ -52,8 +52,7 @@ def start_local(nodes: int, directory: str | None, port: int, lease: float | Non
       ais cluster start-local --dir ~/cluster      go on later where it was
     """
     require_server_extra("`ais cluster start-local`")
-    arguments = ("--lease", f"{lease:g}") if lease is not None else ()
-    cluster = LocalCluster(nodes, directory, first_port=port, arguments=arguments)
+    cluster = LocalCluster(nodes, directory, first_port=port, lease_seconds=lease)
     ended_badly = False
     try:
         _stop_on_signals()
@@ -112,7 +111,7 @@ def _watch(cluster: LocalCluster) -> None:
                 selector.unregister(key.fileobj)
                 if key.data is None:
                     raise AisError(
-                        f"the object store ended ({_how(cluster.weed.process.wait(5))}); the end of "
+                        f"the object store ended with {_how(cluster.weed.process.wait(5))}; the end of "
                         f"{cluster.weed.log_path}:\n{cluster.weed.log()[-2000:]}"
                     )
                 _report(key.data)
