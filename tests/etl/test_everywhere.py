@@ -23,6 +23,7 @@ from aistore.errors import (
     EtlNotFoundError,
     EtlNotRunningError,
     PeerUnreachableError,
+    RetryLaterError,
 )
 from aistore.etl.environments.lock import check_lock, make_lock
 from aistore.etl.environments.runtimes import resolve_runtime
@@ -339,3 +340,16 @@ def test_a_node_that_does_not_answer_is_told_of(tmp_path: Path) -> None:
         assert len(await nodes[0].ask("logs", name="copy-all")) == 2
 
     run(tmp_path, test)
+
+
+def test_a_node_that_does_not_know_yet_does_not_say_that_there_is_none(tmp_path: Path) -> None:
+    async def test(nodes: list[Node]) -> None:
+        await nodes[0].init("copy-all", COPY)
+        late = Node(nodes[0].root, "n2", tmp_path / "n2", "start-2")
+        with pytest.raises(RetryLaterError, match="n2 is joining"):
+            await late.ask("find", name="copy-all", wait=0)
+        finding = asyncio.ensure_future(late.ask("find", name="copy-all", wait=_SECONDS))
+        await late.join()
+        assert (await finding)["name"] == "copy-all"
+
+    run(tmp_path, test, count=1)
