@@ -254,7 +254,9 @@ def test_what_a_controller_that_was_killed_was_making_is_removed(tmp_path: Path)
     run(tmp_path, test)
 
 
-def test_a_node_that_dies_while_it_is_asked(tmp_path: Path) -> None:
+@pytest.mark.parametrize("buried", [True, False])
+def test_a_node_that_dies_while_it_is_asked(tmp_path: Path, buried: bool) -> None:
+    """It does not matter once it is out of the map; a node of the map that never answers is named."""
     gate = tmp_path / "gate"
     gate.touch()
 
@@ -262,12 +264,16 @@ def test_a_node_that_dies_while_it_is_asked(tmp_path: Path) -> None:
         making = asyncio.ensure_future(nodes[0].init("wait-two", WAITS_ON.format(nodes=["n2/"], gate=str(gate))))
         await until(lambda: stages(nodes, "wait-two") == ["Running", "Initializing", "Running"])
         await nodes[1].die()
+        await until(lambda: ("waiting", "n2: node n2 does not answer") in nodes[0].said)
+        if buried:
+            nodes[0].root.set_node(nodes[1], None)
+            assert await making == "wait-two"
+            assert stages([nodes[0], nodes[2]], "wait-two") == ["Running", "Running"]
+            return
         with pytest.raises(PeerUnreachableError, match="node n2"):
             await making
         assert stages([nodes[0], nodes[2]], "wait-two") == ["", ""]
         assert nodes[0].root.document.etls == {}
-        (entries) = await nodes[0].ask("list")
-        assert entries == []
 
     run(tmp_path, test)
 
