@@ -51,7 +51,7 @@ class Node:
         runtime.mkdir(parents=True, exist_ok=True)
         self.manager = Manager(Places(str(directory / "cache"), str(runtime), 64), name, keeps=False)
         self.wanted = Wanted(self.manager)
-        self.everywhere = Everywhere(self.manager, self.wanted, self, self)
+        self.everywhere = Everywhere(self.manager, self.wanted, self, self, patience_seconds=2.0)
         self.verbs = self.everywhere.verbs()
         self.view: View | None = None
         self.lives = True
@@ -137,8 +137,8 @@ class Node:
 
     async def close(self) -> None:
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.everywhere.close()
         await self.manager.close()
-        await self.wanted.close()
 
 
 @asynccontextmanager

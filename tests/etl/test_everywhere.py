@@ -23,6 +23,7 @@ from aistore.errors import (
     EtlNotFoundError,
     EtlNotRunningError,
     PeerUnreachableError,
+    RetryLaterError,
 )
 from aistore.etl.environments.lock import check_lock, make_lock
 from aistore.etl.environments.runtimes import resolve_runtime
@@ -253,7 +254,9 @@ def test_what_a_controller_that_was_killed_was_making_is_removed(tmp_path: Path)
     run(tmp_path, test)
 
 
-def test_a_node_that_dies_while_it_is_asked(tmp_path: Path) -> None:
+@pytest.mark.parametrize("buried", [True, False])
+def test_a_node_that_dies_while_it_is_asked(tmp_path: Path, buried: bool) -> None:
+    """It does not matter once it is out of the map; a node of the map that never answers is named."""
     gate = tmp_path / "gate"
     gate.touch()
 
@@ -261,12 +264,16 @@ def test_a_node_that_dies_while_it_is_asked(tmp_path: Path) -> None:
         making = asyncio.ensure_future(nodes[0].init("wait-two", WAITS_ON.format(nodes=["n2/"], gate=str(gate))))
         await until(lambda: stages(nodes, "wait-two") == ["Running", "Initializing", "Running"])
         await nodes[1].die()
+        await until(lambda: ("waiting", "n2: node n2 does not answer") in nodes[0].said)
+        if buried:
+            nodes[0].root.set_node(nodes[1], None)
+            assert await making == "wait-two"
+            assert stages([nodes[0], nodes[2]], "wait-two") == ["Running", "Running"]
+            return
         with pytest.raises(PeerUnreachableError, match="node n2"):
             await making
         assert stages([nodes[0], nodes[2]], "wait-two") == ["", ""]
         assert nodes[0].root.document.etls == {}
-        (entries) = await nodes[0].ask("list")
-        assert entries == []
 
     run(tmp_path, test)
 
@@ -339,3 +346,16 @@ def test_a_node_that_does_not_answer_is_told_of(tmp_path: Path) -> None:
         assert len(await nodes[0].ask("logs", name="copy-all")) == 2
 
     run(tmp_path, test)
+
+
+def test_a_node_that_does_not_know_yet_does_not_say_that_there_is_none(tmp_path: Path) -> None:
+    async def test(nodes: list[Node]) -> None:
+        await nodes[0].init("copy-all", COPY)
+        late = Node(nodes[0].root, "n2", tmp_path / "n2", "start-2")
+        with pytest.raises(RetryLaterError, match="n2 is joining"):
+            await late.ask("find", name="copy-all", wait=0)
+        finding = asyncio.ensure_future(late.ask("find", name="copy-all", wait=_SECONDS))
+        await late.join()
+        assert (await finding)["name"] == "copy-all"
+
+    run(tmp_path, test, count=1)

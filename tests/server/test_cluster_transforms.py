@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -160,6 +163,30 @@ def test_progress_and_the_failure_of_one_node(cluster: LocalCluster, tmp_path: P
     assert [guards(node) for node in cluster.running] == [[], [], []]
 
 
+def test_the_command_line_tells_of_all_nodes(cluster: LocalCluster, tmp_path: Path) -> None:
+    code = tmp_path / "loud.py"
+    code.write_text("print('hello from the import')\n" + REVERSE)
+    ids = sorted(node.id for node in cluster.running)
+
+    def ais(number: int, *arguments: str) -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, "AIS_ENDPOINT": cluster.node(number).endpoint}
+        command = [sys.executable, "-m", "aistore", "etl", *arguments]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=_SECONDS, check=True)
+
+    made = ais(1, "init", "code", "--name", "loud-one", "--from-file", str(code))
+    assert made.stdout == "loud-one\n"
+    ready = [line for line in made.stderr.splitlines() if line.startswith("ready: ")]
+    assert sorted(ready) == [f"ready: {one}: loud-one takes objects" for one in ids]
+    assert transformed(cluster.node(3), "loud-one", "o1").data == b"1o"
+    (line,) = ais(2, "show", "--no-headers").stdout.splitlines()
+    assert line.split()[:2] == ["loud-one", "Running"]
+    assert line.split()[3] == "1"
+    assert ", ".join(f"{one} Running" for one in ids) in ais(2, "show", "loud-one").stdout
+    logs = ais(3, "view-logs", "loud-one").stdout
+    assert logs == "".join(f"{one}:\nhello from the import\n" for one in ids)
+    assert ais(3, "view-logs", "loud-one", ids[1]).stdout == "hello from the import\n"
+
+
 def test_what_a_killed_node_was_making_is_removed(cluster: LocalCluster, tmp_path: Path) -> None:
     gate, marks = tmp_path / "gate", tmp_path / "marks"
     gate.touch()
@@ -201,9 +228,10 @@ def test_a_node_that_starts_has_them_when_it_is_ready(cluster: LocalCluster) -> 
     assert len(guards(three)) == 1
 
 
-@pytest.mark.parametrize("victim", [1, 2])
-def test_reads_while_a_node_is_killed(cluster: LocalCluster, count: Callable[[str, int], None], victim: int) -> None:
+@pytest.mark.parametrize("kind", ["node", "controller", "transform"])
+def test_reads_while_processes_are_killed(cluster: LocalCluster, count: Callable[[str, int], None], kind: str) -> None:
     """Each is answered right or told to come again, and all are answered in the end."""
+    victim, node = 2, cluster.node(2)
     assert init(cluster.node(1), "reverse", REVERSE).status == 200
     stop, wrong, served = threading.Event(), [], [0]
 
@@ -214,7 +242,7 @@ def test_reads_while_a_node_is_killed(cluster: LocalCluster, count: Callable[[st
                 try:
                     reply = pool.request("GET", f"{cluster.node(number).endpoint}/v1/objects/b/{name}?etl_name=reverse")
                 except urllib3.exceptions.HTTPError:
-                    if number != victim:
+                    if number != victim or kind != "node":
                         wrong.append(f"node {number} did not answer")
                     time.sleep(0.05)
                     continue
@@ -235,15 +263,21 @@ def test_reads_while_a_node_is_killed(cluster: LocalCluster, count: Callable[[st
         reader.start()
     try:
         await_reads()
-        cluster.node(victim).kill()
+        if kind == "node":
+            node.kill()
+            await_reads()
+            node.start()
+        else:
+            part = "aistore.server.controller" if kind == "controller" else "confine.py"
+            (pid,) = [pid for pid, command in node.processes().items() if part in command][:1]
+            os.kill(pid, signal.SIGKILL)
         await_reads()
-        cluster.node(victim).start()
-        await_reads()
+        until(lambda: wrong or transformed(node, "reverse", "o1").status == 200, "the node does not answer again")
     finally:
         stop.set()
         for reader in readers:
             reader.join()
     assert not wrong, "\n".join(wrong)
     cluster.wait_settled()
-    assert list(health(cluster.node(1), "reverse").values()) == ["Running"] * 3
-    count("transformed reads while a node was killed and started", served[0])
+    until(lambda: list(health(cluster.node(1), "reverse").values()) == ["Running"] * 3, "not all run it again")
+    count(f"transformed reads while a {kind} was killed", served[0])

@@ -33,11 +33,20 @@ class ObjectError(msgspec.Struct, frozen=True, rename={"name": "obj_name", "mess
     status: int = 0
 
 
+class EtlNode(msgspec.Struct, frozen=True, rename={"node": "target_id"}):
+    """How an ETL is on one node of a cluster."""
+
+    node: str
+    stage: str
+    message: str = ""
+
+
 class EtlDetails(msgspec.Struct, frozen=True, rename={"errors": "obj_errors"}):
     """What the store knows of one ETL: the message it was made with, objects that failed, and what it runs on.
 
     ``digest`` changes with anything that can change a result, ``python`` is the interpreter, ``dependencies`` the list
     that was asked for and ``lock`` what it came to. ``sandbox_layers`` hold, ``sandbox_missing`` this machine lacks.
+    ``nodes`` has an entry for each node of a cluster; python and sandbox are then those of the node that answered.
     """
 
     init_msg: dict[str, Any]
@@ -48,6 +57,7 @@ class EtlDetails(msgspec.Struct, frozen=True, rename={"errors": "obj_errors"}):
     lock: dict[str, Any] | None = None
     sandbox_layers: list[str] = []
     sandbox_missing: list[str] = []
+    nodes: list[EtlNode] = []
 
     @property
     def packages(self) -> list[str]:

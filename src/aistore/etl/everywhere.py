@@ -21,6 +21,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+import time
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
@@ -53,6 +54,7 @@ BARRIER_SECONDS = 60.0
 ASK_SECONDS = 5.0
 #: How much longer than a node the caller waits for it to make a transform ready.
 _MARGIN_SECONDS = 30.0
+_AGAIN_SECONDS = 1.0
 
 Mutate = Callable[[RootDocument], "RootDocument | None"]
 
@@ -87,14 +89,21 @@ class Nodes(Protocol):
 
 
 class Everywhere:
-    """The verbs on all nodes' transforms, in the controller of each node."""
+    """The verbs on all nodes' transforms, in the controller of each node.
 
-    def __init__(self, manager: Manager, wanted: Wanted, cluster: Cluster, nodes: Nodes) -> None:
+    A node that does not answer is asked again for ``patience_seconds``: longer than one that died stays in the map.
+    """
+
+    def __init__(
+        self, manager: Manager, wanted: Wanted, cluster: Cluster, nodes: Nodes, patience_seconds: float = 60.0
+    ) -> None:
+        self._patience_seconds = patience_seconds
         self._manager = manager
         self._wanted = wanted
         self._cluster = cluster
         self._nodes = nodes
         self._making: set[int] = set()
+        self._giving_up: dict[int, asyncio.Task[None]] = {}
 
     def verbs(self) -> dict[str, Callable[[dict[str, Any], ReportProgress], Any]]:
         """Return the verbs by name, as the link serves them: those of the manager, on all nodes."""
@@ -136,7 +145,19 @@ class Everywhere:
         for name, record in view.root.etls.items():
             by_me = record.making == mine
             if record.making and (record.uid not in self._making if by_me else record.making not in living):
-                self._manager.in_background(self._give_up(name, record.uid))
+                self._give_up_soon(name, record.uid)
+
+    def _give_up_soon(self, name: str, uid: int) -> None:
+        if uid not in self._giving_up:
+            task = self._giving_up[uid] = asyncio.ensure_future(self._give_up(name, uid))
+            task.add_done_callback(lambda _: self._giving_up.pop(uid))
+
+    async def close(self) -> None:
+        """End what is under way here of its own accord."""
+        for task in list(self._giving_up.values()):
+            task.cancel()
+        await asyncio.gather(*self._giving_up.values(), return_exceptions=True)
+        await self._wanted.close()
 
     # Verbs.
 
@@ -163,7 +184,7 @@ class Everywhere:
         """Put ``record`` into the root document by ``mutate`` and make it ready on all nodes, or nowhere."""
         self._making.add(record.uid)
         try:
-            version = await self._cluster.change(lambda root: mutate(root, record))
+            version = await self._change(lambda root: mutate(root, record))
             try:
                 await self._make_everywhere(record, version, _one_at_a_time(report))
             except BaseException:
@@ -184,7 +205,7 @@ class Everywhere:
             await self._bring_up_at(others, call, record.spec, report)
             asked.update(others)
             try:
-                version = await self._cluster.change(lambda root: _with_made(root, record, call["lock"], asked))
+                version = await self._change(lambda root: _with_made(root, record, call["lock"], asked))
             except _MoreNodesError:
                 await self._cluster.asked(version + 1)
                 await asyncio.sleep(0.05)  # the view with the new nodes comes
@@ -199,13 +220,21 @@ class Everywhere:
         seconds = spec.init_timeout_seconds + _MARGIN_SECONDS
 
         async def bring_up(node: str) -> None:
-            try:
-                await self._call(node, "bring_up", call, self._saying(node, report), seconds)
-            except PeerUnreachableError as error:
-                if node in self._view().root.nodes:
+            say = self._saying(node, report)
+            until = 0.0
+            while node in self._view().root.nodes:  # one that died is taken out of the map, and does not matter then
+                try:
+                    await self._call(node, "bring_up", call, say, seconds)
+                    return
+                except PeerUnreachableError as error:
+                    now = time.monotonic()
+                    until = until or now + self._patience_seconds
+                    if now >= until:
+                        raise
+                    await say("waiting", error.message)
+                    await asyncio.sleep(_AGAIN_SECONDS)
+                except AisError as error:
                     raise self._naming(node, error) from error
-            except AisError as error:
-                raise self._naming(node, error) from error
 
         tasks = [asyncio.ensure_future(bring_up(node)) for node in others]
         try:
@@ -227,7 +256,7 @@ class Everywhere:
 
     async def _stop(self, arguments: dict[str, Any], report: ReportProgress) -> None:
         name = check_etl_name(str(arguments["name"]))
-        await self._reach_all(await self._cluster.change(lambda root: _with_stopped(root, name)), name)
+        await self._reach_all(await self._change(lambda root: _with_stopped(root, name)), name)
 
     async def _delete(self, arguments: dict[str, Any], report: ReportProgress) -> None:
         name = check_etl_name(str(arguments["name"]))
@@ -237,7 +266,17 @@ class Everywhere:
                 raise EtlNotFoundError.of(name)
             return _without(root, name)
 
-        await self._reach_all(await self._cluster.change(delete), name)
+        await self._reach_all(await self._change(delete), name)
+
+    async def _change(self, mutate: Mutate) -> int:
+        """Change the root document; raises RetryLaterError when the cluster's store does not take it."""
+        try:
+            return await asyncio.wait_for(self._cluster.change(mutate), BARRIER_SECONDS)
+        except asyncio.TimeoutError:
+            raise RetryLaterError(
+                f"the cluster's store did not take the change within {BARRIER_SECONDS:.0f} s",
+                hint="whether it was made `ais etl show` tells when the store is there again",
+            ) from None
 
     async def _reach_all(self, version: int, name: str) -> None:
         """Wait until all live nodes go by a change; raises RetryLaterError that names those that do not."""
@@ -259,7 +298,7 @@ class Everywhere:
             return _without(root, name) if record.lock is None else _with_stopped(root, name)
 
         try:
-            await self._cluster.barrier(await self._cluster.change(give_up), BARRIER_SECONDS)
+            await self._cluster.barrier(await self._change(give_up), BARRIER_SECONDS)
         except AisError as error:  # the next view shows it again
             _log.warning("etl job %s, which nobody makes any more, could not be removed yet: %s", name, error)
 
@@ -342,8 +381,6 @@ class Everywhere:
     def _naming(self, node: str, error: AisError) -> AisError:
         """Return the same error, which says which node it is of."""
         if self._is_alone():
-            return error
-        if isinstance(error, PeerUnreachableError):  # it does already
             return error
         return error_from_code(error.code, f"node {node}: {error.message}", hint=error.hint, status=error.status)
 

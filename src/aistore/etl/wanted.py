@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Mapping
 from typing import Any
@@ -11,7 +12,7 @@ import msgspec
 
 from ..cluster.documents import EtlRecord
 from ..cluster.view import View
-from ..errors import ConflictError, EtlInitError, EtlNotFoundError, EtlNotRunningError
+from ..errors import ConflictError, EtlInitError, EtlNotFoundError, EtlNotRunningError, RetryLaterError
 from ..model.etl import Stage
 from .environments.lock import Lock
 from .managed import ManagedEtl, ReportProgress
@@ -31,7 +32,8 @@ class Wanted:
 
     def __init__(self, manager: Manager) -> None:
         self.manager = manager
-        self._records: Mapping[str, EtlRecord] = {}
+        self._records: Mapping[str, EtlRecord] | None = None  # until there is a view
+        self._known = asyncio.Event()
         self._working: dict[str, asyncio.Task[None]] = {}
 
     async def adopt(self, view: View) -> None:
@@ -40,6 +42,7 @@ class Wanted:
         What it wants and is not there is begun, in the background.
         """
         self._records = view.root.etls
+        self._known.set()
         names = {*self._records, *self.manager.etls()}
         tasks = [self._work_on(name) for name in sorted(names)]
         if not tasks:
@@ -51,7 +54,8 @@ class Wanted:
     async def ready(self, view: View) -> None:
         """Take ``view`` over, and return when its transforms take objects here, or cannot; the log says why."""
         await self.adopt(view)
-        wanted = [etl for etl in self.manager.etls().values() if self._is_to_run(self._records.get(etl.spec.name))]
+        records = self._all()
+        wanted = [etl for name, etl in self.manager.etls().items() if self._is_to_run(records.get(name))]
         await asyncio.gather(*(etl.settled(etl.spec.init_timeout_seconds) for etl in wanted))
         for etl in wanted:
             if not etl.runs:
@@ -59,10 +63,18 @@ class Wanted:
 
     def record(self, name: str) -> EtlRecord:
         """Return what the newest view has of an ETL; raises EtlNotFoundError."""
-        record = self._records.get(name)
+        record = self._all().get(name)
         if record is None:
             raise EtlNotFoundError.of(name)
         return record
+
+    def _all(self) -> Mapping[str, EtlRecord]:
+        if self._records is None:
+            raise RetryLaterError(
+                f"node {self.manager.node} is joining its cluster, and does not know its transforms yet",
+                hint="try again in some seconds",
+            )
+        return self._records
 
     async def bring_up(self, name: str, uid: int, lock: Any, report: ReportProgress) -> Any:
         """Make one ready, as ``ManagedEtl.bring_up`` does, and return its lock; for whoever waits for it.
@@ -72,7 +84,7 @@ class Wanted:
         """
         task = self._work_on(name)
         await asyncio.wait([task])
-        record = self._records.get(name)
+        record = self._all().get(name)
         if record is None or record.uid != uid or not record.wanted:
             raise ConflictError(f"etl job {name} was stopped or removed while it was being made ready")
         etl = self.manager.etls().get(name) or self._add(record, lock)
@@ -88,7 +100,9 @@ class Wanted:
     async def find(self, arguments: dict[str, Any], report: ReportProgress) -> Any:
         """Answer ``etl_find``: as the manager does, but whoever cannot use a transform is told on which node."""
         name = str(arguments["name"])
-        if name in self._records and name not in self.manager.etls():
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._known.wait(), float(arguments["wait"]))
+        if name in self._all() and name not in self.manager.etls():
             raise EtlNotRunningError(
                 f"etl job {name} is still Initializing on node {self.manager.node}", hint="try again later"
             )
@@ -115,7 +129,7 @@ class Wanted:
     async def _settle(self, name: str) -> None:
         """End what is not wanted under a name, begin what is. After each wait all is looked at again."""
         while True:
-            record, etl = self._records.get(name), self.manager.etls().get(name)
+            record, etl = self._all().get(name), self.manager.etls().get(name)
             if etl is not None and (record is None or record.uid != etl.uid):
                 await self.manager.remove(etl)
                 self.manager.in_background(self.manager.tidy())

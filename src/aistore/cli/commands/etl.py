@@ -251,6 +251,9 @@ def _detail_of(summary: EtlSummary, *, as_json: bool) -> Record:
         "sandbox_layers": details.sandbox_layers if as_json else "; ".join(details.sandbox_layers),
         "sandbox_missing": details.sandbox_missing if as_json else "; ".join(details.sandbox_missing),
     }
+    if details.nodes:
+        nodes = [{"node": one.node, "stage": one.stage, "message": one.message} for one in details.nodes]
+        record["nodes"] = nodes if as_json else ", ".join(f"{one.node} {one.stage}" for one in details.nodes)
     if summary.message:
         record["message"] = summary.message
     return record

@@ -84,7 +84,8 @@ class SharedBuckets:
         if serve.store:
             followers = Followers(self.views)
             self.membership = joining = self._join(followers)
-            self.everywhere = Everywhere(manager, Wanted(manager), joining, PeerTransforms(self.peers))
+            transforms = PeerTransforms(self.peers)
+            self.everywhere = Everywhere(manager, Wanted(manager), joining, transforms, 2 * serve.lease_seconds)
             followers.everywhere = self.everywhere
         self.membership.on_view(self._follow)
         self._bucket_ids: frozenset[str] | None = None
@@ -132,6 +133,8 @@ class SharedBuckets:
     async def close(self) -> None:
         """Leave: the other nodes take over at once. The supervisor has ended the HTTP workers before."""
         self.views.end()
+        if self.everywhere is not None:
+            await self.everywhere.close()
         try:
             await asyncio.wait_for(self.membership.leave(), 8.0)
         except (AisError, asyncio.TimeoutError) as error:
