@@ -390,6 +390,7 @@ class Membership:
                     await self._bury()
             except RetryLaterError as error:
                 _log.warning("the cluster cannot be watched: %s", error.message)
+                await self._clock.sleep(self.times.hurry)  # else it would be asked without a pause
             except StaleConditionError:
                 pass  # somebody else was quicker
             except AisError as error:

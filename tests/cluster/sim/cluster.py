@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from unittest import mock
 
-from aistore.cluster.documents import ROOT_KEY, BucketRecord, RootDocument, decode_root
+from aistore.cluster.documents import ROOT_KEY, BucketRecord, RootDocument, decode_root, encode_root, new_root
 from aistore.cluster.membership import Times
 from msgspec import structs
 
@@ -53,14 +53,22 @@ class SimulatedCluster:
         self.loop = VirtualLoop()
         self.network = Network(self.loop, self.chance)
         self.store = ObjectStore(self.network)
-        self.store.twice = set() if plan.same else {str} if plan.deletes else {str, ABSENT}
+        # A condition protects from what is late or comes twice unless it comes true again: a delete makes "nothing is
+        # there" true, the same bytes written again make their ETag match.
+        self.store.twice = {str, ABSENT} - self._recurring()
+        self.store.careless = "" if self.rules.conditions else f"ais/{self.bucket}/"
+        self.store.bounded = {None} | self._recurring()
         self.history = History()
         self.trace: list[tuple[float, str]] = []
         self.nodes = {name: Node(self, name, self._clock()) for name in (f"n{i}" for i in range(plan.nodes))}
         self.failed_attempts = 0
+        self.busy_until = 0.0
 
     def _clock(self) -> Clock:
         return Clock(offset=self.chance.uniform(0, 1e6), rate=self.chance.uniform(0.99, 1.01))
+
+    def _recurring(self) -> set[Any]:
+        return {str, ABSENT} if self.plan.same else {ABSENT} if self.plan.deletes else set()
 
     def note(self, text: str) -> None:
         """Record what happened."""
@@ -96,10 +104,11 @@ class SimulatedCluster:
         found = self.store.objects.get("ais/" + ROOT_KEY)
         return decode_root(found[1], ROOT_KEY) if found else None
 
-    def with_bucket(self, root: RootDocument) -> RootDocument:
-        """Return the document with the bucket that the clients use."""
-        record = BucketRecord("ais", self.bucket, "1", 0)
-        return structs.replace(root, buckets={**root.buckets, f"ais/{self.bucket}": record})
+    def make_root(self) -> None:
+        """Put a root document into the store that has the bucket which the clients use."""
+        root, record = new_root(), BucketRecord("ais", self.bucket, "1", 0)
+        root = structs.replace(root, buckets={f"ais/{self.bucket}": record})
+        self.store.put("ais/" + ROOT_KEY, encode_root(root), {}, ABSENT)
 
     def story(self, key: str = "") -> Iterator[str]:
         """Tell what happened, to one key and to the cluster."""

@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 FOREVER = float("inf")
 #: Guesses at which delete an absence is due to, per key; histories that need so many are not decided.
-GUESSES_MAX = 50_000
+GUESSES_MAX = 2_000
 
 
 class Write(NamedTuple):
@@ -105,39 +105,61 @@ class _Search:
         self.writes = [first, *(write for write in writes if write.end < FOREVER or write.value in seen)]
         self.reads = reads
         self._guesses = 0
-        self._furthest = 0
+        self._culprit = 0
 
     def culprit(self) -> int | None:
-        """Return the index of the first read at which every attempt fails, None if one succeeds."""
+        """Return the index of a read that cannot be attributed, None if all can."""
         newer = [0] * len(self.writes)  # newer[i]: bits of the writes known to be newer than write i
         for i, one in enumerate(self.writes):
             for j, other in enumerate(self.writes):
                 if i != j and one.end < other.begin:
                     newer[i] |= 1 << j
-        return None if self._explain(0, newer) else self._furthest
+        open_reads = []
+        for index, read in enumerate(self.reads):
+            sources = self._sources(read)
+            if len(sources) == 1:
+                extended = self._attribute(read, sources[0], newer)
+                if extended is None:
+                    return index
+                newer = extended
+            else:
+                open_reads.append((index, sources))
+        return None if self._explain(open_reads, newer) else self._culprit
 
-    def _explain(self, index: int, newer: list[int]) -> bool:
-        while index < len(self.reads):
-            self._furthest = max(self._furthest, index)
-            read = self.reads[index]
-            fitting = [
-                extended
-                for source in self._sources(read)
-                if (extended := self._attribute(read, source, newer)) is not None
-            ]
-            if not fitting:
-                return False
-            if len(fitting) > 1:
-                # Attributions that say the same need not all be tried.
-                different = [one for i, one in enumerate(fitting) if one not in fitting[:i]]
-                if len(different) > 1:
-                    self._guesses += 1
-                    if self._guesses > GUESSES_MAX:
-                        raise UndecidedError(f"more than {GUESSES_MAX} guesses for {read.key}")
-                    return any(self._explain(index + 1, one) for one in different)
-            newer = fitting[0]
-            index += 1
-        return True
+    def _explain(self, open_reads: list[tuple[int, list[int]]], newer: list[int]) -> bool:
+        """Attribute the reads that may have several sources: first where there is no choice, then by guessing."""
+        progress = True
+        while progress:
+            progress, left = False, []
+            for index, sources in open_reads:
+                fitting: dict[tuple[int, ...], int] = {}
+                for source in sources:
+                    extended = self._attribute(self.reads[index], source, newer)
+                    if extended is not None:
+                        fitting.setdefault(tuple(extended), source)  # what says the same need not be tried twice
+                if not fitting:
+                    self._culprit = index
+                    return False
+                if len(fitting) == 1:
+                    (only,) = fitting
+                    progress = progress or list(only) != newer
+                    newer = list(only)
+                elif tuple(newer) not in fitting:  # else it asks for nothing that is not known anyway
+                    left.append((index, list(fitting.values())))
+            open_reads = left
+        if not open_reads:
+            return True
+        index, sources = min(open_reads, key=lambda one: len(one[1]))
+        rest = [one for one in open_reads if one[0] != index]
+        for source in sources:
+            self._guesses += 1
+            if self._guesses > GUESSES_MAX:
+                raise UndecidedError(f"more than {GUESSES_MAX} guesses for {self.reads[index].key}")
+            extended = self._attribute(self.reads[index], source, newer)
+            if extended is not None and self._explain(rest, extended):
+                return True
+        self._culprit = index
+        return False
 
     def _sources(self, read: Read) -> list[int]:
         """Return the writes that a read may have seen, the latest first."""

@@ -293,14 +293,13 @@ def _value(found: Any) -> str:
     return data.decode() + ("#" + custom["tag"] if "tag" in custom else "")
 
 
+@dataclass(frozen=True)
 class Rules:
-    """The production's classes; tests break a rule by putting another class in."""
+    """The production's classes; tests break a rule by putting another class in.
 
-    def __init__(self, coherence: type[Coherence] = Coherence, membership: type[Membership] = Membership) -> None:
-        self.coherence = coherence
-        self.membership = membership
+    Without ``conditions`` the store takes conditional writes of objects and does not look at the condition, as some do.
+    """
 
-
-def default_times() -> Times:
-    """Return the times of a server that is not told any."""
-    return Times()
+    coherence: type[Coherence] = Coherence
+    membership: type[Membership] = Membership
+    conditions: bool = True

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
-
-from aistore.errors import AisError
+from typing import Any
 
 from .cluster import Plan, SimulatedCluster, seeded_secrets
 from .history import Read, Violation
@@ -64,8 +63,9 @@ def simulate(seed: int, rules: Rules | None = None, plan: Plan | None = None) ->
             cluster.loop.run_until_complete(_Run(cluster, outcome).whole())
         except StuckError as error:
             outcome.wrong.append(f"stuck: {error}")
-        _judge(cluster, outcome)
-        cluster.loop.end()
+        finally:
+            _judge(cluster, outcome)
+            cluster.loop.end()
     return outcome
 
 
@@ -77,36 +77,24 @@ class _Run:
 
     async def whole(self) -> None:
         cluster, plan = self.cluster, self.cluster.plan
+        cluster.make_root()
         for node in list(cluster.nodes.values())[: plan.first]:
             node.start()
             await asyncio.sleep(cluster.chance.random())
         if not await self._until(lambda: cluster.nodes["n0"].joined, 30.0):
             self.outcome.wrong.append("the first node does not start")
             return
-        await self._make_bucket()
         trouble = Trouble(cluster)
         until = cluster.loop.now + plan.seconds
         await asyncio.gather(trouble.make(until), *(client.work(until) for client in self.clients))
         await trouble.end()
         self.outcome.failed_operations = sum(len(client.failures) for client in self.clients)
+        self.outcome.wrong += [text for client in self.clients for text in client.unexpected]
         assert cluster.network.weather is FAIR
         if not await self._until(self._is_settled, SETTLE_SECONDS):
             self.outcome.wrong.append(f"not settled {SETTLE_SECONDS:g} s after trouble ended: {self._states()}")
             return
         await self._everything_works()
-
-    async def _make_bucket(self) -> None:
-        cluster = self.cluster
-        node = cluster.nodes["n0"]
-        assert node.membership is not None and node.controller is not None
-        membership, versions = node.membership, list[int]()
-
-        async def make() -> None:
-            versions.append(await membership.change(cluster.with_bucket))
-            await membership.barrier(versions[0], 60.0)
-
-        made = node.controller.start(make())
-        await self._until(made.done, 60.0)
 
     async def _until(self, condition: Callable[[], bool], seconds: float) -> bool:
         begin = self.cluster.loop.now
@@ -161,16 +149,13 @@ class _Run:
                 await self._works(client.read, key, node)
             self._look_into_the_store(key)
 
-    async def _works(self, what: Callable[[str, str], object], key: str, node: str) -> None:
+    async def _works(self, what: Callable[[str, str], Coroutine[Any, Any, bool]], key: str, node: str) -> None:
         begin, failed = self.cluster.loop.now, self.cluster.failed_attempts
-        try:
-            await what(key, node)  # type: ignore[misc]
-        except AisError as error:
-            self.outcome.wrong.append(f"{key} through {node}: {error!r}")
+        done = await what(key, node)
         took = self.cluster.loop.now - begin
-        if took > ANSWER_SECONDS or self.cluster.failed_attempts > failed:
-            why = self.clients[0].failures[-1:]
-            self.outcome.wrong.append(f"{what} of {key} through {node} at {begin:.3f} took {took:.1f} s {why}")
+        if not done or took > ANSWER_SECONDS or self.cluster.failed_attempts > failed:
+            why = [*self.clients[0].unexpected, *self.clients[0].failures][-1:]
+            self.outcome.wrong.append(f"{what.__name__} of {key} through {node} at {begin:.3f} took {took:.1f} s {why}")
 
     def _look_into_the_store(self, key: str) -> None:
         """Read the truth: what is lost here is lost for all."""

@@ -61,6 +61,7 @@ class Trouble:
             if loop.now >= until:
                 break
             name = self.chance.choices(plan.faults, weights)[0]
+            self._stir()
             fault: Callable[[], Awaitable[None]] = getattr(self, "_" + name)
             task = asyncio.ensure_future(fault())  # type: ignore[arg-type]
             self._under_way.add(task)
@@ -95,6 +96,11 @@ class Trouble:
 
     async def _for_a_while(self, most: float = 80.0) -> None:
         await asyncio.sleep(self.chance.choice((1.0, 10.0, most)) * self.chance.random())
+        self._stir()
+
+    def _stir(self) -> None:
+        """Let clients be busy for some time, as the cluster is."""
+        self.cluster.busy_until = self.cluster.loop.now + self.chance.choice((2.0, 4.0, 12.0))
 
     # What.
 

@@ -18,6 +18,10 @@ ATTEMPT_SECONDS = 80.0
 OPERATION_SECONDS = 60.0
 
 
+#: Who was told sooner that there is nothing to delete did not wait for a first delete that had no answer.
+UNANSWERED_SECONDS = 5.0
+
+
 class Client:
     """One client, which does one thing at a time. Every attempt of a write is a write of a value of its own."""
 
@@ -25,27 +29,32 @@ class Client:
         self.cluster = cluster
         self.name = name
         self.failures: list[str] = []
+        self.unexpected: list[str] = []
         self._number = 0
 
     async def work(self, until: float) -> None:
-        """Do one thing after the other until it is late."""
+        """Do one thing after the other until it is late, quickly while something happens to the cluster."""
         chance, cluster = self.cluster.chance, self.cluster
         keys = [f"k{number}" for number in range(cluster.plan.keys)]
         while cluster.loop.now < until:
-            await asyncio.sleep(chance.expovariate(1 / 2.0))
+            await asyncio.sleep(chance.expovariate(1 / (0.3 if cluster.loop.now < cluster.busy_until else 4.0)))
             key, dice = chance.choice(keys), chance.random()
             if dice < 0.6:
                 await self.read(key)
-            elif dice < 0.92 or not cluster.plan.deletes:
-                await self.write(key, create=chance.random() < 0.1, retag=cluster.plan.same and chance.random() < 0.4)
+                continue
+            if dice < 0.92 or not cluster.plan.deletes:
+                same = cluster.plan.same and chance.random() < 0.4
+                await self.write(key, create=chance.random() < 0.1, same=same)
             else:
                 await self.delete(key)
+            if chance.random() < 0.5:
+                await self.read(key)  # what one has just written is what one misses
 
-    def _value(self, retag: bool) -> tuple[bytes, str]:
+    def _value(self, same: bool) -> tuple[bytes, str]:
         """Return the next value: its bytes, and a tag in its custom metadata. Some differ in nothing but the tag."""
         self._number += 1
         tag = f"{self.name}.{self._number}"
-        return (b"same", tag) if retag else (tag.encode(), tag)
+        return (b"same", tag) if same else (tag.encode(), tag)
 
     async def read(self, key: str, node: str = "") -> bool:
         """Read a key, from a given node or from any."""
@@ -63,11 +72,11 @@ class Client:
 
         return await self._try(f"read of {key}", attempt, node)
 
-    async def write(self, key: str, node: str = "", create: bool = False, retag: bool = False) -> bool:
+    async def write(self, key: str, node: str = "", create: bool = False, same: bool = False) -> bool:
         """Write a new value, or with ``create`` only if there is none."""
 
         async def attempt(target: str) -> bool:
-            data, tag = self._value(retag)
+            data, tag = self._value(same)
             options = PutOptions(custom={"tag": tag}, if_version=0 if create else None)
             begin, end = self.cluster.loop.now, FOREVER
             try:
@@ -93,8 +102,12 @@ class Client:
                 end = self.cluster.loop.now
             except ObjectNotFoundError:
                 self.cluster.history.reads.append(Read(key, None, begin, self.cluster.loop.now, by))
-            finally:
+                if self.cluster.loop.now - begin < UNANSWERED_SECONDS:
+                    return True  # nothing was deleted, now or earlier
+            except AisError:
                 self.cluster.history.writes.append(Write(key, None, begin, end, by))
+                raise
+            self.cluster.history.writes.append(Write(key, None, begin, end, by))
             return True
 
         return await self._try(f"delete of {key}", attempt, node)
@@ -119,8 +132,8 @@ class Client:
             except RetryLaterError as error:
                 why = f"{target}: {error.message}"
             except AisError as error:
-                self.failures.append(f"{what} at {cluster.loop.now:.3f} through {target}: {error!r}")
-                raise
+                self.unexpected.append(f"{what} at {cluster.loop.now:.3f} through {target}: {error!r}")
+                return False
             cluster.failed_attempts += 1
             await asyncio.sleep(pause * (0.5 + cluster.chance.random()))
             pause = min(2.0, 2 * pause)
