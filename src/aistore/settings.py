@@ -135,6 +135,8 @@ class ServeSettings:
     store: str = ""
     cache: str = ""
     cache_size: str = "80%"
+    #: What the store was found to be able to do at the start, by the names of ``Capabilities``.
+    store_capabilities: Mapping[str, Any] = field(default_factory=dict)
     #: The URL under which other nodes and clients reach this one; "" for the address it listens on.
     advertise: str = ""
     #: What all nodes of a cluster know and nobody else; empty where there is no cluster.

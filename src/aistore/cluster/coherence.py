@@ -21,7 +21,7 @@ import secrets
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from msgspec import structs
@@ -50,7 +50,7 @@ class Patience:
     """How long things may take, in seconds."""
 
     #: A write's wait for its turn: for a map that settles, a lease.
-    turn: float = 60.0
+    turn: float = 45.0
     #: One write to the store, beside the time for its bytes.
     write: float = 20.0
     #: How long the store may still do what it gave no answer to. Nobody writes the object meanwhile: a create that is
@@ -74,7 +74,8 @@ class Remote:
 
     info: ObjectInfo
     facts: CachedFacts
-    body: StoredBody
+    #: None: the bytes have to be asked for again.
+    body: StoredBody | None
 
 
 Read = CachedReading | Remote | Elsewhere
@@ -140,6 +141,15 @@ class Coherence:
     def owns(self, view: View, bucket: BucketRecord, name: str) -> bool:
         """Say whether this node alone writes the object now."""
         return self.is_leased() and view.is_mine(bucket, name)
+
+    async def until_gone(self, node: str) -> None:
+        """Return when ``node`` is not on the map any more, or has started again."""
+        record = self.view.root.nodes.get(node)
+        while record is not None:
+            found = self.view.root.nodes.get(node)
+            if found is None or found.incarnation != record.incarnation:
+                return
+            await self._until_changed(1.0)
 
     # Reading.
 
@@ -213,7 +223,8 @@ class Coherence:
             raise
         if not isinstance(found, Remote):
             return found
-        found.body.close()
+        if found.body is not None:
+            found.body.close()
         return await self._copied(bucket, name, known=False)
 
     async def _fetch(self, bucket: BucketRecord, name: str) -> CachedReading | Remote:
@@ -245,11 +256,11 @@ class Coherence:
                 if found.facts.stamp < view.settled:
                     await self._cache.restamp(bucket, name, structs.replace(found.facts, stamp=view.settled))
                 return found
-            if found.info.size >= self._patience.copied_bytes_max:
+            if found.info.size >= self._patience.copied_bytes_max or found.body is None:
                 return found
             facts = structs.replace(found.facts, stamp=view.settled)
             made = await self._cache.fill(bucket, name, found.body, facts)
-            return found if made is None else made
+            return replace(found, body=None) if made is None else made
 
     async def head(self, bucket: BucketRecord, name: str, *, forwarded: bool = False, latest: bool = False) -> Any:
         """Return an object's ObjectInfo and whether a copy is here, or Elsewhere; raises ObjectNotFoundError."""

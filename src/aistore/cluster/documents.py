@@ -23,6 +23,9 @@ ROOT_BYTES_MAX = 8 << 20
 #: Maps that are remembered: a cached copy from before the oldest one is compared with the store before it is used.
 HISTORY_MAX = 64
 
+#: The property that names prefixes of objects to keep copies of, separated by commas; ``*`` is all objects.
+PINNED = "lru.pinned"
+
 #: Names below the base of the store that are the cluster's own. No bucket's name begins with a dot.
 SYSTEM = ".ais/"
 ROOT_KEY = SYSTEM + "root"
@@ -71,6 +74,12 @@ class BucketRecord(msgspec.Struct, frozen=True):
     def immutable(self) -> bool:
         """Whether objects are never replaced or removed, so that a copy is as good as the original."""
         return bool(self.props.get("immutable"))
+
+    @property
+    def pinned(self) -> list[str]:
+        """Prefixes of objects whose copies are never evicted; an empty one is all."""
+        texts = [text.strip() for text in str(self.props.get(PINNED, "")).split(",")]
+        return ["" if text == "*" else text for text in texts if text]
 
     @property
     def validates(self) -> bool:

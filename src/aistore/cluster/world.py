@@ -85,7 +85,7 @@ class Cache(Protocol):
         """Make what was staged the copy; without room there is none afterwards."""
 
     async def fill(self, bucket: BucketRecord, name: str, body: StoredBody, facts: CachedFacts) -> CachedReading | None:
-        """Make the copy from the store's bytes and open it; None, and nothing of ``body`` used, without room."""
+        """Make the copy from the store's bytes, closing ``body``, and open it; None without room."""
 
     async def restamp(self, bucket: BucketRecord, name: str, facts: CachedFacts) -> None:
         """Replace the facts of a copy whose ETag they have."""

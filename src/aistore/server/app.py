@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
-from ..errors import AisError, BadRequestError, ClientGoneError, PeerUnreachableError
+from ..errors import AisError, BadRequestError, ClientGoneError, ObjectDamagedError, PeerUnreachableError
 from ..wire.headers import HOP
 from .access import Access
 from .asgi import Schedule
@@ -88,6 +88,9 @@ class App:
         while True:
             try:
                 return await handler(self._store, request, rest)
+            except ObjectDamagedError:
+                if not await shared.drop_damaged(request):
+                    raise
             except AnsweredElsewhere as elsewhere:
                 try:
                     return await shared.pass_on(request, elsewhere.home)

@@ -17,7 +17,7 @@ from ..etl.managed import Places
 from ..etl.manager import Manager
 from ..settings import ProcessSettings
 from ..storage.cache.keeper import CacheKeeper
-from ..storage.cache.settings import parse_capacity
+from ..storage.cache.settings import Pin, parse_capacity
 from ..storage.local.housekeeping import Housekeeper
 from ..storage.local.index import translate
 from .error_replies import as_ais_error
@@ -32,14 +32,18 @@ _log = logging.getLogger("aistore.controller")
 _HOUSEKEEPING_SECONDS = 1.0
 
 
-def _keep_house(settings: ProcessSettings, stop: threading.Event) -> None:
+def _keep_house(settings: ProcessSettings, node: SharedBuckets, stop: threading.Event) -> None:
     """Remove what is not needed any more and recover what dead processes left, a bounded step at a time."""
     keepers: dict[str, Housekeeper | CacheKeeper] = {}
+    pins: tuple[Pin, ...] = ()
     while not stop.is_set():
         more = False
         try:
-            _open_keepers(settings, keepers)
+            _open_keepers(settings, node, keepers)
+            changed, pins = node.pins is not pins, node.pins
             for keeper in keepers.values():
+                if changed and isinstance(keeper, CacheKeeper):
+                    keeper.pin(pins)
                 more = keeper.step(time.monotonic()) or more
         except Exception as error:  # housekeeping must not end because one step failed
             if isinstance(translate(error, settings.serve.data), OutOfSpaceError):
@@ -51,14 +55,17 @@ def _keep_house(settings: ProcessSettings, stop: threading.Event) -> None:
         keeper.close()
 
 
-def _open_keepers(settings: ProcessSettings, keepers: dict[str, Housekeeper | CacheKeeper]) -> None:
+def _open_keepers(
+    settings: ProcessSettings, node: SharedBuckets, keepers: dict[str, Housekeeper | CacheKeeper]
+) -> None:
     """Open one for the store's own objects, and one for copies of others' when there are any."""
     serve = settings.serve
     cache = serve.cache or backed_cache(serve.data)
     if not serve.store and serve.data not in keepers:
         keepers[serve.data] = Housekeeper(serve.data)
     if cache not in keepers and os.path.isdir(cache):
-        keepers[cache] = CacheKeeper(cache, parse_capacity(serve.cache_size))
+        keepers[cache] = keeper = CacheKeeper(cache, parse_capacity(serve.cache_size))
+        keeper.pin(node.pins)
 
 
 async def _run(settings: ProcessSettings, ready: int) -> None:
@@ -67,9 +74,9 @@ async def _run(settings: ProcessSettings, ready: int) -> None:
     places = Places(serve.data, settings.runtime, serve.limits.etl_queue, hidden=serve.cache if serve.store else "")
     manager = Manager(places, settings.target_id if serve.store else settings.node_id, keeps=not serve.store)
     house_stop = threading.Event()
-    house = threading.Thread(target=_keep_house, args=(settings, house_stop), name="housekeeping")
     scrubbing = Scrubbing(settings)
     node = SharedBuckets(settings, manager)
+    house = threading.Thread(target=_keep_house, args=(settings, node, house_stop), name="housekeeping")
     verbs = {**manager.verbs(), **scrubbing.verbs(), **node.verbs()}
     server = await serve_verbs(settings.controller_socket, verbs, as_ais_error)
     try:

@@ -18,7 +18,7 @@ class Request:
     ``path`` is percent-decoded exactly once, so an object name may hold any character. Header names are lower case.
     """
 
-    __slots__ = ("_gone", "_headers", "_query", "_receive", "_scope", "hold", "method", "path", "stays")
+    __slots__ = ("_gone", "_headers", "_query", "_receive", "_scope", "hold", "method", "opened", "path", "stays")
 
     #: Holds memory for so many bytes of the body while the request is under way; see admission.py.
     hold: Callable[[int], None]
@@ -31,6 +31,8 @@ class Request:
         self._query: dict[str, str] | None = None
         #: Whether this node has to answer, whoever should: another one passed the request on, or cannot answer.
         self.stays = False
+        #: The copy of a shared object that this request reads: its bucket and name.
+        self.opened: tuple[Any, str] | None = None
         self.method: str = scope["method"]
         raw: bytes = scope["raw_path"]
         try:

@@ -91,8 +91,10 @@ class Supervisor:
             ownership = held.enter_context(closing(self._own()))
             if self._settings.store:
                 recover_cache(self._settings.cache)
-                secret = open_cluster(self._settings.store)
-                self._settings = replace(self._settings, cluster_secret=self._settings.cluster_secret or secret)
+                secret, found = open_cluster(self._settings.store)
+                self._settings = replace(
+                    self._settings, cluster_secret=self._settings.cluster_secret or secret, store_capabilities=found
+                )
             listener = held.enter_context(listen(self._settings.host, self._settings.port))
             runtime = make_runtime_directory(self._settings.data)
             held.callback(shutil.rmtree, runtime, ignore_errors=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ...cluster.documents import BucketRecord
+from ...cluster.documents import PINNED, BucketRecord
 from ...errors import BadRequestError
 from ...model.buckets import BucketInfo
 from ...model.properties import AWS_ENDPOINT, AWS_PROFILE, AWS_REGION, HTTP_URL, flatten, nest
@@ -16,6 +16,7 @@ from .bucket_props import bucket_props
 _KINDS: Mapping[str, type] = {
     "immutable": bool,
     "versioning.validate_warm_get": bool,
+    PINNED: str,
     AWS_ENDPOINT: str,
     AWS_REGION: str,
     AWS_PROFILE: str,

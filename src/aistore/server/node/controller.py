@@ -31,14 +31,13 @@ from ...etl.wanted import Wanted
 from ...model.names import SCHEMES
 from ...settings import ProcessSettings, Secret
 from ...storage.cache.cache import Cache
-from ...storage.cache.settings import parse_capacity
-from ...storage.objectstore.urls import open_object_store
+from ...storage.cache.settings import Pin, parse_capacity
 from ..link import ReportProgress, Verb
 from ..peers import Peers
 from .alone import Alone, backed_cache
 from .clock import BootClock
 from .fence import FenceWriter
-from .stores import BucketStores
+from .stores import BucketStores, open_own_store
 from .transforms import Followers, PeerTransforms
 from .views import WorkerViews
 
@@ -74,8 +73,7 @@ class SharedBuckets:
         serve = settings.serve
         self._settings = settings
         self.clock = BootClock()
-        self.store = open_object_store(serve.store) if serve.store else None
-        self.stores = BucketStores(self.store)
+        self.stores = BucketStores(open_own_store(serve))
         self.views = WorkerViews(serve.worker_count, FenceWriter(settings.fence) if serve.store else None)
         self.peers = Peers(settings.target_id, Secret(serve.cluster_secret or "alone"), self._urls, self._version)
         self._cache: Cache | None = None
@@ -90,6 +88,8 @@ class SharedBuckets:
         self.membership.on_view(self._follow)
         self._bucket_ids: frozenset[str] | None = None
         self._deleting: set[str] = set()
+        #: Copies that are never evicted.
+        self.pins: tuple[Pin, ...] = ()
 
     def _join(self, followers: Followers) -> Membership:
         settings, lease = self._settings, self._settings.serve.lease_seconds
@@ -282,6 +282,11 @@ class SharedBuckets:
         if self._bucket_ids != ids:
             self._bucket_ids = ids
             self.clock.spawn(self._drop_copies(ids), "drop copies")
+        self.pins = tuple(
+            Pin(record.provider, record.name, prefix)
+            for record in view.root.buckets.values()
+            for prefix in record.pinned
+        )
         for key, record in view.root.buckets.items():
             if record.deleting and view.home(record, "") == view.me:
                 self._remove_soon(key)

@@ -16,6 +16,7 @@ from ...model.objects import PutOptions
 from ...storage.cache.cache import Cache
 from ...storage.cache.facts import CacheBucket, CachedFacts, CachedReading
 from ...storage.objectstore.contract import StoredBody
+from .stores import in_thread
 
 _log = logging.getLogger("aistore.cluster")
 
@@ -77,7 +78,7 @@ class NodeCache:
             self._cache.close()
 
     async def _run(self, work: Callable[..., T], *arguments: Any) -> T:
-        return await _to_its_end(asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments))
+        return await _to_its_end(in_thread(self._threads, work, *arguments))
 
     def open(self, bucket: BucketRecord, name: str) -> CachedReading | None:
         """Open a copy."""
@@ -122,6 +123,7 @@ class NodeCache:
         try:
             staging = self.cache.stage(bucket, name, PutOptions(size=body.length))
         except OutOfSpaceError:
+            body.close()
             return None
         try:
             with body:
@@ -133,9 +135,10 @@ class NodeCache:
                     f"{bucket.provider}://{bucket.name}/{name}: {size} of {body.info.size} bytes came", hint="try again"
                 )
             staging.commit(facts).result()
-        except BaseException:
+        except OutOfSpaceError:
+            return None
+        finally:
             staging.abort()
-            raise
         return self.cache.open(bucket, name)
 
     async def restamp(self, bucket: BucketRecord, name: str, facts: CachedFacts) -> None:

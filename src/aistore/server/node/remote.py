@@ -29,7 +29,7 @@ class RemoteReading:
     def read(self, start: int, length: int) -> bytes:
         """Return ``length`` bytes from ``start``; raises BackendUnavailableError when the object was replaced."""
         if start != self._position or self._body is None:
-            self._open(start)
+            self._open(start)  # from elsewhere, or the bytes were used up here
         pieces: list[memoryview] = []
         left = length
         while left:

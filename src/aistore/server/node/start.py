@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+from typing import Any
+
 from ...cluster.documents import ROOT_KEY, decode_root, encode_root, new_root
 from ...errors import BadRequestError, StaleConditionError, StoredNotFoundError
 from ...storage.objectstore.contract import ABSENT, ObjectStore
@@ -11,17 +14,14 @@ from ...storage.objectstore.urls import open_object_store
 _SECONDS = 20.0
 
 
-def open_cluster(url: str) -> str:
-    """Make the cluster at ``url`` if there is none; return the secret of its nodes.
+def open_cluster(url: str) -> tuple[str, dict[str, Any]]:
+    """Make the cluster at ``url`` if there is none; return the secret of its nodes, and what the store can do.
 
     Raises BadRequestError when the store lacks what several nodes need, and what the store raises.
     """
     store = open_object_store(url)
     try:
-        root = _read(store)
-        if root:
-            return root
-        found = probe(store)
+        store.capabilities = found = probe(store)
         lacking = [
             words
             for has, words in (
@@ -37,21 +37,22 @@ def open_cluster(url: str) -> str:
                 f"{store.url} cannot hold a cluster: it lacks {', '.join(lacking)}",
                 hint="docs/object-stores.md says which stores can; `ais serve --data DIR` needs none",
             )
-        try:
-            store.put(ROOT_KEY, encode_root(new_root()), {}, ABSENT, _SECONDS)
-        except StaleConditionError:
-            pass  # another node was quicker
-        return _read(store)
+        return _secret(store), asdict(found)
     finally:
         store.close()
 
 
-def _read(store: ObjectStore) -> str:
-    """Return the secret in the root document; empty if there is none yet."""
-    try:
-        body = store.get(ROOT_KEY)
-    except StoredNotFoundError:
-        return ""
-    assert body is not None
-    with body:
-        return decode_root(body.read(), f"{store.url}/{ROOT_KEY}").secret
+def _secret(store: ObjectStore) -> str:
+    """Return the secret in the root document, which is made if there is none."""
+    while True:
+        try:
+            body = store.get(ROOT_KEY)
+        except StoredNotFoundError:
+            try:
+                store.put(ROOT_KEY, encode_root(new_root()), {}, ABSENT, _SECONDS)
+            except StaleConditionError:
+                pass  # another node was quicker
+        else:
+            assert body is not None
+            with body:
+                return decode_root(body.read(), f"{store.url}/{ROOT_KEY}").secret

@@ -10,8 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from ...cluster.documents import BucketRecord
+from ...errors import OverloadedError
 from ...model.names import check_object_name
-from ...storage.objectstore.contract import Absent, ObjectStore, StoredBody, StoredInfo, StoredPage
+from ...settings import ServeSettings
+from ...storage.objectstore.contract import Absent, Capabilities, ObjectStore, StoredBody, StoredInfo, StoredPage
 from ...storage.objectstore.urls import open_object_store
 
 T = TypeVar("T")
@@ -29,6 +31,23 @@ _OPTIONS = {
 }
 
 
+def open_own_store(serve: ServeSettings) -> ObjectStore | None:
+    """Open the cluster's store, with what was found out about it at the start; None on a store of one machine."""
+    if not serve.store:
+        return None
+    store = open_object_store(serve.store)
+    store.capabilities = Capabilities(**serve.store_capabilities)
+    return store
+
+
+def in_thread(threads: ThreadPoolExecutor, work: Callable[..., T], *arguments: Any) -> asyncio.Future[T]:
+    """Run what waits for a disk or a store in a thread; raises OverloadedError once this process is ending."""
+    try:
+        return asyncio.get_running_loop().run_in_executor(threads, work, *arguments)
+    except RuntimeError as error:  # of an executor that was shut down
+        raise OverloadedError("this node is stopping", hint="try again") from error
+
+
 class ThreadedStore:
     """An object store whose verbs are awaited."""
 
@@ -37,7 +56,7 @@ class ThreadedStore:
         self._threads = threads
 
     def _run(self, verb: Callable[..., T], *arguments: Any, **options: Any) -> asyncio.Future[T]:
-        return asyncio.get_running_loop().run_in_executor(self._threads, functools.partial(verb, *arguments, **options))
+        return in_thread(self._threads, functools.partial(verb, *arguments, **options))
 
     async def head(self, key: str) -> StoredInfo:
         """Describe a key."""

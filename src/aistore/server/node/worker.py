@@ -25,7 +25,6 @@ from ...storage.cache.settings import parse_capacity
 from ...storage.checksums import STORED_TYPE, Hasher
 from ...storage.engine import Reading
 from ...storage.objectstore.contract import StoredBody
-from ...storage.objectstore.urls import open_object_store
 from ..forwarding import Forwarded, forward
 from ..link import ControllerLink
 from ..peers import Peers
@@ -35,8 +34,11 @@ from .clock import BootClock
 from .copies import NodeCache, StagedCopy, cache_bucket
 from .fence import FenceReader, Unfenced
 from .remote import RemoteReading
-from .stores import BucketStores
+from .stores import BucketStores, in_thread, open_own_store
 from .views import Following
+
+#: How long a read waits for the home of an object before the object store is asked instead.
+_READ_SECONDS = 2.0
 
 
 class AnsweredElsewhere(Exception):  # no error: the answer is at node ``home``
@@ -55,7 +57,7 @@ class SharedObjects:
         self._alone = not serve.store
         self._directory = serve.cache or backed_cache(serve.data)
         self._cache_settings = parse_capacity(serve.cache_size)
-        self.stores = BucketStores(open_object_store(serve.store) if serve.store else None)
+        self.stores = BucketStores(open_own_store(serve))
         self._copies = NodeCache(self.stores.threads)
         self._clock = BootClock()
         fence = FenceReader(settings.fence) if serve.store else Unfenced()
@@ -112,9 +114,26 @@ class SharedObjects:
         return self.view.version
 
     async def pass_on(self, request: Request, home: str) -> Forwarded:
-        """Pass a request on to the node that has to answer it; raises PeerUnreachableError."""
-        reply = await forward(self.peers, request, home)
-        if reply.status == 503 and request.method in ("GET", "HEAD"):
+        """Pass a request on to the node that has to answer it; raises PeerUnreachableError, NotHomeError.
+
+        What the object store can answer too is not waited for long; what takes long is, until the node is gone.
+        """
+        reads = request.method in ("GET", "HEAD")
+        if reads and not (request.query and (request.query.get("etl_name") or request.query.get("uuid"))):
+            reply = await forward(self.peers, request, home, _READ_SECONDS)
+        else:
+            passing = asyncio.ensure_future(forward(self.peers, request, home))
+            gone = asyncio.ensure_future(self.coherence.until_gone(home))
+            try:
+                await asyncio.wait((passing, gone), return_when=asyncio.FIRST_COMPLETED)
+                if not passing.done():
+                    error = PeerUnreachableError if reads else NotHomeError
+                    raise error(f"node {home} left the cluster before it answered", hint="try again")
+                reply = passing.result()
+            finally:
+                passing.cancel()
+                gone.cancel()
+        if reply.status == 503 and reads:
             reply.close()
             raise PeerUnreachableError(f"node {home} cannot answer now")
         return reply
@@ -136,7 +155,17 @@ class SharedObjects:
     async def open(self, request: Request, bucket: BucketRecord, name: str) -> Reading:
         """Open an object; raises ObjectNotFoundError, AnsweredElsewhere."""
         found = await self.coherence.read(bucket, name, forwarded=request.stays, latest=request.flag("latest"))
-        return self.reading(bucket, name, found)
+        reading = self.reading(bucket, name, found)
+        request.opened = None if isinstance(found, Remote) else (bucket, name)
+        return reading
+
+    async def drop_damaged(self, request: Request) -> bool:
+        """Drop the copy that a request found damaged, so that it is read from the store; False if there is none."""
+        if request.opened is None:
+            return False
+        (bucket, name), request.opened = request.opened, None
+        await self.evict(bucket, name)
+        return True
 
     def reading(self, bucket: BucketRecord, name: str, found: Any) -> Reading:
         """Return what ``Coherence.read`` found as a Reading; raises AnsweredElsewhere."""
@@ -230,7 +259,7 @@ class SharedObjects:
 
     async def in_thread(self, work: Callable[..., Any], *arguments: Any) -> Any:
         """Run what waits for a disk or a store in a thread."""
-        return await asyncio.get_running_loop().run_in_executor(self.stores.threads, work, *arguments)
+        return await in_thread(self.stores.threads, work, *arguments)
 
 
 def _here(answer: ObjectInfo | Elsewhere) -> ObjectInfo:
