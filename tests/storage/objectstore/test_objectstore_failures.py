@@ -197,6 +197,23 @@ def test_foreign_keys_are_counted(answers: tuple[str, list[tuple[int, str]], lis
     assert "prefix=ais%2F" in asked[0]
 
 
+def test_where_the_library_lists_folders_are_counted_and_other_foreign_keys_named(
+    answers: tuple[str, list[tuple[int, str]], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    endpoint, told, asked = answers
+    monkeypatch.setenv("GOOGLE_BEARER_TOKEN", "token")
+    store = open_object_store("gs://lake/ais", {"endpoint": endpoint})
+    page = PAGE.replace("<EncodingType>url</EncodingType>", "")
+    told += [(200, page.format(ENTRY.format("dir/") + ENTRY.format("empty"))), (404, ""), (200, "")]
+    found = store.list()
+    assert ([entry.key for entry in found.entries], found.foreign) == (["empty"], 1)
+    assert [line for line in asked if line.startswith("HEAD")] == ["HEAD /lake/ais%2Fdir", "HEAD /lake/ais%2Fempty"]
+    told[:] = [(200, page.format(ENTRY.format("double//slash")))]
+    with pytest.raises(NotSupportedError, match="double//slash") as caught:
+        store.list()
+    assert "rename" in caught.value.hint
+
+
 def test_foreign_keys_in_a_directory_are_counted(tmp_path: Path) -> None:
     for name in (b"good", b"bad\n", b"bad\xff", b"unfinished#12"):
         (tmp_path / name.decode(errors="surrogateescape")).write_bytes(b"x")
