@@ -18,8 +18,9 @@ from ..errors import AisError
 from .cluster_map import ClusterMap
 from .endpoint import Endpoint
 
-#: A map this old is asked for again, in case that no reply has told of a newer one.
-MAP_SECONDS = 60.0
+#: A map this old is asked for again, in case that no reply has told of a newer one; that of a single node later.
+MAP_SECONDS = 10.0
+LONE_MAP_SECONDS = 60.0
 #: Between two questions for the map, at least; doubled up to the second while nobody answers.
 REFRESH_SECONDS = 1.0
 REFRESH_SECONDS_MAX = 30.0
@@ -226,7 +227,8 @@ class Routing:
             return None
         self._asked_once = True
         now = self._clock()
-        due = self._stale or now - self._fetched_at > MAP_SECONDS
+        lone = self._map is None or len(self._map.digests) < 2
+        due = self._stale or now - self._fetched_at > (LONE_MAP_SECONDS if lone else MAP_SECONDS)
         if due and now >= self._next_refresh and self._refreshing.acquire(blocking=self._map is None):
             try:
                 if self._clock() >= self._next_refresh:
