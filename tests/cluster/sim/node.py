@@ -225,6 +225,7 @@ class Node:
     def end_worker(self, worker: Worker) -> None:
         """End one HTTP worker at once."""
         worker.process.kill()
+        self.disk.free(worker.process)
         self.workers.remove(worker)
         for ended in worker.ended:
             ended()
