@@ -69,7 +69,6 @@ class Disk:
         self.holders[key] = process
         return True
 
-
     def unlock(self, key: Key, process: Process) -> None:
         """Give a lock back, and let those who wait try in any order."""
         if self.holders.get(key) is process:

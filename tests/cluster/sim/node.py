@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from aistore.cluster.coherence import Coherence, Elsewhere, Patience, Remote
 from aistore.cluster.documents import BucketRecord, NodeRecord
-from aistore.cluster.membership import Membership, Self, Times
+from aistore.cluster.membership import Membership, Self
 from aistore.cluster.view import View
 from aistore.errors import AisError, NotHomeError, PeerUnreachableError
 from aistore.model.objects import ObjectInfo, PutOptions

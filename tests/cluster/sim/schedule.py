@@ -73,6 +73,7 @@ class Trouble:
                 break
             name = self.chance.choices(plan.faults, weights)[0]
             self._stir()
+            self.cluster.faults += 1
             fault: Callable[[], Awaitable[None]] = getattr(self, "_" + name)
             task = asyncio.ensure_future(fault())  # type: ignore[arg-type]
             self._under_way.add(task)
