@@ -311,14 +311,10 @@ class Coherence:
                 try:
                     stored = await store.put(key, staged.buffer(), metadata, condition, seconds)
                 except (StaleConditionError, AmbiguousWriteError) as error:
-                    found = await self._look_hard(store, key)
+                    found = await self._outcome(error, nonce, store, key, view, bucket, name, until)
                     if found is None or found.metadata.get(NONCE) != nonce:
-                        if isinstance(error, AmbiguousWriteError) and self._clock.now() >= until:
-                            raise
                         known = None if found is None else facts_of(found, 0)
                         asked = True
-                        if isinstance(error, AmbiguousWriteError):
-                            await self._clock.sleep(self._patience.late)
                         continue
                     stored, version = found, version_of(found.metadata)
                 self._acknowledge(bucket, name)
@@ -353,7 +349,7 @@ class Coherence:
                 except AmbiguousWriteError:
                     # It may still be done, after a later write of this object: nobody writes it until that is over.
                     await self._clock.sleep(self._patience.late)
-                    if self._clock.now() >= until:
+                    if self._clock.now() >= until or not self._stayed(view, bucket, name):
                         raise
                     continue
                 self._acknowledge(bucket, name)
@@ -392,12 +388,10 @@ class Coherence:
                 try:
                     stored = await store.put(key, staged.buffer(), metadata, before.etag, seconds)
                 except (StaleConditionError, AmbiguousWriteError) as error:
-                    found = await self._look_hard(store, key)
+                    found = await self._outcome(error, nonce, store, key, view, bucket, name, until)
                     if found is None or found.metadata.get(NONCE) != nonce:
                         if self._clock.now() >= until:
                             raise error from None
-                        if isinstance(error, AmbiguousWriteError):
-                            await self._clock.sleep(self._patience.late)
                         continue
                     stored = found
                 self._acknowledge(bucket, name)
@@ -462,6 +456,28 @@ class Coherence:
             return facts_of(await store.head(key), 0)
         except StoredNotFoundError:
             return None
+
+    async def _outcome(
+        self, error: AisError, nonce: str, store: Store, key: str, view: View, bucket: BucketRecord, name: str,
+        until: float,
+    ) -> StoredInfo | None:  # fmt: skip
+        """Return what is stored after a write that failed: with its nonce if it was done, else it was not and will not.
+
+        Raises AmbiguousWriteError where that cannot be said: what had no answer may still be done, until that is over,
+        and where another node may have been the home meanwhile it may have been done and replaced.
+        """
+        found = await self._look_hard(store, key)
+        if isinstance(error, AmbiguousWriteError) and (found is None or found.metadata.get(NONCE) != nonce):
+            await self._clock.sleep(self._patience.late)
+            found = await self._look_hard(store, key)
+            done = found is not None and found.metadata.get(NONCE) == nonce
+            if not done and (self._clock.now() >= until or not self._stayed(view, bucket, name)):
+                raise error
+        return found
+
+    def _stayed(self, view: View, bucket: BucketRecord, name: str) -> bool:
+        """Say whether this node was the object's only home from ``view`` to now."""
+        return self.is_leased() and self.view.is_mine_since(bucket, name, view.settled)
 
     async def _look_hard(self, store: Store, key: str) -> StoredInfo | None:
         """Read back what a write came to; raises AmbiguousWriteError when the store does not say."""

@@ -6,6 +6,7 @@ the kernel frees those of the real one. What takes time here can be interrupted 
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -50,6 +51,7 @@ class Disk:
         self.rows: dict[Key, Copy] = {}
         self.full = 0.0  # chance that there is no room
         self.holders: dict[Key, Process] = {}
+        self.waiting: dict[Key, list[asyncio.Future[None]]] = {}
 
     def lose(self) -> None:
         """Forget everything: a new disk."""
@@ -62,11 +64,25 @@ class Disk:
 
     def try_lock(self, key: Key, process: Process) -> bool:
         """Take a lock if nobody alive has it."""
-        holder = self.holders.get(key)
-        if holder is not None and not holder.dead:
+        if key in self.holders:
             return False
         self.holders[key] = process
         return True
+
+    def unlock(self, key: Key, process: Process) -> None:
+        """Give a lock back, and let those who wait try in any order."""
+        if self.holders.get(key) is process:
+            del self.holders[key]
+            waiting = self.waiting.pop(key, [])
+            self.chance.shuffle(waiting)
+            for one in waiting:
+                if not one.done():
+                    one.set_result(None)
+
+    def free(self, process: Process) -> None:
+        """Free all locks of a process that died."""
+        for key in [key for key, holder in self.holders.items() if holder is process]:
+            self.unlock(key, process)
 
 
 class NodeCache:
@@ -98,12 +114,14 @@ class NodeCache:
         process = CURRENT.get()
         assert process is not None
         while not self._disk.try_lock(key, process):
-            await self._clock.sleep(0.001 + self._disk.chance.random() * 0.02)
+            waiting = asyncio.get_running_loop().create_future()
+            self._disk.waiting.setdefault(key, []).append(waiting)
+            await waiting
         try:
             yield
         finally:
-            if self._disk.holders.get(key) is process and not process.dead:
-                del self._disk.holders[key]
+            if not process.dead:
+                self._disk.unlock(key, process)
 
     async def forget(self, bucket: BucketRecord, name: str) -> None:
         """Drop a copy."""

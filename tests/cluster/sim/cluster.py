@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from typing import Any
 from unittest import mock
 
+from msgspec import structs
+
 from aistore.cluster.documents import ROOT_KEY, BucketRecord, RootDocument, decode_root, encode_root, new_root
 from aistore.cluster.membership import Times
-from msgspec import structs
 
 from .history import History
 from .loop import Clock, VirtualLoop
@@ -63,6 +64,7 @@ class SimulatedCluster:
         self.nodes = {name: Node(self, name, self._clock()) for name in (f"n{i}" for i in range(plan.nodes))}
         self.failed_attempts = 0
         self.busy_until = 0.0
+        self.faults = 0
 
     def _clock(self) -> Clock:
         return Clock(offset=self.chance.uniform(0, 1e6), rate=self.chance.uniform(0.99, 1.01))

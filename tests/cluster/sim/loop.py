@@ -113,6 +113,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         super().__init__()
         self.now = 0.0
         self.steps = 0
+        self._timers = 0
         self.steps_max = 3_000_000
         self.processes: list[Process] = []
         self.unhandled: list[str] = []
@@ -131,8 +132,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
         process = CURRENT.get()
         world = when if process is None else process.clock.world(when)
         timer = events.TimerHandle(max(world, self.now), callback, args, self, context)
-        heapq.heappush(self._scheduled, timer)
-        timer._scheduled = True  # type: ignore[attr-defined]
+        self._timers += 1
+        heapq.heappush(self._scheduled, (timer._when, self._timers, timer))
         return timer
 
     def run_in_executor(self, executor: Any, func: Any, *args: Any) -> Any:
@@ -159,15 +160,14 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     def _run_once(self) -> None:
         scheduled, ready = self._scheduled, self._ready
-        while scheduled and scheduled[0]._cancelled:
-            heapq.heappop(scheduled)._scheduled = False
+        while scheduled and scheduled[0][2]._cancelled:
+            heapq.heappop(scheduled)
         if not ready:
             if not scheduled:
                 raise StuckError(f"at {self.now:.3f} nothing is left that could happen")
-            self.now = max(self.now, scheduled[0]._when)
-        while scheduled and scheduled[0]._when <= self.now:
-            timer = heapq.heappop(scheduled)
-            timer._scheduled = False
+            self.now = max(self.now, scheduled[0][0])
+        while scheduled and scheduled[0][0] <= self.now:
+            timer = heapq.heappop(scheduled)[2]
             if not timer._cancelled:
                 ready.append(timer)
         for _ in range(len(ready)):

@@ -20,7 +20,8 @@ class Weather:
     """How bad the wires are; chances are per message."""
 
     delay: float = 0.004
-    slow: float = 0.0  # chance of a message that takes up to half a second
+    slow: float = 0.0  # chance of a message that takes up to slow_seconds
+    slow_seconds: float = 0.5
     lost: float = 0.0  # chance that a request or a reply never arrives
     late: float = 0.0  # chance that a request arrives long after its sender gave up
     late_seconds: float = 90.0
@@ -54,7 +55,7 @@ class Network:
     def delay(self) -> float:
         """Return how long a message travels."""
         if self.chance.random() < self.weather.slow:
-            return self.chance.random() * 0.5
+            return self.chance.random() * self.weather.slow_seconds
         return self.chance.expovariate(1 / self.weather.delay)
 
     async def ask(

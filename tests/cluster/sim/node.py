@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from aistore.cluster.coherence import Coherence, Elsewhere, Patience, Remote
 from aistore.cluster.documents import BucketRecord, NodeRecord
-from aistore.cluster.membership import Membership, Self, Times
+from aistore.cluster.membership import Membership, Self
 from aistore.cluster.view import View
 from aistore.errors import AisError, NotHomeError, PeerUnreachableError
 from aistore.model.objects import ObjectInfo, PutOptions
@@ -225,6 +225,7 @@ class Node:
     def end_worker(self, worker: Worker) -> None:
         """End one HTTP worker at once."""
         worker.process.kill()
+        self.disk.free(worker.process)
         self.workers.remove(worker)
         for ended in worker.ended:
             ended()

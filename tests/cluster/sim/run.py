@@ -53,7 +53,7 @@ class Outcome:
         return "\n".join([*found, again, *self.story])
 
 
-def simulate(seed: int, rules: Rules | None = None, plan: Plan | None = None) -> Outcome:
+def simulate(seed: int, rules: Rules | None = None, plan: Plan | None = None, tell: bool = False) -> Outcome:
     """Run what a seed chooses and judge it."""
     plan = plan or plan_of(seed)
     cluster = SimulatedCluster(plan, rules)
@@ -64,7 +64,7 @@ def simulate(seed: int, rules: Rules | None = None, plan: Plan | None = None) ->
         except StuckError as error:
             outcome.wrong.append(f"stuck: {error}")
         finally:
-            _judge(cluster, outcome)
+            _judge(cluster, outcome, tell)
             cluster.loop.end()
     return outcome
 
@@ -172,7 +172,7 @@ class _Run:
 STORE_ITSELF = "the store itself"
 
 
-def _judge(cluster: SimulatedCluster, outcome: Outcome) -> None:
+def _judge(cluster: SimulatedCluster, outcome: Outcome, tell: bool) -> None:
     history = cluster.history
     for violation in history.check():
         (outcome.lost if violation.read.by == STORE_ITSELF else outcome.stale).append(violation)
@@ -185,6 +185,7 @@ def _judge(cluster: SimulatedCluster, outcome: Outcome) -> None:
     outcome.maps = root.epoch if root else 0
     outcome.requests = cluster.store.requests
     outcome.seconds = cluster.loop.now
-    if not outcome.is_good:
+    outcome.faults = cluster.faults
+    if tell or not outcome.is_good:
         bad = [*outcome.lost, *outcome.stale]
-        outcome.story = list(cluster.story(bad[0].read.key if bad else ""))
+        outcome.story = list(cluster.story(bad[0].read.key if bad else "k0"))

@@ -20,6 +20,18 @@ FAULTS = {
     "weather": 3, "evict": 1, "full": 1,
 }  # fmt: skip
 
+#: What goes together: around a change of the map, a lapse of a lease, requests on their way meanwhile.
+MIXTURES = {
+    "deaths": ("join", "leave", "kill"),
+    "handovers": ("join", "leave", "cut_peers"),
+    "slow handovers": ("join", "leave", "weather", "weather"),
+    "stops": ("join", "leave", "pause", "weather"),
+    "lapses": ("cut_store", "pause_controller", "cut_store_one_way"),
+    "slow lapses": ("cut_store", "pause_controller", "weather"),
+    "returns": ("cut_store", "pause"),
+    "bad weather": ("weather", "weather", "join", "kill_worker", "cut_store_one_way"),
+}
+
 
 def plan_of(seed: int) -> Plan:
     """Return what a seed chooses."""
@@ -27,8 +39,7 @@ def plan_of(seed: int) -> Plan:
     nodes = chance.randint(2, 5)
     names = sorted(FAULTS)
     # Few kinds at a time get further into each other than all kinds together.
-    kinds = [names, chance.sample(names, 4), ["join", "leave", "kill"], ["join", "leave", "pause", "weather"]]
-    chosen = tuple(chance.choice(kinds))
+    chosen = chance.choice((tuple(names), tuple(chance.sample(names, 4)), *MIXTURES.values()))
     return Plan(
         seed,
         nodes=nodes,
@@ -62,6 +73,7 @@ class Trouble:
                 break
             name = self.chance.choices(plan.faults, weights)[0]
             self._stir()
+            self.cluster.faults += 1
             fault: Callable[[], Awaitable[None]] = getattr(self, "_" + name)
             task = asyncio.ensure_future(fault())  # type: ignore[arg-type]
             self._under_way.add(task)
@@ -95,7 +107,7 @@ class Trouble:
         return self.chance.choice(nodes) if nodes else None
 
     async def _for_a_while(self, most: float = 80.0) -> None:
-        await asyncio.sleep(self.chance.choice((1.0, 10.0, most)) * self.chance.random())
+        await asyncio.sleep(self.chance.choice((1.0, 10.0, most, most)) * self.chance.random())
         self._stir()
 
     def _stir(self) -> None:
@@ -241,7 +253,7 @@ class Trouble:
         weather = Weather(delay=chance.choice((0.004, 0.05)))
         weather = replace(weather, **{
             name: value
-            for name, value in (("slow", 0.2), ("lost", chance.choice((0.02, 0.1))), ("late", chance.choice((0.05, 0.2))), ("twice", 0.2))
+            for name, value in (("slow", 0.2), ("slow_seconds", 15.0), ("lost", chance.choice((0.02, 0.1))), ("late", chance.choice((0.05, 0.2))), ("twice", 0.2))
             if chance.random() < 0.5
         })  # fmt: skip
         self.cluster.note(f"weather {weather}")
