@@ -15,12 +15,15 @@ import time
 from ..errors import OutOfSpaceError
 from ..etl.managed import Places
 from ..etl.manager import Manager
+from ..jobs.manager import Manager as Jobs
+from ..jobs.records import FileJobRecords
 from ..settings import ProcessSettings
 from ..storage.cache.keeper import CacheKeeper
 from ..storage.cache.settings import parse_capacity
 from ..storage.local.housekeeping import Housekeeper
 from ..storage.local.index import translate
 from .error_replies import as_ais_error
+from .job_link import OwnWorkers
 from .link import serve_verbs
 from .node.alone import backed_cache
 from .node.controller import SharedBuckets
@@ -70,7 +73,11 @@ async def _run(settings: ProcessSettings, ready: int) -> None:
     house = threading.Thread(target=_keep_house, args=(settings, house_stop), name="housekeeping")
     scrubbing = Scrubbing(settings)
     node = SharedBuckets(settings, manager)
-    verbs = {**manager.verbs(), **scrubbing.verbs(), **node.verbs()}
+    workers = OwnWorkers(settings.node_id)
+    jobs = Jobs(settings.node_id, FileJobRecords(os.path.join(settings.serve.data, "jobs")), workers, time.monotonic)
+    verbs = {**manager.verbs(), **scrubbing.verbs(), **jobs.verbs(), **node.verbs()}
+    await workers.listen(settings.jobs_socket)
+    await jobs.load()  # before anybody can ask after a job
     server = await serve_verbs(settings.controller_socket, verbs, as_ais_error)
     try:
         if not serve.store:
@@ -83,6 +90,8 @@ async def _run(settings: ProcessSettings, ready: int) -> None:
     finally:
         await node.close()
         server.close()
+        await jobs.close()
+        workers.close()
         await manager.close()
         house_stop.set()
         await asyncio.to_thread(scrubbing.close)
