@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -78,7 +79,7 @@ class Manager:
     async def _stop(self, arguments: dict[str, Any], report: ReportProgress) -> list[str]:
         """Have jobs end, by id or by kind, and return the ids of those that ran; raises JobNotFoundError."""
         wanted, kind, reason = str(arguments["id"]), str(arguments["kind"]), str(arguments["reason"])
-        jobs = await self._all()
+        jobs = await self._all(wanted)
         if wanted and wanted not in jobs:
             raise JobNotFoundError.of(wanted)
         stopped = []
@@ -119,7 +120,11 @@ class Manager:
         """Return all jobs by id; on one node they are all known, in a cluster the records are read."""
         jobs = dict(self._ended)
         if not self._alone and wanted not in self._runs and wanted not in jobs:
-            jobs |= {kept.job.id: kept.job for kept in await asyncio.to_thread(self._records.list)}
+            if wanted:
+                with contextlib.suppress(JobNotFoundError):
+                    jobs[wanted] = (await asyncio.to_thread(self._records.load, wanted)).job
+            else:
+                jobs |= {kept.job.id: kept.job for kept in await asyncio.to_thread(self._records.list)}
         for job_id, (run, _) in self._runs.items():
             job, counts, errors = run.progress
             jobs[job_id] = msgspec.structs.replace(job, counts=counts, errors=errors)

@@ -52,8 +52,8 @@ class Workers(Protocol):
     async def names(self, bucket: str, prefix: str, after: str, limit: int) -> NamesPage:
         """Return a page of the names that start with ``prefix``, those after ``after`` in the listing's own order."""
 
-    def home(self, bucket: str, name: str) -> str:
-        """Return the node that works on an object."""
+    def home(self, job: Job, name: str) -> str:
+        """Return the node that works on an object of a job's source."""
 
     async def run(self, node: str, batch: Batch) -> BatchResult:
         """Have ``node`` work off a batch, as soon as it has room for one more; cancelled there when cancelled here."""
@@ -300,7 +300,7 @@ class JobRun:
         open_: dict[str, tuple[list[str], int]] = {}
         names_max = min(BATCH_NAMES_MAX, self._job.options.workers or BATCH_NAMES_MAX)
         for name, size in entries:
-            home = self._workers.home(self._job.source, name)
+            home = self._workers.home(self._job, name)
             names, held = open_.get(home, ([], 0))
             names.append(name)
             open_[home] = names, held + size
@@ -324,7 +324,7 @@ class JobRun:
 
     async def _run(self, page: _Page, batch: Batch) -> None:
         def begin() -> Awaitable[BatchResult]:
-            return self._workers.run(self._workers.home(batch.source, batch.names[0]), batch)
+            return self._workers.run(self._workers.home(self._job, batch.names[0]), batch)
 
         result = await self._again(begin)
         page.counts += result.counts

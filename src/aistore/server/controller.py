@@ -17,6 +17,7 @@ from ..etl.managed import Places
 from ..etl.manager import Manager
 from ..jobs.manager import Manager as Jobs
 from ..jobs.records import FileJobRecords
+from ..jobs.shared_records import SharedJobRecords
 from ..settings import ProcessSettings
 from ..storage.cache.keeper import CacheKeeper
 from ..storage.cache.settings import parse_capacity
@@ -27,6 +28,7 @@ from .job_link import OwnWorkers
 from .link import serve_verbs
 from .node.alone import backed_cache
 from .node.controller import SharedBuckets
+from .node.job_workers import ClusterWorkers
 from .process import begin, end_with_parent, read_settings, say_ready, stop_on_signals
 from .scrubbing import Scrubbing
 
@@ -64,6 +66,16 @@ def _open_keepers(settings: ProcessSettings, keepers: dict[str, Housekeeper | Ca
         keepers[cache] = CacheKeeper(cache, parse_capacity(serve.cache_size))
 
 
+def _jobs(settings: ProcessSettings, node: SharedBuckets, own: OwnWorkers) -> Jobs:
+    """Return the jobs of this machine, or those that the nodes of its cluster share."""
+    if node.store is None:
+        records = FileJobRecords(os.path.join(settings.serve.data, "jobs"))
+        return Jobs(settings.node_id, records, own, node.clock.now)
+    me = settings.target_id
+    workers = ClusterWorkers(own, node.peers, lambda: node.view, me)
+    return Jobs(me, SharedJobRecords(node.store), workers, node.clock.now, alone=False)
+
+
 async def _run(settings: ProcessSettings, ready: int) -> None:
     stop = stop_on_signals()
     serve = settings.serve
@@ -74,10 +86,11 @@ async def _run(settings: ProcessSettings, ready: int) -> None:
     scrubbing = Scrubbing(settings)
     node = SharedBuckets(settings, manager)
     workers = OwnWorkers(settings.node_id)
-    jobs = Jobs(settings.node_id, FileJobRecords(os.path.join(settings.serve.data, "jobs")), workers, time.monotonic)
+    jobs = _jobs(settings, node, workers)
     verbs = {**manager.verbs(), **scrubbing.verbs(), **jobs.verbs(), **node.verbs()}
     await workers.listen(settings.jobs_socket)
-    await jobs.load()  # before anybody can ask after a job
+    if not serve.store:
+        await jobs.load()  # before anybody can ask after a job
     server = await serve_verbs(settings.controller_socket, verbs, as_ais_error)
     try:
         if not serve.store:
@@ -85,6 +98,8 @@ async def _run(settings: ProcessSettings, ready: int) -> None:
         house.start()
         scrubbing.start()
         await node.start()
+        if serve.store:
+            await jobs.load()
         say_ready(ready)
         await stop.wait()
     finally:

@@ -20,6 +20,7 @@ import msgspec
 
 from ..errors import OverloadedError, error_from_code
 from ..jobs.batch import Batch, BatchResult, Objects, run_batch
+from ..jobs.document import Job
 from ..jobs.run import NamesPage
 from ..model.objects import ListOptions
 from .error_replies import as_ais_error
@@ -95,7 +96,7 @@ class OwnWorkers:
         worker = min(self._workers, key=lambda worker: len(worker.open))
         return msgspec.convert(await self._ask(worker, {"names": message}), NamesPage, strict=False)
 
-    def home(self, bucket: str, name: str) -> str:
+    def home(self, job: Job, name: str) -> str:
         """Return this node: it is the only one."""
         return self._node
 

@@ -276,10 +276,17 @@ async def _change_membership(store: Store, verb: str, value: Mapping[str, Any]) 
     returns=Content(OBJECT, NDJSON),
     errors=(401, 403, 404),
 )
+@operation(
+    "/v1/internal/jobs",
+    "Between nodes: work off a batch of a job.",
+    body=Content(OBJECT),
+    returns=Content(OBJECT),
+    errors=(401, 403),
+)
 async def internal(store: Store, request: Request, rest: str) -> Reply:
     """Answer another node: have the controller follow the map, say what there are copies of."""
     what, _, bucket = rest.partition("/")
-    known = bucket in VERBS and store.is_node if what == "etl" else what in ("adopt", "cached")
+    known = bucket in VERBS and store.is_node if what == "etl" else what in ("adopt", "cached", "jobs")
     if not known or store.shared is None:
         raise NotFoundError(f"no such path between nodes: {rest[:100]!r}")
     message = decode_json(await request.body(store.limits.control_body_bytes_max))
@@ -287,6 +294,8 @@ async def internal(store: Store, request: Request, rest: str) -> Reply:
         if not isinstance(message, dict):
             raise BadRequestError("expected the arguments of the verb, as a JSON object")
         return Stream(answer(store.controller, bucket, message), media_type=NDJSON)
+    if what == "jobs":
+        return await jobs.work_off(store, request, message)
     if what == "cached":
         record = store.shared.view.bucket(*bucket.partition("/")[::2])
         try:

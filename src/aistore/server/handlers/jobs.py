@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from typing import Any
 
 import msgspec
 
-from ...errors import BadRequestError, BucketExistsError, BucketNotFoundError, JobNotFoundError, NotSupportedError
+from ...errors import (
+    BadRequestError,
+    BucketExistsError,
+    BucketNotFoundError,
+    ClientGoneError,
+    JobNotFoundError,
+    NotSupportedError,
+)
+from ...jobs.batch import Batch, run_batch
 from ...jobs.document import Job, JobKind, JobOptions, check_options
 from ...model.etl import parse_duration
 from ...model.names import (
@@ -31,6 +40,7 @@ from ...wire.jobs import (
     spell_time,
 )
 from ...wire.messages import Action, lower_keys
+from ..job_objects import StoreObjects
 from ..replies import Reply, json_reply, text_reply
 from ..request import Request
 from ..store import Store
@@ -173,6 +183,23 @@ async def stop(store: Store, value: dict[str, Any]) -> None:
     if not job_id and not kind:
         raise BadRequestError("the request to stop names no job", hint='expected {"ID": "…"} or {"Kind": "…"}')
     await store.controller.call("job_stop", id=job_id, kind=kind, reason="stopped by request")
+
+
+async def work_off(store: Store, request: Request, message: Any) -> Reply:
+    """Work off a batch for the node that owns the job; ended when that node does not wait any more."""
+    try:
+        batch = msgspec.convert(message, Batch)
+    except msgspec.ValidationError as error:
+        raise BadRequestError(f"the batch cannot be read: {error}") from error
+    working = asyncio.ensure_future(run_batch(StoreObjects(store), batch))
+    try:
+        await asyncio.wait((working, request.gone), return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientGoneError
+        return json_reply(working.result())
+    finally:
+        working.cancel()
+        await asyncio.gather(working, return_exceptions=True)
 
 
 async def errors_of_etl(store: Store, etl: str, job_id: str) -> list[ObjectError]:
