@@ -21,8 +21,8 @@ _log = logging.getLogger("aistore.jobs")
 
 #: Ended jobs that are remembered. Guessed: weeks of them, in records of some KB.
 ENDED_MAX = 500
-#: How often the records of other nodes' jobs are looked at.
-_WATCH_SECONDS = LEASE_SECONDS / 6
+#: How often in a lease the records of other nodes' jobs are looked at.
+_LOOKS = 6
 
 ReportProgress = Callable[[str, str], Awaitable[None]]
 
@@ -34,14 +34,16 @@ class Manager:
     """
 
     def __init__(
-        self, node: str, records: JobRecords, workers: Workers, now: Callable[[], float], *, alone: bool = True
-    ) -> None:
+        self, node: str, records: JobRecords, workers: Workers, now: Callable[[], float], *, alone: bool = True,
+        lease_seconds: float = LEASE_SECONDS,
+    ) -> None:  # fmt: skip
         self._node = node
         self._records = records
         self._workers = workers
         self._now = now
         self._alone = alone
-        self._observer = Observer(node)
+        self._lease_seconds = lease_seconds
+        self._observer = Observer(node, lease_seconds)
         self._runs: dict[str, tuple[JobRun, asyncio.Task[None]]] = {}
         self._ended: dict[str, Job] = {}
         self._watch: asyncio.Task[None] | None = None
@@ -133,7 +135,7 @@ class Manager:
     # --- running and watching
 
     def _run(self, kept: KeptJob, sent_at: float) -> None:
-        run = JobRun(kept, self._records, self._workers, self._now, sent_at)
+        run = JobRun(kept, self._records, self._workers, self._now, sent_at, self._lease_seconds)
         self._runs[kept.job.id] = run, asyncio.ensure_future(self._follow(kept.job.id, run))
 
     async def _follow(self, job_id: str, run: JobRun) -> None:
@@ -159,7 +161,7 @@ class Manager:
 
     async def _watch_others(self) -> None:
         while True:
-            await asyncio.sleep(_WATCH_SECONDS)
+            await asyncio.sleep(self._lease_seconds / _LOOKS)
             try:
                 await self._look()
             except RetryLaterError as error:

@@ -22,7 +22,7 @@ from ..errors import AisError, JobNotFoundError, RetryLaterError, StaleJobError,
 from .batch import BATCH_BYTES_MAX, BATCH_NAMES_MAX, Batch, BatchResult
 from .document import Counts, Job, ObjectError
 from .records import JobRecords, KeptJob
-from .takeover import RENEW_SECONDS, Lease
+from .takeover import LEASE_SECONDS, RENEWALS, Lease
 from .targets import Collisions, ambiguous_extensions
 
 _log = logging.getLogger("aistore.jobs")
@@ -98,14 +98,14 @@ class JobRun:
 
     def __init__(
         self, kept: KeptJob, records: JobRecords, workers: Workers, now: Callable[[], float], sent_at: float,
-        renew_seconds: float = RENEW_SECONDS,
+        lease_seconds: float = LEASE_SECONDS,
     ) -> None:  # fmt: skip
         self._job, self._tag = kept
         self._records = records
         self._workers = workers
         self._now = now
-        self._lease = Lease(sent_at)
-        self._renew_seconds = renew_seconds
+        self._lease = Lease(sent_at, lease_seconds)
+        self._renew_seconds = lease_seconds / RENEWALS
         self._turn = asyncio.Lock()  # one write of the record at a time
         self._pages: deque[_Page] = deque()
         self._written_at = now()

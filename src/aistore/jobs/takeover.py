@@ -1,9 +1,9 @@
 """When a job's owner counts as lost, as pure rules with the time passed in: for the observer, and for the owner itself.
 
-An owner writes its job's record at least every ``RENEW_SECONDS`` and raises the counter each time. An observer counts
-from when it last *saw a change*, on a clock of its own that counts suspension; clocks of different machines are never
-compared. The owner stops to begin work when it could be counted as lost, measured from when it *sent* its last write
-that was acknowledged: an observer cannot have seen that write before it was sent, so it waits at least as long.
+An owner writes its job's record at least ``RENEWALS`` times in a lease and raises the counter each time. An observer
+counts from when it last *saw a change*, on a clock of its own that counts suspension; clocks of different machines are
+never compared. The owner stops to begin work when it could be counted as lost, measured from when it *sent* its last
+write that was acknowledged: an observer cannot have seen that write before it was sent, so it waits at least as long.
 
 Should an owner go on all the same (a stopped process, a slow disk), nothing is lost: the new owner replaced the record
 under a condition, so the old one's next write of it fails and it leaves; and what it still has under way writes each
@@ -18,9 +18,11 @@ from typing import NamedTuple
 from .document import Job
 
 LEASE_SECONDS = 30.0
-RENEW_SECONDS = LEASE_SECONDS / 3
-#: How much earlier than others the owner itself counts as lost: the inaccuracy of two clocks over a lease. Guessed.
-MARGIN_SECONDS = 3.0
+#: How often in a lease an owner writes at least.
+RENEWALS = 3
+#: How much earlier than others the owner itself counts as lost, as a part of the lease: two clocks may run differently
+#: fast. Guessed, and far more than quartz is off.
+MARGIN = 0.1
 
 
 class _Seen(NamedTuple):
@@ -70,4 +72,4 @@ class Lease:
 
     def may_act(self, now: float) -> bool:
         """Return whether work may begin now."""
-        return now < self._sent_at + self._lease_seconds - MARGIN_SECONDS
+        return now < self._sent_at + self._lease_seconds * (1 - MARGIN)

@@ -73,7 +73,14 @@ def _jobs(settings: ProcessSettings, node: SharedBuckets, own: OwnWorkers) -> Jo
         return Jobs(settings.node_id, records, own, node.clock.now)
     me = settings.target_id
     workers = ClusterWorkers(own, node.peers, lambda: node.view, me)
-    return Jobs(me, SharedJobRecords(node.store), workers, node.clock.now, alone=False)
+    return Jobs(
+        me,
+        SharedJobRecords(node.store),
+        workers,
+        node.clock.now,
+        alone=False,
+        lease_seconds=settings.serve.lease_seconds,
+    )
 
 
 async def _run(settings: ProcessSettings, ready: int) -> None:
