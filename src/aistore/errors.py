@@ -12,13 +12,15 @@ The tree branches by what the caller can do about it::
     │   │   ├── BucketNotFoundError
     │   │   ├── ObjectNotFoundError
     │   │   ├── StoredNotFoundError         no such key in an object store
-    │   │   └── EtlNotFoundError
+    │   │   ├── EtlNotFoundError
+    │   │   └── JobNotFoundError
     │   ├── MethodNotAllowedError       405
     │   ├── RequestTimeoutError         408
     │   ├── ConflictError               409
     │   │   ├── BucketExistsError
     │   │   ├── EtlExistsError
     │   │   ├── StaleConditionError         an object store's key is not what a write expected
+    │   │   ├── StaleJobError           the record of a job was changed by somebody else
     │   │   └── PreconditionFailedError 412
     │   ├── TooLargeError               413
     │   ├── RangeNotSatisfiableError    416
@@ -161,6 +163,17 @@ class EtlNotFoundError(NotFoundError):
         return cls(f"etl job {name} does not exist", hint="`ais etl list` shows the transforms there are")
 
 
+class JobNotFoundError(NotFoundError):
+    """No job of that id."""
+
+    code = "ErrJobNotFound"
+
+    @classmethod
+    def of(cls, job: str) -> JobNotFoundError:
+        """Return the error for job ``job``."""
+        return cls(f"job {job!r} does not exist", hint="`ais show job --all` shows the jobs there are")
+
+
 class MethodNotAllowedError(RequestError):
     """The path exists but not with this HTTP method."""
 
@@ -213,6 +226,12 @@ class StaleConditionError(ConflictError):
     """A conditional write found a key of an object store in another state than it expected; nothing was written."""
 
     code = "ErrStaleCondition"
+
+
+class StaleJobError(ConflictError):
+    """The record of a job is not what it was when it was read: somebody else has changed it."""
+
+    code = "ErrStaleJob"
 
 
 class PreconditionFailedError(ConflictError):

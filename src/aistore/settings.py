@@ -194,6 +194,11 @@ class ProcessSettings:
         return os.path.join(self.runtime, "fence")
 
     @property
+    def jobs_socket(self) -> str:
+        """Path of the Unix socket on which the controller hands out the work of jobs."""
+        return os.path.join(self.runtime, "jobs.sock")
+
+    @property
     def controller_socket(self) -> str:
         """Path of the controller's Unix socket."""
         return os.path.join(self.runtime, "controller.sock")

@@ -38,6 +38,20 @@ def transform(data, etl_args):
 """
 
 
+#: Fails on every seventh object, and takes its time for some.
+PICKY = """
+import time
+
+def transform(data):
+    number = int(data.split()[1])
+    if number % 7 == 0:
+        raise ValueError(f"not {number}")
+    if number // 10 == 2:
+        time.sleep(1)
+    return data
+"""
+
+
 def run(python: Path, script: str, *arguments: str, more: Path | None = None) -> dict[str, Any]:
     """Run a client's script; return what it printed. ``more`` is a folder with further packages."""
     command = [python, CLIENTS / script, *arguments]
@@ -53,6 +67,8 @@ def sdk(index: Index, module_shell: Shell) -> dict[str, Any]:
     """Return what NVIDIA's SDK 2.0.0 says of a store with a transform made by `ais`."""
     (module_shell.directory / "upper.py").write_text(UPPER)
     module_shell("ais etl init code --name upper-etl --from-file upper.py")
+    (module_shell.directory / "picky.py").write_text(PICKY)
+    module_shell("ais etl init code --name sdk-picky --from-file picky.py")
     python = index.environment("sdk-2.0.0", "aistore==2.0.0")
     return run(python, "sdk.py", module_shell.endpoint, "upper-etl")
 
@@ -153,9 +169,35 @@ def test_sdk_reads_through_a_transform(sdk):
     assert "ValueError: told to fail" in transforms["failing"]["message"]
 
 
+def test_sdk_copies_and_transforms_buckets(sdk):
+    jobs = sdk["jobs"]
+    assert jobs["copy"] == jobs["transform"] == jobs["dry run"] == [True, "", True]
+    assert (jobs["copied"], jobs["source"]) == (40, 40)
+    assert jobs["idle"] == [True, True]
+    size = sum(len(f"words {number}") for number in range(40))
+    assert jobs["snap"] == [["copy-bck", "sdk-jobs", "sdk-jobs-copy", 40, size, True]]
+    assert (jobs["timeframe"], jobs["total time"], jobs["listed"]) == ([True], True, True)
+    assert jobs["made"] == {f"{number:02}.TXT": f"WORDS {number}" for number in range(10)}
+
+
+def test_sdk_is_told_how_jobs_fail(sdk):
+    jobs = sdk["jobs"]
+    success, error, ended = jobs["errors"]
+    assert (success, ended, jobs["errors idle"]) == (False, True, True)
+    assert error.startswith("6 objects failed")
+    assert jobs["details"] == [f"ais://sdk-jobs/{number:02}.txt" for number in range(0, 40, 7)]
+    assert jobs["first error"][0] is False
+    assert "ValueError: not" in jobs["first error"][1]
+    assert jobs["aborted"] == [False, "stopped by request", True]
+    assert refusal(jobs["unknown"])[1] == refusal(jobs["unknown kind"])[1] == 404
+    assert refusal(jobs["into itself"])[1] == 400
+    assert refusal(jobs["from missing"]) == ("ErrBckNotFound", 404)
+    assert refusal(jobs["missing etl"]) == ("ErrETLNotFound", 404)
+
+
 def test_sdk_views_stops_and_starts_a_transform(sdk):
     transforms = sdk["transforms"]
-    assert transforms["listed"] == [["upper-etl", "Running"]]
+    assert transforms["listed"] == [["sdk-picky", "Running"], ["upper-etl", "Running"]]
     assert transforms["listed stopped"] == [["upper-etl", "Aborted"]]
     assert transforms["view"] == {"name": "upper-etl", "communication": "hpush://", "errors": []}
     ((node, logs),) = transforms["logs"]
@@ -169,7 +211,7 @@ def test_sdk_views_stops_and_starts_a_transform(sdk):
 
 
 def test_sdk_is_told_at_once_what_this_store_does_not_do(sdk):
-    assert len(sdk["refused"]) > 15
+    assert len(sdk["refused"]) > 14
     for case, said in sdk["refused"].items():
         assert refusal(said) == ("AISError", 501), case
         assert "not supported by this store" in said["message"] or case == "info", case
@@ -230,7 +272,7 @@ def test_old_client_is_told_what_is_wrong(old):
     assert "etl job old-io-etl already exists" in old["transforms"]["twice"]
     assert "SyntaxError" in old["transforms"]["broken"]
     assert old["transforms"]["stop missing"] == 404
-    assert "not supported by this store" in old["bucket"]
+    assert "old-io-etl is Aborted (stopped)" in old["bucket"]
     assert "not supported by this store" in old["specification"]
 
 

@@ -20,7 +20,7 @@ from typing import NamedTuple
 import pytest
 
 from aistore.cli import main
-from aistore.cli.commands import about, bucket, etl, get, object, put, show  # noqa: F401 - loaded once, not per fork
+from aistore.cli.commands import about, bucket, etl, get, job, object, put, show  # noqa: F401 - loaded once, not per fork
 from aistore.testing import StoreProcess
 
 #: What differs from run to run.

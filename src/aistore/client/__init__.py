@@ -15,6 +15,7 @@ from .client import Client
 from .cluster import ClusterInfo, Node
 from .endpoint import Endpoint
 from .etl import Etl, EtlDetails
+from .job import Job, JobInfo
 from .legacy import Bck
 from .listing import ListedObject
 from .nodes import Nodes, NodeStatus
@@ -31,6 +32,8 @@ __all__ = [
     "Endpoint",
     "Etl",
     "EtlDetails",
+    "Job",
+    "JobInfo",
     "ListedObject",
     "Node",
     "NodeStatus",

@@ -8,16 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import AisError, BadRequestError, BucketExistsError, BucketNotFoundError
 from ..model.buckets import BucketInfo
-from ..model.names import BucketRef
+from ..model.names import BucketRef, bucket_ref
 from ..model.properties import flatten, nest
 from ..wire import headers as wire_headers
 from .batch import BatchEntry, read_batch
 from .foreign import reading_reply
+from .job import Job, JobArguments, start_on_bucket
 from .listing import ListedObject, Page, list_pages
 from .object import EtlArgs, Object, spell_args
 from .transport import Request, Transport
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
     from .etl import Etl
 
 
@@ -169,6 +172,29 @@ class Bucket:
             raise BadRequestError(f"{self} is in the store alone", hint="evict() drops the copies of its objects")
         self._act("DELETE", "evict-remote-bck", query={"keep_bck_md": "true"} if keep_props else {})
 
+    def copy(self, to: Bucket | BucketRef | str, **options: Unpack[JobArguments]) -> Job:
+        """Begin to copy this bucket's objects to another bucket, which is made if need be; return the job.
+
+        ``prefix`` chooses objects by the begin of their names, ``flat`` leaves out those with a slash after it;
+        ``prepend`` is put before each name, and ``ext`` (``{"jpg": "txt"}``) replaces extensions. ``dry_run`` only
+        counts. ``go_on`` leaves out objects that fail; else the first one ends the job. ``force`` writes also what is
+        there already. ``workers`` is how many objects are under way at once, by default as many as is good.
+
+        >>> bucket.copy("backup", prefix="train/").wait()  # doctest: +SKIP
+        """
+        return start_on_bucket(self._transport, self.ref, _ref_of(to), **options)
+
+    def transform(
+        self, to: Bucket | BucketRef | str, etl: str | Etl, *, object_timeout: str = "", **options: Unpack[JobArguments]
+    ) -> Job:
+        """Begin to write what a transform makes of this bucket's objects to another bucket; return the job.
+
+        The options are those of `copy`; ``object_timeout`` (``45s``) is for one object.
+        """
+        return start_on_bucket(
+            self._transport, self.ref, _ref_of(to), etl=str(etl), object_timeout=object_timeout, **options
+        )
+
     def _act(self, method: str, action: str, value: Any = None, query: Mapping[str, str] | None = None) -> bytes:
         body = json.dumps({"action": action, "name": "", "value": value}).encode()
         return self._transport.call(
@@ -186,3 +212,7 @@ def _selection(names: Iterable[str] | None, prefix: str) -> dict[str, Any]:
     if prefix:
         raise BadRequestError("both names and a prefix are given", hint="pass one of them")
     return {"objnames": list(names)}
+
+
+def _ref_of(bucket: Bucket | BucketRef | str) -> BucketRef:
+    return bucket.ref if isinstance(bucket, Bucket) else bucket_ref(bucket)

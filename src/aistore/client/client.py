@@ -15,6 +15,7 @@ from .bucket import Bucket
 from .cluster import ClusterInfo, NodePerformance, cluster_info, node_performance
 from .endpoint import Endpoint, find_endpoints
 from .etl import Etl, list_etls
+from .job import Job, JobInfo, list_jobs
 from .legacy import LegacyCalls
 from .nodes import Nodes
 from .retry import RetryPolicy
@@ -115,6 +116,14 @@ class Client(LegacyCalls):
     def etls(self) -> list[EtlSummary]:
         """Return all transforms of the store, with their stages."""
         return list_etls(self.transport)
+
+    def job(self, job_id: str) -> Job:
+        """Return the handle of one job; asks the store nothing."""
+        return Job(self.transport, job_id)
+
+    def jobs(self, *, kind: str = "") -> list[JobInfo]:
+        """Return the jobs that run and those that have ended, as far as the store remembers them, newest first."""
+        return list_jobs(self.transport, kind=kind)
 
     def cluster(self) -> ClusterInfo:
         """Return the cluster map: the nodes and where they answer."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ import msgspec
 
 from ..errors import BadRequestError, EtlInitError, EtlNotFoundError, InternalError
 from ..model.etl import Isolation, Sandbox, parse_duration
+from ..wire.jobs import ObjectError
 from ..wire.messages import EtlInitCode, EtlSummary, Progress, encode_base64
 from .foreign import reading_reply
 from .transport import Reply, Request, Transport, quote_name
@@ -23,14 +24,6 @@ _JSON = {"Content-Type": "application/json"}
 INIT_MARGIN_SECONDS = 30.0
 #: How long the client waits for the store to start, stop or remove one, in seconds.
 CALL_TIMEOUT_SECONDS = 300.0
-
-
-class ObjectError(msgspec.Struct, frozen=True, rename={"name": "obj_name", "message": "msg", "status": "ecode"}):
-    """An object that a job could not transform."""
-
-    name: str
-    message: str = ""
-    status: int = 0
 
 
 class EtlNode(msgspec.Struct, frozen=True, rename={"node": "target_id"}):
@@ -151,9 +144,12 @@ class Etl:
             self.name = reply.drain().decode()
         return self.name
 
-    def details(self) -> EtlDetails:
-        """Return how the ETL was made and which objects failed; raises EtlNotFoundError."""
-        body = self._call("GET", "")
+    def details(self, job: str = "") -> EtlDetails:
+        """Return how the ETL was made, and which objects failed in its last job or the one named.
+
+        Raises EtlNotFoundError, JobNotFoundError.
+        """
+        body = self._call("GET", "", query={"uuid": job} if job else {})
         with reading_reply(self._transport.endpoint):
             return msgspec.json.decode(body, type=EtlDetails)
 
@@ -186,11 +182,14 @@ class Etl:
                 for entry in msgspec.json.decode(body, type=list[_NodeLog])
             ]
 
-    def _call(self, method: str, action: str, timeout_seconds: float = CALL_TIMEOUT_SECONDS) -> bytes:
+    def _call(
+        self, method: str, action: str, timeout_seconds: float = CALL_TIMEOUT_SECONDS,
+        query: Mapping[str, str] | None = None,
+    ) -> bytes:  # fmt: skip
         if not self.name:
             raise BadRequestError("the transform has no name yet", hint="make it with init_code, or name one")
         path = f"/v1/etl/{quote_name(self.name)}{action}"
-        return self._transport.call(Request(method, path, read_timeout_seconds=timeout_seconds))
+        return self._transport.call(Request(method, path, query=query or {}, read_timeout_seconds=timeout_seconds))
 
 
 def list_etls(transport: Transport) -> list[EtlSummary]:

@@ -15,15 +15,20 @@ import time
 from ..errors import OutOfSpaceError
 from ..etl.managed import Places
 from ..etl.manager import Manager
+from ..jobs.manager import Manager as Jobs
+from ..jobs.records import FileJobRecords
+from ..jobs.shared_records import SharedJobRecords
 from ..settings import ProcessSettings
 from ..storage.cache.keeper import CacheKeeper
 from ..storage.cache.settings import Pin, parse_capacity
 from ..storage.local.housekeeping import Housekeeper
 from ..storage.local.index import translate
 from .error_replies import as_ais_error
+from .job_link import OwnWorkers
 from .link import serve_verbs
 from .node.alone import backed_cache
 from .node.controller import SharedBuckets
+from .node.job_workers import ClusterWorkers
 from .process import begin, end_with_parent, read_settings, say_ready, stop_on_signals
 from .scrubbing import Scrubbing
 
@@ -68,6 +73,23 @@ def _open_keepers(
         keeper.pin(node.pins)
 
 
+def _jobs(settings: ProcessSettings, node: SharedBuckets, own: OwnWorkers) -> Jobs:
+    """Return the jobs of this machine, or those that the nodes of its cluster share."""
+    if node.store is None:
+        records = FileJobRecords(os.path.join(settings.serve.data, "jobs"))
+        return Jobs(settings.node_id, records, own, node.clock.now)
+    me = settings.target_id
+    workers = ClusterWorkers(own, node.peers, lambda: node.view, me)
+    return Jobs(
+        me,
+        SharedJobRecords(node.store),
+        workers,
+        node.clock.now,
+        alone=False,
+        lease_seconds=settings.serve.lease_seconds,
+    )
+
+
 async def _run(settings: ProcessSettings, ready: int) -> None:
     stop = stop_on_signals()
     serve = settings.serve
@@ -77,7 +99,12 @@ async def _run(settings: ProcessSettings, ready: int) -> None:
     scrubbing = Scrubbing(settings)
     node = SharedBuckets(settings, manager)
     house = threading.Thread(target=_keep_house, args=(settings, node, house_stop), name="housekeeping")
-    verbs = {**manager.verbs(), **scrubbing.verbs(), **node.verbs()}
+    workers = OwnWorkers(settings.node_id)
+    jobs = _jobs(settings, node, workers)
+    verbs = {**manager.verbs(), **scrubbing.verbs(), **jobs.verbs(), **node.verbs()}
+    await workers.listen(settings.jobs_socket)
+    if not serve.store:
+        await jobs.load()  # before anybody can ask after a job
     server = await serve_verbs(settings.controller_socket, verbs, as_ais_error)
     try:
         if not serve.store:
@@ -85,11 +112,15 @@ async def _run(settings: ProcessSettings, ready: int) -> None:
         house.start()
         scrubbing.start()
         await node.start()
+        if serve.store:
+            await jobs.load()
         say_ready(ready)
         await stop.wait()
     finally:
         await node.close()
         server.close()
+        await jobs.close()
+        workers.close()
         await manager.close()
         house_stop.set()
         await asyncio.to_thread(scrubbing.close)

@@ -14,6 +14,8 @@ from ..storage.local.locks import join_writers
 from ..storage.local.settings import LocalSettings
 from .app import App
 from .asgi import serve
+from .job_link import JobService
+from .job_objects import StoreObjects
 from .link import ControllerLink
 from .node.worker import SharedObjects
 from .process import (
@@ -34,6 +36,7 @@ async def _run(settings: ProcessSettings, listener: socket.socket, ready: int, p
     store = _open_store(settings, place)
     assert store.shared is not None
     store.shared.start()
+    jobs = JobService(settings.jobs_socket, StoreObjects(store))
     try:
         await serve(
             App(store),
@@ -44,6 +47,7 @@ async def _run(settings: ProcessSettings, listener: socket.socket, ready: int, p
             connections_allowed(settings.serve.limits),
         )
     finally:
+        await jobs.close()
         await store.shared.close()
         store.close()
         writers.close()

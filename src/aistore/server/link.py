@@ -27,7 +27,8 @@ ReportProgress = Callable[[str, str], Awaitable[None]]
 Verb = Callable[[dict[str, Any], ReportProgress], Awaitable[Any]]
 
 
-async def _receive(reader: asyncio.StreamReader) -> dict[str, Any]:
+async def receive(reader: asyncio.StreamReader) -> dict[str, Any]:
+    """Return the next message; raises IncompleteReadError at the end."""
     (length,) = _LENGTH.unpack(await reader.readexactly(_LENGTH.size))
     if length > _MESSAGE_BYTES_MAX:
         raise OverloadedError(f"message of {length} bytes between the store's own processes")
@@ -35,7 +36,8 @@ async def _receive(reader: asyncio.StreamReader) -> dict[str, Any]:
     return message
 
 
-def _encode(message: dict[str, Any]) -> bytes:
+def encode(message: dict[str, Any]) -> bytes:
+    """Return a message as it is sent."""
     data = msgspec.msgpack.encode(message)
     return _LENGTH.pack(len(data)) + data
 
@@ -71,10 +73,10 @@ class ControllerLink:
         """Call ``verb`` and yield ``("progress", [stage, message])`` … then ``("result", value)``."""
         reader, writer = await self._connect()
         try:
-            writer.write(_encode({"verb": verb, "arguments": arguments}))
+            writer.write(encode({"verb": verb, "arguments": arguments}))
             await writer.drain()
             while True:
-                message = await _receive(reader)
+                message = await receive(reader)
                 if "error" in message:
                     code, text, hint, status = message["error"]
                     raise error_from_code(code, text, hint=hint, status=status)
@@ -114,13 +116,13 @@ async def serve_verbs(
             if writer.is_closing():
                 return  # the caller went away; what it asked for goes on all the same
             try:
-                writer.write(_encode({"progress": [stage, message]}))
+                writer.write(encode({"progress": [stage, message]}))
                 await writer.drain()
             except ConnectionError:
                 pass
 
         try:
-            request = await _receive(reader)
+            request = await receive(reader)
             answer = {"result": await verbs[request["verb"]](request["arguments"], report)}
         except (asyncio.IncompleteReadError, ConnectionError):
             writer.close()
@@ -129,7 +131,7 @@ async def serve_verbs(
             ours = as_error(error)
             answer = {"error": [ours.code, ours.message, ours.hint, ours.status]}
         try:
-            writer.write(_encode(answer))
+            writer.write(encode(answer))
             await writer.drain()
         except ConnectionError:
             pass  # the caller went away; what it asked for is done all the same

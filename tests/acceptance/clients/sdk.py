@@ -12,6 +12,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -254,6 +255,60 @@ def transforms(client: Client, name: str) -> dict[str, Any]:
     return found
 
 
+def jobs(client: Client, name: str) -> dict[str, Any]:
+    """Copy and transform buckets, and everything that the SDK asks of a job."""
+    source = client.bucket("sdk-jobs").create()
+    for number in range(40):
+        source.object(f"{number:02}.txt").get_writer().put_content(b"words %d" % number)
+    began = datetime.now(timezone.utc)
+
+    def contents(bucket: Any, prefix: str = "") -> dict[str, str]:
+        entries = bucket.list_all_objects_iter(prefix=prefix)
+        return {entry.name: entry.get_reader().read_all().decode() for entry in entries}
+
+    def waited(job: Any) -> list[Any]:
+        result = job.wait(timeout=60)
+        return [result.success, result.error or "", result.end_time is not None]
+
+    copied = client.bucket("sdk-jobs-copy")  # the job makes it
+    copy = client.job(source.copy(copied, prepend="c/"))
+    found: dict[str, Any] = {"copy": waited(copy), "kind": copy.job_kind, "copied": len(contents(copied, "c/"))}
+    found["idle"] = [copy.wait_for_idle(timeout=30).success, client.job(copy.job_id).wait(timeout=30).success]
+    details = copy.get_details()
+    found["snap"] = [
+        [snap.kind, snap.source_bck.name, snap.destination_bck.name, snap.stats.objects, snap.stats.bytes, snap.is_idle]
+        for snap in details.list_snapshots()
+    ]
+    found["timeframe"] = [snap.id == copy.job_id for snap in copy.get_within_timeframe(began)]
+    found["total time"] = copy.get_total_time().total_seconds() > 0
+    found["listed"] = copy.job_id in [status.uuid for status in client.cluster().list_jobs_status()]
+
+    made = client.bucket("sdk-jobs-made")
+    transform = client.job(source.transform(name, made, prefix_filter="0", ext={"txt": "TXT"}), job_kind="etl-bck")
+    found["transform"] = waited(transform)
+    found["made"] = contents(made)
+    inspected = client.job(source.transform(name, source, dry_run=True))
+    found["dry run"] = waited(inspected)
+    found["source"] = len(contents(source))
+
+    picky = client.job(source.transform("sdk-picky", client.bucket("sdk-jobs-picky"), cont_on_err=True))
+    found["errors"] = waited(picky)
+    found["errors idle"] = picky.wait_for_idle(timeout=30).success
+    found["details"] = sorted(error.obj_name for error in client.etl("sdk-picky").view(picky.job_id).obj_errors)
+    first = client.job(source.transform("sdk-picky", client.bucket("sdk-jobs-first")))
+    found["first error"] = waited(first)
+
+    slow = client.job(source.transform("sdk-picky", client.bucket("sdk-jobs-slow"), prefix_filter="2", num_workers=1))
+    slow.abort()
+    found["aborted"] = waited(slow)
+    found["unknown"] = outcome(client.job("nosuchjob1").status)
+    found["unknown kind"] = outcome(client.job("nosuchjob1").wait)
+    found["into itself"] = outcome(lambda: source.copy(source))
+    found["from missing"] = outcome(lambda: client.bucket("sdk-none").copy(made))
+    found["missing etl"] = outcome(lambda: source.transform("etl-that-is-not", made))
+    return found
+
+
 class Transformer(HTTPMultiThreadedServer):
     def transform(self, data: bytes, path: str, etl_args: str) -> bytes:
         return data
@@ -266,9 +321,7 @@ def refused(client: Client) -> dict[str, Any]:
     thing.get_writer().put_content(b"thing")
     batch = client.batch([thing])
     calls = {
-        "copy bucket": lambda: bucket.copy(other),
         "rename bucket": lambda: bucket.rename("sdk-renamed"),
-        "transform bucket": lambda: bucket.transform("some-etl", other),
         "summary": bucket.summary,
         "info": bucket.info,
         "copy object": lambda: thing.copy(other.object("thing")),
@@ -280,7 +333,6 @@ def refused(client: Client) -> dict[str, Any]:
         "archive group": lambda: bucket.objects(obj_names=["thing"]).archive("a.tar"),
         "get batch": lambda: list(batch.get()),
         "start a job": lambda: client.job(job_kind="lru").start(),
-        "status of a job": lambda: client.job("j0").status(),
         "list an archive": lambda: bucket.list_archive("a.tar"),
         "etl from an image": lambda: client.etl("sdk-image").init(image="aistorage/transformer_md5:latest"),
         "etl from a class": lambda: client.etl("sdk-class").init_class()(Transformer),
@@ -308,6 +360,7 @@ def main() -> None:
                 "buckets": buckets(client),
                 "objects": objects(client),
                 "listing": listing(client),
+                "jobs": jobs(client, etl),
                 "transforms": transforms(client, etl),
                 "refused": refused(client),
                 "resumed": resumed(client, endpoint),

@@ -23,6 +23,7 @@ from ..output import (
     write_table,
 )
 from ..session import client
+from .job import cp
 from .props import creation_properties, show
 
 if TYPE_CHECKING:
@@ -220,10 +221,11 @@ _LAZY = {
 
 @click.group(cls=LazyGroup, lazy=_LAZY)
 def bucket() -> None:
-    """Buckets: ls, create, rm, show, props, prefetch, evict."""
+    """Buckets: ls, create, cp, rm, show, props, prefetch, evict."""
 
 
 bucket.add_command(ls)
 bucket.add_command(create)
+bucket.add_command(cp)
 bucket.add_command(rm)
 bucket.add_command(show)

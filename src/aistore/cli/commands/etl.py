@@ -21,6 +21,7 @@ from ..output import Column, Record, format_size, plain_lines, write_properties,
 from ..progress import Stages
 from ..session import client
 from .get import copy_to_file, copy_to_stdout
+from .job import etl_bucket, write_errors
 from .object import object_uri
 
 INTERRUPT_TIMEOUT_SECONDS = 10.0  # for the removal of what an interrupt left; whoever interrupts does not wait long
@@ -204,12 +205,20 @@ def _hint_of(error: EtlInitError) -> str:
 def show(names: tuple[str, ...], no_headers: bool, as_json: bool) -> None:
     """Show all transforms, or some of them in detail.
 
+    `errors` before a transform's name shows the objects that failed in its last job, or in the one that is named.
+
     \b
     Examples:
       ais etl show
       ais etl show resize
       ais etl show --json
+      ais etl show errors resize
+      ais etl show errors resize htMxaTRfIy3
     """
+    if names[:1] == ("errors",) and 1 < len(names) < 4:
+        failed = client().etl(names[1]).details(*names[2:]).errors or []
+        write_errors(failed, as_json=as_json, headers=not no_headers)
+        return
     summaries = client().etls()
     if not names:
         records = [_record_of(summary) for summary in summaries]
@@ -261,6 +270,9 @@ def _detail_of(summary: EtlSummary, *, as_json: bool) -> Record:
 
 etl.add_command(show, "ls")
 etl.add_command(show, "list")
+
+
+etl.add_command(etl_bucket)
 
 
 @etl.command("object")

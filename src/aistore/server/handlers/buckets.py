@@ -13,6 +13,7 @@ from ..description import PROVIDER, TEXT, Content, Parameter, operation
 from ..replies import Empty, Reply, json_reply
 from ..request import Request
 from ..store import Store
+from . import jobs
 from .bucket_props import bucket_props
 from .listing import list_objects
 from .properties import checked_properties, shared_props
@@ -74,11 +75,21 @@ def _list_buckets(store: Store, request: Request) -> Reply:
     )
 
 
-@operation(_BUCKET_PATH, "Create a bucket: action create-bck.", PROVIDER, body=Content(Action), errors=(409, 501, 507))
+@operation(
+    _BUCKET_PATH,
+    "Create a bucket: action create-bck. Copy or transform it into another, by a job: copy-bck, etl-bck.",
+    PROVIDER,
+    Parameter("bck_to", "The bucket to write to: ais/@#/<bucket>/."),
+    body=Content(Action),
+    also={200: ("Done, or begun.", (Content(TEXT, "text/plain"),))},
+    errors=(409, 501, 507),
+)
 async def post(store: Store, request: Request, rest: str) -> Reply:
-    """Create a bucket."""
+    """Create a bucket, or start a job that copies or transforms it."""
     bucket = bucket_of(request, rest)
     message = decode_action(await request.body(store.limits.control_body_bytes_max))
+    if message.verb in jobs.KINDS:
+        return await jobs.start_on_bucket(store, request, bucket, message)
     if message.verb != "createbck":
         raise NotSupportedError(f"bucket action {message.action!r} is not supported by this store")
     provider = canonical_provider(request.query.get("provider", ""))

@@ -25,7 +25,7 @@ from ..node.transforms import NDJSON, VERBS, answer
 from ..replies import Empty, Reply, Stream, json_reply
 from ..request import Request
 from ..store import Store
-from . import mountpaths
+from . import jobs, mountpaths
 
 #: Seed of a node's placement digest, by the field's formula: XXH64 of the node's id with this seed.
 DIGEST_SEED = 1103515245
@@ -43,9 +43,8 @@ class CachedQuery(msgspec.Struct, frozen=True):
 
 
 _QUERIES = (
-    "smap snode node_status node_stats sysinfo mountpaths disk scrub status_all running_all cluster_config config "
-    "software_version"
-).split()
+    "smap snode node_status node_stats sysinfo mountpaths disk scrub cluster_config config software_version"
+).split() + list(jobs.QUERIES)
 
 
 @operation("/v1/health", "Say that this store answers.")
@@ -179,10 +178,19 @@ def _memory() -> dict[str, int]:
 
 _WHAT = Parameter("what", "What to return: smap, node_status, …", {"type": "string", "enum": _QUERIES}, required=True)
 _ANSWER = Content({"type": ["object", "array"]})
+_WHICH = Content(OBJECT)
 
 
-@operation("/v1/daemon", "Describe the node or the cluster.", _WHAT, returns=_ANSWER, errors=(501,))
-@operation("/v1/cluster", "Describe the node or the cluster.", _WHAT, returns=_ANSWER, errors=(501,), methods=("GET",))
+@operation("/v1/daemon", "Describe the node, or jobs.", _WHAT, body=_WHICH, returns=_ANSWER, errors=(404, 501))
+@operation(
+    "/v1/cluster",
+    "Describe the cluster, or jobs: which ones is in the body.",
+    _WHAT,
+    body=_WHICH,
+    returns=_ANSWER,
+    errors=(404, 501),
+    methods=("GET",),
+)
 async def query(store: Store, request: Request, rest: str) -> Reply:
     """Answer ``what=`` of ``/v1/daemon`` and ``/v1/cluster``."""
     what = request.query.get("what", "")
@@ -196,8 +204,8 @@ async def query(store: Store, request: Request, rest: str) -> Reply:
         return await mountpaths.describe(store)
     if what == "scrub":
         return json_reply(await store.controller.call("scrub.state"))
-    if what in ("status_all", "running_all"):
-        return json_reply([])  # no jobs exist yet, and a client's question whether any run has this answer
+    if what in jobs.QUERIES:
+        return await jobs.query(store, request, what)
     if what in ("cluster_config", "config"):
         auth = {"enabled": bool(store.settings.serve.token), "intra_cluster": {"enabled": False}}
         return json_reply({"auth": auth, "uuid": store.settings.node_id})
@@ -268,10 +276,17 @@ async def _change_membership(store: Store, verb: str, value: Mapping[str, Any]) 
     returns=Content(OBJECT, NDJSON),
     errors=(401, 403, 404),
 )
+@operation(
+    "/v1/internal/jobs",
+    "Between nodes: work off a batch of a job.",
+    body=Content(OBJECT),
+    returns=Content(OBJECT),
+    errors=(401, 403),
+)
 async def internal(store: Store, request: Request, rest: str) -> Reply:
     """Answer another node: have the controller follow the map, say what there are copies of."""
     what, _, bucket = rest.partition("/")
-    known = bucket in VERBS and store.is_node if what == "etl" else what in ("adopt", "cached")
+    known = bucket in VERBS and store.is_node if what == "etl" else what in ("adopt", "cached", "jobs")
     if not known or store.shared is None:
         raise NotFoundError(f"no such path between nodes: {rest[:100]!r}")
     message = decode_json(await request.body(store.limits.control_body_bytes_max))
@@ -279,6 +294,8 @@ async def internal(store: Store, request: Request, rest: str) -> Reply:
         if not isinstance(message, dict):
             raise BadRequestError("expected the arguments of the verb, as a JSON object")
         return Stream(answer(store.controller, bucket, message), media_type=NDJSON)
+    if what == "jobs":
+        return await jobs.work_off(store, request, message)
     if what == "cached":
         record = store.shared.view.bucket(*bucket.partition("/")[::2])
         try:
@@ -294,21 +311,24 @@ async def internal(store: Store, request: Request, rest: str) -> Reply:
 
 @operation(
     "/v1/cluster",
-    "Start or stop a pass of the scrubber; no other cluster action is here yet.",
+    "Start or stop a pass of the scrubber, stop other jobs.",
     body=Content(OBJECT),
     returns=_ANSWER,
-    errors=(501,),
+    errors=(404, 501),
 )
 async def action(store: Store, request: Request, rest: str) -> Reply:
-    """Start and stop a pass of the scrubber; other jobs, and settings over the wire, are not there yet."""
+    """Start and stop a pass of the scrubber, stop other jobs; settings over the wire are not there yet."""
     wanted = decode_action(await request.body(store.limits.control_body_bytes_max))
     value = lower_keys(wanted.value) if isinstance(wanted.value, dict) else {}
     if wanted.verb in _MEMBERSHIP:
         return await _change_membership(store, wanted.verb, value)
+    if wanted.verb == "stop" and value.get("kind") != "scrub":
+        await jobs.stop(store, value)
+        return Empty()
     if wanted.verb not in ("start", "stop") or value.get("kind") != "scrub":
         raise NotSupportedError(
             f"cluster action {wanted.action!r} is not supported by this store",
-            hint="of jobs, it has start and stop of the kind scrub",
+            hint="it has start of the kind scrub, and stop of every job",
         )
     if wanted.verb == "stop":
         return json_reply(await store.controller.call("scrub.stop"))

@@ -14,11 +14,12 @@ from ...errors import AisError, BadRequestError, NotFoundError, NotSupportedErro
 from ...model.etl import EtlSpec, Isolation, Sandbox, check_spec, parse_duration
 from ...model.names import check_etl_name
 from ...wire.messages import EtlInitCode, EtlSummary, Progress, decode_json, lower_keys
-from ..description import OBJECT, TEXT, Content, operation
+from ..description import OBJECT, TEXT, Content, Parameter, operation
 from ..error_replies import as_ais_error, error_body
 from ..replies import Empty, Reply, Stream, json_reply, text_reply
 from ..request import Request
 from ..store import Store
+from .jobs import errors_of_etl
 
 NDJSON = "application/x-ndjson"
 
@@ -28,7 +29,12 @@ _PER_NODE = Content({"type": "array", "items": {"type": "object"}})
 
 @operation("/v1/etl", "List the transforms.", returns=Content(list[EtlSummary]))
 @operation("/v1/etl/list", "List the transforms, as in 2021.", returns=Content(list[EtlSummary]))
-@operation("/v1/etl/{etl}", "Return the details of a transform.", returns=Content(OBJECT))
+@operation(
+    "/v1/etl/{etl}",
+    "Return the details of a transform, and the objects that failed in a job.",
+    Parameter("uuid", "Which job's errors to tell; the last one's otherwise."),
+    returns=Content(OBJECT),
+)
 @operation("/v1/etl/{etl}/logs", "Return what a transform printed, in base64.", returns=_PER_NODE)
 @operation("/v1/etl/{etl}/health", "Return the stage that a transform is in.", returns=_PER_NODE)
 @operation("/v1/etl/{etl}/metrics", "Return what a transform has done.", returns=_PER_NODE)
@@ -43,7 +49,9 @@ async def get(store: Store, request: Request, rest: str) -> Reply:
         parts = [parts[1], parts[0], *parts[2:]]
     name, what = parts[0], parts[1] if len(parts) > 1 else ""
     if what == "":
-        return json_reply(await store.controller.call("etl_details", name=name))
+        details = await store.controller.call("etl_details", name=name)
+        details["obj_errors"] = await errors_of_etl(store, name, request.query.get("uuid", ""))
+        return json_reply(details)
     if what not in ("logs", "health", "metrics"):
         raise NotFoundError(f"no such ETL query: {what!r}", hint="expected logs, health or metrics")
     found = await store.controller.call(f"etl_{what}", name=name)

@@ -73,7 +73,8 @@ class SharedBuckets:
         serve = settings.serve
         self._settings = settings
         self.clock = BootClock()
-        self.stores = BucketStores(open_own_store(serve))
+        self.store = open_own_store(serve)
+        self.stores = BucketStores(self.store)
         self.views = WorkerViews(serve.worker_count, FenceWriter(settings.fence) if serve.store else None)
         self.peers = Peers(settings.target_id, Secret(serve.cluster_secret or "alone"), self._urls, self._version)
         self._cache: Cache | None = None

@@ -1,0 +1,318 @@
+"""``ais job``, ``ais show job``, and what starts jobs: ``ais cp``, ``ais etl bucket``."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ...errors import AisError, BadRequestError, InternalError
+from ...model.etl import parse_duration
+from ...model.names import Uri, parse_uri
+from ...wire.jobs import DISPLAY_NAMES, kind_of
+from ..complete import complete_etl, complete_uri
+from ..lazy import LazyGroup
+from ..options import Command, json_option, no_headers_option
+from ..output import Column, Record, counted, format_size, format_time, write_records
+from ..progress import Bar
+from ..session import client
+
+if TYPE_CHECKING:
+    from ...client import Job, JobInfo
+
+
+def _state(info: JobInfo) -> str:
+    if info.runs:
+        return "Running"
+    return "Aborted" if info.aborted else "Finished with errors" if info.error else "Finished"
+
+
+def _label(info: JobInfo) -> str:
+    return f"{DISPLAY_NAMES.get(info.kind, info.kind)}[{info.id}]"
+
+
+def _record(info: JobInfo) -> Record:
+    return {
+        "id": info.id, "kind": info.kind, "source": info.source, "destination": info.destination,
+        "objects": info.objects, "bytes": info.bytes, "failed": info.failed, "start": info.started_ns,
+        "end": info.ended_ns, "state": _state(info), "error": info.error, "about": info.about,
+    }  # fmt: skip
+
+
+_COLUMNS = [
+    Column("ID", "id"),
+    Column("KIND", "kind"),
+    Column("SRC BUCKET", "source"),
+    Column("DST BUCKET", "destination"),
+    Column("OBJECTS", "objects", lambda count: f"{count:,}"),
+    Column("BYTES", "bytes", format_size),
+    Column("FAILED", "failed", lambda count: f"{count:,}"),
+    Column("START", "start", format_time),
+    Column("END", "end", format_time),
+    Column("STATE", "state"),
+]
+
+
+@click.command()
+@click.argument("what", metavar="[KIND|ID]", default="")
+@click.option("--all", "everything", is_flag=True, help="Those that have ended, too.")
+@click.option("--errors", is_flag=True, help="The objects that failed in a job.")
+@no_headers_option
+@json_option
+def show(what: str, everything: bool, errors: bool, no_headers: bool, as_json: bool) -> None:
+    """Show the jobs that run, those of a kind, or one of them.
+
+    \b
+    Examples:
+      ais show job
+      ais show job --all
+      ais show job copy-bucket --json
+      ais show job htMxaTRfIy3 --errors
+    """
+    if errors:
+        if not _is_id(what):
+            raise click.UsageError("--errors needs the id of a job")
+        write_errors(client().job(what).errors(), as_json=as_json, headers=not no_headers)
+        return
+    if _is_id(what):
+        found = [client().job(what).info()]
+    else:
+        found = [info for info in client().jobs(kind=kind_of(what)) if info.runs or everything]
+    write_records(list(map(_record, found)), _COLUMNS, as_json=as_json, headers=not no_headers)
+    if not found and not as_json:
+        click.echo("No running jobs. Use '--all' to show all, finished ones included.", err=True)
+    for info in found:
+        if info.error and _is_id(what) and not as_json:
+            click.echo(f"\n{_label(info)}: {info.error}")
+
+
+def write_errors(errors: list[Any], *, as_json: bool, headers: bool) -> None:
+    """Write the objects that failed in a job."""
+    records: list[Record] = [{"object": one.name, "status": one.status, "error": one.message} for one in errors]
+    columns = [Column("OBJECT", "object"), Column("ECODE", "status"), Column("ERROR", "error", _last_line)]
+    write_records(records, columns, as_json=as_json, headers=headers)
+
+
+def _last_line(message: str) -> str:
+    """Return the line of a message that says what it was: the last one of a traceback."""
+    lines = message.strip().splitlines() or [""]
+    return lines[0] if len(lines) == 1 else f"{lines[0].partition(': Traceback')[0]}: {lines[-1]}"
+
+
+def _is_id(text: str) -> bool:
+    return bool(text) and text not in DISPLAY_NAMES and text not in DISPLAY_NAMES.values()
+
+
+@click.command()
+@click.argument("job_id", metavar="ID")
+@click.option("--timeout", default="", metavar="DURATION", help="Give up after this: 45s, 5m. The job goes on.")
+@click.option("--progress", is_flag=True, help="Show a bar (as on every terminal).", hidden=True)
+def wait(job_id: str, timeout: str, progress: bool) -> None:
+    """Wait until a job has ended; fails if it did not do all of its work.
+
+    \b
+    Examples:
+      ais job wait htMxaTRfIy3
+      ais job wait htMxaTRfIy3 --timeout 5m
+    """
+    job = client().job(job_id)
+    click.echo(f"Waiting for {_label(job.info())} ...")
+    follow(job, timeout)
+
+
+@click.command()
+@click.argument("what", metavar="ID|KIND")
+def stop(what: str) -> None:
+    """End a job, or all jobs of a kind; what they have done stays done.
+
+    \b
+    Examples:
+      ais job stop htMxaTRfIy3
+      ais job stop copy-bucket
+    """
+    running = [info for info in client().jobs(kind="" if _is_id(what) else kind_of(what)) if info.runs]
+    if not _is_id(what):
+        if not running:
+            click.echo(f"No running {what} jobs, nothing to do")
+    else:
+        running = [info for info in running if info.id == what]
+        if not running:
+            click.echo(f"{_label(client().job(what).info())} is already finished, nothing to do")
+    for info in running:
+        client().job(info.id).stop()
+        click.echo(f"Stopped {_label(info)}")
+
+
+@click.group(cls=LazyGroup)
+def job() -> None:
+    """Jobs: show, wait, stop."""
+
+
+job.add_command(show)
+job.add_command(show, "ls")
+job.add_command(wait)
+job.add_command(stop)
+
+
+# --- what starts jobs
+
+_OPTIONS: list[Callable[[Command], Command]] = [
+    click.option("--prefix", default="", help="Only names that start with this."),
+    click.option("--prepend", default="", help="Put this before each name."),
+    click.option("--dry-run", is_flag=True, help="Only count what would be done."),
+    click.option("--force", "-f", is_flag=True, help="Write also what is there already."),
+    click.option("--nr", "flat", is_flag=True, help="Leave out names with a slash after the prefix."),
+    click.option("--cont-on-err", "go_on", is_flag=True, help="Go on after an error with the next object."),
+    click.option(
+        "--num-workers", "workers", type=click.IntRange(0, 256), default=0,
+        help="How many objects are under way at once; 0 leaves it to the store.",
+    ),
+    click.option("--wait", "wait_", is_flag=True, help="Wait until the job has ended."),
+    click.option("--timeout", default="", metavar="DURATION", help="With --wait: give up after this; the job goes on."),
+    click.option("--nv", "--non-verbose", "terse", is_flag=True, help="Print the job's id alone."),
+    click.option("--progress", is_flag=True, help="Wait with a bar, as --wait does.", hidden=True),
+    click.option("--all", "everything", is_flag=True, help="All objects, as is usual here.", hidden=True),
+    click.option("--latest", is_flag=True, help="The latest versions, as is usual here.", hidden=True),
+]  # fmt: skip
+
+
+def _job_options(command: Command) -> Command:
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+@click.command("cp")
+@click.argument("source", metavar="SRC[/PREFIX/]", shell_complete=complete_uri)
+@click.argument("destination", metavar="DST", shell_complete=complete_uri)
+@_job_options
+def cp(source: str, destination: str, **options: Any) -> None:
+    """Copy a bucket to another.
+
+    A job in the store does it: all objects, or those under a prefix. The bucket to write to is made if there is
+    none. What is there already under a name is replaced.
+
+    \b
+    Examples:
+      ais cp ais://imagenet ais://backup --wait
+      ais cp ais://imagenet/train/ ais://training
+      ais cp ais://imagenet ais://backup --prepend 2026/ --dry-run
+    """
+    _start("Copying", "", source, destination, options)
+
+
+@click.command("bucket")
+@click.argument("name", shell_complete=complete_etl)
+@click.argument("source", metavar="SRC[/PREFIX/]", shell_complete=complete_uri)
+@click.argument("destination", metavar="DST", shell_complete=complete_uri)
+@click.option("--ext", default="", metavar="MAP", help="Replace extensions: {jpg:txt}, or {in1:out1,in2:out2}.")
+@click.option("--object-timeout", "--request-timeout", default="", metavar="DURATION", help="For one object: 45s, 5m.")
+@_job_options
+def etl_bucket(name: str, source: str, destination: str, ext: str, object_timeout: str, **options: Any) -> None:
+    """Write what a transform makes of a bucket to another.
+
+    A job in the store does it: all objects, or those under a prefix. The bucket to write to is made if there is
+    none. Without --cont-on-err the first object that fails ends the job.
+
+    \b
+    Examples:
+      ais etl bucket resize ais://imagenet ais://small --wait
+      ais etl bucket resize ais://imagenet/train/ ais://small --ext '{jpg:png}' --cont-on-err
+      ais etl bucket resize ais://imagenet ais://small --dry-run
+    """
+    options |= {"ext": _parse_ext(ext), "object_timeout": object_timeout}
+    _start(f"ETL[{name}]", name, source, destination, options)
+
+
+def _parse_ext(text: str) -> dict[str, str]:
+    """Return a map as people write it: JSON, or JSON without quotes, or with the other ones, or without braces."""
+    if not text.strip():
+        return {}
+    try:
+        found = json.loads(text)
+    except ValueError:
+        bare = re.sub(r"""["'{}\s]""", "", text)
+        found = {pair.partition(":")[0]: pair.partition(":")[2] for pair in bare.split(",")}
+    if not isinstance(found, dict) or not all(isinstance(value, str) and value and key for key, value in found.items()):
+        raise BadRequestError(f"--ext {text!r} cannot be read", hint="expected for example {jpg:txt,png:txt}")
+    return found
+
+
+def _start(what: str, etl: str, source: str, destination: str, options: dict[str, Any]) -> None:
+    place, target = parse_uri(source), parse_uri(destination)
+    wait_, timeout, terse = (
+        options.pop("wait_") or options.pop("progress"),
+        options.pop("timeout"),
+        options.pop("terse"),
+    )
+    options.pop("progress", None)
+    options.pop("everything")
+    if place.name and options["prefix"]:
+        raise click.UsageError("the prefix is given twice: in the bucket's URI and as --prefix")
+    if place.name and not place.name.endswith("/"):
+        raise click.UsageError(f"{place} names an object: end it with / for all that is under it, or use --prefix")
+    if target.name:
+        if options["prepend"] or not target.name.endswith("/"):
+            raise click.UsageError(f"{target} names an object: expected a bucket, and --prepend for the begin of names")
+        options["prepend"] = target.name
+    options["prefix"] = options["prefix"] or place.name
+    bucket = client().bucket(place.bucket)
+    if etl:
+        job = bucket.transform(target.bucket, etl, **options)
+    else:
+        job = bucket.copy(target.bucket, **{key: value for key, value in options.items() if key != "ext"})
+    said = f"{what} {Uri(place.bucket, options['prefix'])} => {target}" if not etl else f"{what}: {place} => {target}"
+    if options["dry_run"]:
+        _dry(job, timeout)
+    elif terse:
+        click.echo(job.id)
+        if wait_:
+            follow(job, timeout, quiet=True)
+    elif wait_:
+        click.echo(f"{said} ...")
+        follow(job, timeout)
+    else:
+        click.echo(f"{said}. To monitor the progress, run 'ais show job {job.id}'")
+
+
+def _dry(job: Job, timeout: str) -> None:
+    info = follow(job, timeout, quiet=True)
+    click.echo(f"Dry run: {counted(info.objects, 'object')} ({format_size(info.bytes)}); nothing was written")
+
+
+def follow(job: Job, timeout: str = "", *, quiet: bool = False) -> JobInfo:
+    """Wait for a job with a bar; raises an error that says why it did not do all of its work."""
+    seconds = parse_duration(timeout) if timeout else None
+    with Bar(f"job {job.id}", None) as bar:
+        done = 0
+
+        def show_progress(info: JobInfo) -> None:
+            nonlocal done
+            bar.advance(info.bytes - done)
+            done = info.bytes
+
+        try:
+            info = job.wait(seconds, on_progress=show_progress)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(f"job {job.id} goes on at the store; `ais job stop {job.id}` ends it") from None
+    if info.error:
+        raise _failure(info)
+    if not quiet:
+        took = (info.ended_ns - info.started_ns) / 1e9
+        gone = f", {counted(info.gone, 'object')} removed meanwhile" if info.gone else ""
+        click.echo(f"Done. {counted(info.objects, 'object')} ({format_size(info.bytes)}) in {took:.1f}s{gone}")
+    return info
+
+
+def _failure(info: JobInfo) -> AisError:
+    if info.aborted:
+        return InternalError(f"{_label(info)} was aborted: {info.error}")
+    done = f"{counted(info.objects, 'object')} done"
+    return InternalError(f"{_label(info)} finished with errors: {done}, {info.error}", hint=_errors_hint(info))
+
+
+def _errors_hint(info: JobInfo) -> str:
+    return f"`ais show job {info.id} --errors` shows the objects that failed" if info.failed else ""

@@ -1,0 +1,179 @@
+"""Jobs: what the store works on by itself, seen from outside."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypedDict
+from urllib.parse import quote
+
+import msgspec
+
+from ..errors import JobNotFoundError, RequestTimeoutError
+from ..model.names import BucketRef
+from ..wire.jobs import JobExtra, JobSnap, ObjectError, parse_time
+from .transport import Request, Transport
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+_JSON = {"Content-Type": "application/json"}
+#: How often a job is looked at while somebody waits for it: soon at first, then less often.
+_POLL_SECONDS, _POLL_SECONDS_MAX = 0.005, 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class JobInfo:
+    """What is known of a job: times in Unix nanoseconds, 0 for an end that has not come; sizes in bytes of results.
+
+    ``source`` and ``destination`` are URIs of buckets.
+
+    ``failed`` objects were left out, ``gone`` ones were removed before their turn. ``error`` is why not all was done.
+    """
+
+    id: str
+    kind: str
+    source: str
+    destination: str
+    started_ns: int
+    ended_ns: int
+    objects: int
+    bytes: int
+    failed: int
+    gone: int
+    aborted: bool
+    error: str
+    about: str
+    dry_run: bool
+    etl: str
+
+    @property
+    def runs(self) -> bool:
+        """Whether it has not ended."""
+        return self.ended_ns == 0
+
+
+class Job:
+    """A job of the store, by id; whether there is one is known when you ask for it."""
+
+    def __init__(self, transport: Transport, job_id: str) -> None:
+        self._transport = transport
+        self.id = job_id
+
+    def __repr__(self) -> str:
+        return f"Job({self.id!r})"
+
+    def __str__(self) -> str:
+        return self.id
+
+    def info(self) -> JobInfo:
+        """Return how far the job is; raises JobNotFoundError."""
+        found = list_jobs(self._transport, self.id)
+        if not found:
+            raise JobNotFoundError.of(self.id)
+        return found[0]
+
+    def wait(
+        self, timeout_seconds: float | None = None, *, on_progress: Callable[[JobInfo], None] | None = None
+    ) -> JobInfo:
+        """Return when the job has ended; ``on_progress`` is called with each look at it.
+
+        Raises RequestTimeoutError when it has not ended in time; it goes on then.
+        """
+        deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
+        pause = _POLL_SECONDS
+        while True:
+            info = self.info()
+            if on_progress is not None:
+                on_progress(info)
+            if not info.runs:
+                return info
+            if deadline is not None and time.monotonic() + pause > deadline:
+                raise RequestTimeoutError(
+                    f"job {self.id} has not ended within {timeout_seconds:g} s", hint=f"ais show job {self.id}"
+                )
+            time.sleep(pause)
+            pause = min(1.5 * pause, _POLL_SECONDS_MAX)
+
+    def errors(self) -> list[ObjectError]:
+        """Return the objects that failed, as many as the store remembers; raises JobNotFoundError."""
+        body = msgspec.json.encode({"ID": self.id})
+        request = Request("GET", "/v1/cluster", query={"what": "job_errors"}, headers=_JSON, body=body)
+        return self._transport.fetch(request, list[ObjectError])
+
+    def stop(self) -> None:
+        """End the job; what is done stays done. One that has ended stays as it is. Raises JobNotFoundError."""
+        stop_jobs(self._transport, job_id=self.id)
+
+
+def stop_jobs(transport: Transport, *, job_id: str = "", kind: str = "") -> None:
+    """End the jobs that run, by id or by kind."""
+    body = msgspec.json.encode({"action": "stop", "value": {"ID": job_id, "Kind": kind}})
+    transport.call(Request("PUT", "/v1/cluster", headers=_JSON, body=body))
+
+
+def list_jobs(transport: Transport, job_id: str = "", kind: str = "") -> list[JobInfo]:
+    """Return the jobs that the store remembers, the newest first; all nodes' parts of one added up."""
+    body = msgspec.json.encode({"ID": job_id, "Kind": kind})
+    request = Request("GET", "/v1/cluster", query={"what": "qryxstats"}, headers=_JSON, body=body)
+    by_id: dict[str, list[JobSnap]] = {}
+    for snaps in transport.fetch(request, dict[str, list[JobSnap]]).values():
+        for snap in snaps:
+            by_id.setdefault(snap.id, []).append(snap)
+    return sorted(map(_merge, by_id.values()), key=lambda info: info.started_ns, reverse=True)
+
+
+def _merge(snaps: list[JobSnap]) -> JobInfo:
+    first, extras = snaps[0], [snap.ext or JobExtra() for snap in snaps]
+    ends = [parse_time(snap.end_time) for snap in snaps]
+    return JobInfo(
+        id=first.id,
+        kind=first.kind,
+        source=str(BucketRef(first.source.provider, first.source.name)),
+        destination=str(BucketRef(first.destination.provider, first.destination.name)),
+        started_ns=min(parse_time(snap.start_time) for snap in snaps),
+        ended_ns=max(ends) if all(ends) else 0,
+        objects=sum(int(snap.stats.loc_objs) for snap in snaps),
+        bytes=sum(int(snap.stats.loc_bytes) for snap in snaps),
+        failed=sum(extra.failed for extra in extras),
+        gone=sum(extra.gone for extra in extras),
+        aborted=any(snap.aborted for snap in snaps),
+        error=next((snap.err for snap in snaps if snap.err), ""),
+        about=first.ctlmsg,
+        dry_run=extras[0].dry_run,
+        etl=extras[0].etl,
+    )
+
+
+class JobArguments(TypedDict, total=False):
+    """Which objects a job works on, under which names, and how: see ``Bucket.copy``."""
+
+    prefix: str
+    prepend: str
+    ext: Mapping[str, str]
+    dry_run: bool
+    force: bool
+    latest: bool
+    go_on: bool
+    flat: bool
+    workers: int
+
+
+#: The wire's spellings of the arguments.
+_SPELT = {"latest": "latest-ver", "go_on": "coer", "flat": "non-recurs", "workers": "num-workers"}
+
+
+def start_on_bucket(
+    transport: Transport, source: BucketRef, destination: BucketRef, *, etl: str = "", object_timeout: str = "",
+    **arguments: Unpack[JobArguments],
+) -> Job:  # fmt: skip
+    """Begin to copy a bucket to another, or to transform it; see ``Bucket.copy`` and ``Bucket.transform``."""
+    value: dict[str, Any] = {"prefix": "", "prepend": "", "dry_run": False, "force": False, "synchronize": False}
+    value |= {_SPELT.get(name, name): argument for name, argument in arguments.items()}
+    if etl:
+        value |= {"id": etl, "request_timeout": object_timeout}
+    body = msgspec.json.encode({"action": "etl-bck" if etl else "copy-bck", "name": "", "value": value})
+    query = {"provider": source.provider, "bck_to": destination.uname}
+    reply = transport.call(Request("POST", f"/v1/buckets/{quote(source.name)}", query=query, headers=_JSON, body=body))
+    return Job(transport, reply.decode())

@@ -1,0 +1,192 @@
+"""The record of a job: what it is told to do, who owns it, how far it is. Pure values; who keeps them is records.py.
+
+A record says "all names up to K are done" and nothing of single names beyond: what comes after K is listed and worked
+off again by whoever goes on, and what was written before is recognised at the destination (``batch.py``).
+"""
+
+from __future__ import annotations
+
+import enum
+import secrets
+import string
+from collections.abc import Iterable, Mapping
+
+import msgspec
+
+from ..errors import BadRequestError, InternalError
+from ..model.names import check_object_name
+
+FORMAT = 1
+
+#: Errors of objects that a record keeps, and how much of each message. Guessed: enough to see what is wrong, and small
+#: enough that a record of all of them is rewritten in a blink. All are counted.
+ERRORS_MAX = 256
+MESSAGE_CHARACTERS_MAX = 1000
+
+#: Names that one node may work on at the same time for one job, if it is told how many.
+WORKERS_MAX = 256
+
+
+class JobKind(str, enum.Enum):
+    """What a job does; the values are the wire's."""
+
+    COPY = "copy-bck"
+    TRANSFORM = "etl-bck"
+
+
+class JobState(str, enum.Enum):
+    """Where a job is in its life."""
+
+    RUNNING = "running"
+    FINISHED = "finished"
+    ABORTED = "aborted"
+
+
+class JobOptions(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Which objects, under which names, and how.
+
+    ``ext`` replaces what stands after the last dot of a name. ``go_on`` goes on after the error of an object. ``flat``
+    leaves out names with a slash after the prefix. ``workers`` 0 leaves it to the store how many objects are under way
+    at once. ``etl_seconds`` 0 leaves an object the time that the transform was made with.
+    """
+
+    prefix: str = ""
+    prepend: str = ""
+    ext: Mapping[str, str] = {}
+    dry_run: bool = False
+    force: bool = False
+    go_on: bool = False
+    flat: bool = False
+    workers: int = 0
+    etl: str = ""
+    etl_seconds: float = 0.0
+
+
+class ObjectError(msgspec.Struct, frozen=True, omit_defaults=True):
+    """An object of the source that failed: its name, why, and the status that a request for it would have had."""
+
+    name: str
+    message: str
+    status: int = 500
+
+
+class Counts(msgspec.Struct, frozen=True):
+    """Objects and bytes done (bytes of the results), objects that failed, names that were gone when their turn came."""
+
+    objects: int = 0
+    bytes: int = 0
+    failed: int = 0
+    gone: int = 0
+
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(
+            self.objects + other.objects,
+            self.bytes + other.bytes,
+            self.failed + other.failed,
+            self.gone + other.gone,
+        )
+
+
+class Job(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The record. It only grows, with defaults; ``format`` is raised when an older reader would misunderstand it.
+
+    ``source`` and ``destination`` are URIs of buckets. ``counter`` is raised by every write of the owner: whoever
+    watches sees by it that the owner lives (takeover.py).
+    ``done`` is K, the last name of which all before are done; empty before the first. ``checked`` says that no two
+    names of the source lead to one at the destination. ``stop`` is the reason why somebody asked it to end.
+    """
+
+    format: int
+    id: str
+    kind: JobKind
+    source: str
+    destination: str
+    owner: str
+    started_ns: int
+    options: JobOptions = JobOptions()
+    counter: int = 0
+    state: JobState = JobState.RUNNING
+    ended_ns: int = 0
+    checked: bool = False
+    done: str = ""
+    counts: Counts = Counts()
+    errors: tuple[ObjectError, ...] = ()
+    stop: str = ""
+    reason: str = ""
+
+    @property
+    def runs(self) -> bool:
+        """Whether it has not ended."""
+        return self.state is JobState.RUNNING
+
+    @property
+    def error(self) -> str:
+        """Why it did not do all of its work; empty if it did, or runs."""
+        if self.state is JobState.ABORTED:
+            return self.reason or "aborted"
+        if self.state is JobState.FINISHED and self.counts.failed:
+            first = f", the first of them: {self.errors[0].message}" if self.errors else ""
+            noun = "object" if self.counts.failed == 1 else "objects"
+            return f"{self.counts.failed} {noun} failed{first}"
+        return ""
+
+    def advance(self, done: str, counts: Counts, errors: Iterable[ObjectError]) -> Job:
+        """Return the record with all names up to ``done`` done, and what they came to."""
+        kept = self.errors + tuple(errors)
+        return msgspec.structs.replace(self, done=done, counts=self.counts + counts, errors=kept[:ERRORS_MAX])
+
+    def finish(self, now_ns: int) -> Job:
+        """Return the record of a job that has come to its end."""
+        return msgspec.structs.replace(self, state=JobState.FINISHED, ended_ns=now_ns)
+
+    def abort(self, now_ns: int, reason: str, counts: Counts, errors: Iterable[ObjectError]) -> Job:
+        """Return the record of a job that ends before its end; ``counts`` and ``errors`` are of names beyond K."""
+        ended = self.advance(self.done, counts, errors)
+        return msgspec.structs.replace(ended, state=JobState.ABORTED, ended_ns=now_ns, reason=reason)
+
+    def ask_to_stop(self, reason: str) -> Job:
+        """Return the record with the wish that its owner end it."""
+        return msgspec.structs.replace(self, stop=self.stop or reason)
+
+    def renewed(self) -> Job:
+        """Return the record as its owner writes it to say that it lives."""
+        return msgspec.structs.replace(self, counter=self.counter + 1)
+
+    def taken_over(self, node: str) -> Job:
+        """Return the record with another owner."""
+        return msgspec.structs.replace(self, owner=node, counter=self.counter + 1)
+
+
+def new_job_id() -> str:
+    """Return an id as the field's clients tell them from names: a letter, then letters and digits."""
+    letters = string.ascii_letters
+    return secrets.choice(letters) + "".join(secrets.choice(letters + string.digits) for _ in range(10))
+
+
+def check_options(options: JobOptions) -> JobOptions:
+    """Return ``options`` if every one can be honoured, dots before extensions dropped; raises BadRequestError."""
+    ext = {key.removeprefix("."): value.removeprefix(".") for key, value in options.ext.items()}
+    for text in (*ext, *ext.values()):
+        if not text or "/" in text or not text.isprintable():
+            raise BadRequestError(f"extension {text!r} cannot be the end of a name", hint='expected {"jpg": "txt"}')
+    if options.prepend:
+        check_object_name(options.prepend + "x")
+    if not 0 <= options.workers <= WORKERS_MAX:
+        raise BadRequestError(f"num-workers {options.workers} is out of range", hint=f"expected 0 to {WORKERS_MAX}")
+    return msgspec.structs.replace(options, ext=ext)
+
+
+def encode(job: Job) -> bytes:
+    """Return the record as it is kept."""
+    return msgspec.json.encode(job)
+
+
+def decode(data: bytes) -> Job:
+    """Return a kept record; raises InternalError for what is none, or is of a later format."""
+    try:
+        job = msgspec.json.decode(data, type=Job)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InternalError(f"the record of a job cannot be read: {error}") from error
+    if job.format > FORMAT:
+        raise InternalError(f"the record of job {job.id} has format {job.format}, this version knows {FORMAT}")
+    return job

@@ -1,0 +1,355 @@
+"""A job in the process that owns it: list once, hand batches to the homes of their names, write down how far it is.
+
+Pages of the listing are worked on a few at a time and finished in order: K, the last name before which all is done,
+moves over a page when every batch of it has come back. Only what is up to K is written down, so after a crash
+the counts are those of K, and whoever goes on works off the rest again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol, TypeVar
+
+import msgspec
+
+from ..errors import AisError, JobNotFoundError, RetryLaterError, StaleJobError, error_from_code
+from .batch import BATCH_BYTES_MAX, BATCH_NAMES_MAX, Batch, BatchResult
+from .document import Counts, Job, ObjectError
+from .records import JobRecords, KeptJob
+from .takeover import LEASE_SECONDS, RENEWALS, Lease
+from .targets import Collisions, ambiguous_extensions
+
+_log = logging.getLogger("aistore.jobs")
+
+T = TypeVar("T")
+
+#: Names listed at a time, and such pages under way at once. Derived: 64 batches, more than any node has in hand.
+PAGE_NAMES = 1024
+PAGES_MAX = 4
+#: How often at least a job that moves is written down. Guessed: what is done again after a crash, against the writes.
+CHECKPOINT_SECONDS = 0.5
+#: How often a batch is begun again whose node was lost, and the pauses between.
+_ATTEMPTS_MAX = 20
+_PAUSE_SECONDS, _PAUSE_SECONDS_MAX = 0.05, 5.0
+
+
+class NamesPage(msgspec.Struct, frozen=True):
+    """A page of a listing: names with their sizes in bytes; ``continuation`` is empty when nothing follows."""
+
+    entries: list[tuple[str, int]]
+    continuation: str = ""
+
+
+class Workers(Protocol):
+    """The nodes that work for a job. All verbs may raise RetryLaterError: the node was lost, the answer with it."""
+
+    async def names(self, bucket: str, prefix: str, after: str, limit: int) -> NamesPage:
+        """Return a page of the names that start with ``prefix``, those after ``after`` in the listing's own order."""
+
+    def home(self, job: Job, name: str) -> str:
+        """Return the node that works on an object of a job's source."""
+
+    async def run(self, node: str, batch: Batch) -> BatchResult:
+        """Have ``node`` work off a batch, as soon as it has room for one more; cancelled there when cancelled here."""
+
+
+def _unchanged(job: Job) -> Job:
+    return job
+
+
+class LostError(Exception):
+    """Another node owns the job now, or somebody has removed its record."""
+
+
+class _StoppedError(Exception):
+    """Somebody asked for the job to end."""
+
+
+class _FailedError(Exception):
+    """An object failed, and the job is not to go on after that."""
+
+
+@dataclass
+class _Page:
+    """A page under way: what its batches came to so far."""
+
+    last: str
+    task: asyncio.Task[None] | None = None
+    counts: Counts = field(default_factory=Counts)
+    errors: list[ObjectError] = field(default_factory=list)
+
+
+class Progress(NamedTuple):
+    """How far a job is, what is not written down yet included."""
+
+    job: Job
+    counts: Counts
+    errors: tuple[ObjectError, ...]
+
+
+class JobRun:
+    """One job that this node owns. All methods run in one event loop."""
+
+    def __init__(
+        self, kept: KeptJob, records: JobRecords, workers: Workers, now: Callable[[], float], sent_at: float,
+        lease_seconds: float = LEASE_SECONDS,
+    ) -> None:  # fmt: skip
+        self._job, self._tag = kept
+        self._records = records
+        self._workers = workers
+        self._now = now
+        self._lease = Lease(sent_at, lease_seconds)
+        self._renew_seconds = lease_seconds / RENEWALS
+        self._turn = asyncio.Lock()  # one write of the record at a time
+        self._pages: deque[_Page] = deque()
+        self._written_at = now()
+        self._main: asyncio.Task[None] | None = None
+        self._stop = kept.job.stop
+        self._lost = False
+
+    @property
+    def progress(self) -> Progress:
+        """How far it is now."""
+        counts, errors = self._job.counts, self._job.errors
+        for page in self._pages:
+            counts, errors = counts + page.counts, (*errors, *page.errors)
+        return Progress(self._job, counts, errors)
+
+    async def run(self) -> Job:
+        """Do the job to its end, whatever that is, and return its record; raises LostError if it is another's.
+
+        Cancelled, it leaves the record as it is: somebody goes on from there.
+        """
+        self._main = asyncio.ensure_future(self._work())
+        renewing = asyncio.ensure_future(self._renew())
+        try:
+            if self._stop:
+                raise _StoppedError
+            await asyncio.shield(self._main)
+            await self._write(lambda job: job.finish(time.time_ns()))
+        except asyncio.CancelledError:
+            if not self._main.cancelled():
+                raise
+            if self._lost:
+                raise LostError from None
+            await self._abort(self._stop)
+        except _StoppedError:
+            await self._abort(self._stop)
+        except (_FailedError, AisError) as error:
+            await self._abort(str(error))
+        except LostError:
+            raise
+        except Exception as error:
+            _log.exception("job %s failed", self._job.id)
+            await self._abort(f"internal error ({type(error).__name__}), the store's log has the details")
+        finally:
+            for task in (self._main, renewing, *(page.task for page in self._pages if page.task)):
+                task.cancel()
+                with contextlib.suppress(BaseException):
+                    await task
+        return self._job
+
+    def stop(self, reason: str) -> None:
+        """Have it end; what is done stays done."""
+        self._stop = self._stop or reason
+        if self._main is not None:
+            self._main.cancel()
+
+    # --- the record
+
+    async def _abort(self, reason: str) -> None:
+        for page in self._pages:  # nothing is written any more when the job says that it has ended
+            if page.task is not None:
+                page.task.cancel()
+        await asyncio.gather(*(page.task for page in self._pages if page.task), return_exceptions=True)
+        _, counts, errors = self.progress
+        beyond = Counts(*(now - then for now, then in zip(_fields(counts), _fields(self._job.counts), strict=True)))
+        new = errors[len(self._job.errors) :]
+        await self._write(lambda job: job.abort(time.time_ns(), reason, beyond, new), ending=True)
+        self._pages.clear()
+
+    async def _renew(self) -> None:
+        """Say from time to time that the owner lives, also while nothing moves."""
+        while True:
+            await asyncio.sleep(self._renew_seconds / 4)
+            if self._now() - self._written_at >= self._renew_seconds:
+                try:
+                    await self._write()
+                except LostError:
+                    return
+                except AisError as error:
+                    _log.warning("the record of job %s cannot be written: %s", self._job.id, error)
+
+    async def _write(self, change: Callable[[Job], Job] = _unchanged, *, ending: bool = False) -> None:
+        """Change the record and replace it where it is kept.
+
+        Notices that somebody wants the job to end, or that it is another's now (LostError). What has moved while the
+        write was under way is in the next one.
+        """
+        async with self._turn:
+            if self._lost:
+                raise LostError
+            self._job = change(self._job)
+            pause = _PAUSE_SECONDS
+            while True:
+                sent_at = self._now()
+                self._job = self._job.renewed()
+                try:
+                    self._tag = await asyncio.to_thread(self._records.replace, self._job, self._tag)
+                    break
+                except StaleJobError:
+                    await self._look_again(ending=ending)
+                except JobNotFoundError:
+                    self._give_up()
+                    raise LostError from None
+                except RetryLaterError as error:
+                    _log.warning("the record of job %s cannot be written, trying again: %s", self._job.id, error)
+                    await asyncio.sleep(pause)
+                    pause = min(2 * pause, _PAUSE_SECONDS_MAX)
+            self._written_at = self._now()
+            self._lease.renewed(sent_at)
+
+    async def _look_again(self, *, ending: bool) -> None:
+        """Read the record that somebody else has changed: there is a wish to end, another owner, or none at all."""
+        try:
+            found = await asyncio.to_thread(self._records.load, self._job.id)
+        except JobNotFoundError:
+            self._give_up()
+            raise LostError from None
+        if found.job.owner != self._job.owner or not found.job.runs:
+            self._give_up()
+            raise LostError
+        self._tag = found.tag
+        counter = max(self._job.counter, found.job.counter)
+        self._job = msgspec.structs.replace(self._job, counter=counter, stop=found.job.stop)
+        if found.job.stop and self._job.runs and not ending:
+            self.stop(found.job.stop)
+
+    def _give_up(self) -> None:
+        self._lost = True
+        if self._main is not None:
+            self._main.cancel()
+
+    # --- the work
+
+    async def _work(self) -> None:
+        if not self._job.checked:
+            await self._check_names()
+        after, more = self._job.done, True
+        while more or self._pages:
+            while more and len(self._pages) < PAGES_MAX:
+                page = await self._list(after)
+                more = bool(page.continuation)
+                after = page.continuation or (page.entries[-1][0] if page.entries else after)
+                self._begin(page.entries, after)
+            first = self._pages[0]
+            assert first.task is not None
+            await self._first_done(first.task)
+            self._job = self._job.advance(first.last, first.counts, first.errors)
+            self._pages.popleft()
+            if self._now() - self._written_at >= CHECKPOINT_SECONDS and (more or self._pages):
+                await self._write()
+
+    async def _first_done(self, first: asyncio.Task[None]) -> None:
+        """Wait for the first page, and raise what any page under way raises."""
+        while not first.done():
+            tasks = [page.task for page in self._pages if page.task and not page.task.done()]
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        first.result()
+
+    async def _check_names(self) -> None:
+        """Refuse the job if two names lead to one, before anything is written; raises ConflictError."""
+        if ambiguous_extensions(self._job.options.ext) and not self._job.options.dry_run:
+            after = ""
+            with Collisions(self._job.options) as collisions:
+                while True:
+                    page = await self._list(after)
+                    await asyncio.to_thread(collisions.add, [name for name, _ in page.entries])
+                    after = page.continuation
+                    if not after:
+                        break
+            await self._write(lambda job: msgspec.structs.replace(job, checked=True))
+        else:
+            self._job = msgspec.structs.replace(self._job, checked=True)
+
+    async def _list(self, after: str) -> NamesPage:
+        prefix = self._job.options.prefix
+        page = await self._again(lambda: self._workers.names(self._job.source, prefix, after, PAGE_NAMES))
+        if self._job.options.flat:
+            entries = [entry for entry in page.entries if "/" not in entry[0][len(prefix) :]]
+            return NamesPage(entries, page.continuation)
+        return page
+
+    def _begin(self, entries: Iterable[tuple[str, int]], last: str) -> None:
+        """Begin to work on a page."""
+        page = _Page(last)
+        batches = list(self._batches(entries))
+        page.task = asyncio.ensure_future(self._work_off(page, batches))
+        self._pages.append(page)
+
+    def _batches(self, entries: Iterable[tuple[str, int]]) -> Iterable[Batch]:
+        """Yield batches of names of one home each, bounded in names and bytes."""
+        open_: dict[str, tuple[list[str], int]] = {}
+        names_max = min(BATCH_NAMES_MAX, self._job.options.workers or BATCH_NAMES_MAX)
+        for name, size in entries:
+            home = self._workers.home(self._job, name)
+            names, held = open_.get(home, ([], 0))
+            names.append(name)
+            open_[home] = names, held + size
+            if len(names) >= names_max or held + size >= BATCH_BYTES_MAX:
+                del open_[home]
+                yield self._batch(names)
+        for names, _ in open_.values():
+            yield self._batch(names)
+
+    def _batch(self, names: list[str]) -> Batch:
+        return Batch(self._job.id, self._job.source, self._job.destination, names, self._job.options)
+
+    async def _work_off(self, page: _Page, batches: list[Batch]) -> None:
+        tasks = [asyncio.ensure_future(self._run(page, batch)) for batch in batches]
+        try:
+            await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _run(self, page: _Page, batch: Batch) -> None:
+        def begin() -> Awaitable[BatchResult]:
+            return self._workers.run(self._workers.home(self._job, batch.names[0]), batch)
+
+        result = await self._again(begin)
+        page.counts += result.counts
+        page.errors += result.errors
+        if result.fatal is not None:
+            code, message, hint, status = result.fatal
+            raise error_from_code(code, message, hint=hint, status=status)
+        if result.errors and not self._job.options.go_on:
+            raise _FailedError(result.errors[0].message)
+
+    async def _again(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """Ask a node, and again while nodes are lost; only as long as this node may act for the job."""
+        pause = _PAUSE_SECONDS
+        for attempt in range(_ATTEMPTS_MAX):
+            while not self._lease.may_act(self._now()):
+                await asyncio.sleep(_PAUSE_SECONDS)
+            try:
+                return await ask()
+            except RetryLaterError:
+                if attempt + 1 == _ATTEMPTS_MAX:
+                    raise
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _PAUSE_SECONDS_MAX)
+        raise AssertionError("unreachable")
+
+
+def _fields(counts: Counts) -> tuple[int, ...]:
+    return counts.objects, counts.bytes, counts.failed, counts.gone

@@ -1,0 +1,259 @@
+"""Jobs: started by requests on buckets, asked after and stopped by requests on the cluster."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import Any
+
+import msgspec
+
+from ...errors import (
+    BadRequestError,
+    BucketExistsError,
+    BucketNotFoundError,
+    ClientGoneError,
+    JobNotFoundError,
+    NotSupportedError,
+)
+from ...jobs.batch import Batch, run_batch
+from ...jobs.document import Job, JobKind, JobOptions, check_options
+from ...model.etl import parse_duration
+from ...model.names import (
+    BucketRef,
+    canonical_provider,
+    check_etl_name,
+    check_provider,
+    parse_bucket_uname,
+    parse_bucket_uri,
+)
+from ...wire.jobs import (
+    CopyMessage,
+    JobExtra,
+    JobSnap,
+    JobStatus,
+    ObjectError,
+    SnapBucket,
+    SnapStats,
+    decode_copy,
+    kind_of,
+    spell_time,
+)
+from ...wire.messages import Action, lower_keys
+from ..job_objects import StoreObjects
+from ..replies import Reply, json_reply, text_reply
+from ..request import Request
+from ..store import Store
+
+#: The actions on a bucket that start a job.
+KINDS = {"copybck": JobKind.COPY, "etlbck": JobKind.TRANSFORM}
+#: The actions on a bucket of AIStore that start jobs which this store does not have.
+QUERIES = ("status", "status_all", "running_all", "qryxstats", "job_errors")
+
+
+async def start_on_bucket(store: Store, request: Request, bucket: str, message: Action) -> Reply:
+    """Copy or transform a bucket into another; the reply is the job's id."""
+    kind, value = KINDS[message.verb], decode_copy(message.value)
+    uname = request.query.get("bck_to", "")
+    if not uname and not value.dry_run:
+        raise BadRequestError("the request names no bucket to write to", hint="bck_to=ais%2F%40%23%2F<bucket>%2F")
+    source = BucketRef(canonical_provider(request.query.get("provider", "")), bucket)
+    destination = parse_bucket_uname(uname) if uname else source
+    options = _options(kind, value)
+    if source == destination and not options.dry_run:
+        raise BadRequestError(
+            f"{source} is both the source and the destination", hint="choose another bucket, or dry_run"
+        )
+    _head_bucket(store, source)
+    if options.etl:
+        await store.dispatcher.find(options.etl, again=True)
+    if not options.dry_run:
+        await _make_bucket(store, destination)
+    job_id = await store.controller.call(
+        "job_start",
+        kind=kind.value,
+        source=str(source),
+        destination=str(destination),
+        options=msgspec.to_builtins(options),
+    )
+    return text_reply(job_id)
+
+
+def _is_shared(store: Store, bucket: BucketRef) -> bool:
+    """Say whether a bucket's objects are in an object store; raises NotSupportedError for a provider not served."""
+    if store.shared is None:
+        check_provider(bucket.provider)
+    return store.is_node or bucket.is_backed
+
+
+def _head_bucket(store: Store, bucket: BucketRef) -> None:
+    """Raise BucketNotFoundError unless there is a bucket."""
+    if _is_shared(store, bucket):
+        assert store.shared is not None
+        store.shared.view.bucket(*bucket)
+    else:
+        store.engine.head_bucket(bucket.name)
+
+
+async def _make_bucket(store: Store, bucket: BucketRef) -> None:
+    """Make a bucket of our own unless there is one; of another provider it has to be there."""
+    shared = _is_shared(store, bucket)
+    try:
+        _head_bucket(store, bucket)
+    except BucketNotFoundError:
+        if bucket.is_backed:
+            raise
+        with contextlib.suppress(BucketExistsError):
+            if shared:
+                await store.controller.call("bucket.create", provider=bucket.provider, name=bucket.name, props={})
+            else:
+                await store.in_thread(store.engine.create_bucket, bucket.name, {})
+
+
+def _options(kind: JobKind, value: CopyMessage) -> JobOptions:
+    if value.synchronize:
+        if value.prepend:
+            raise BadRequestError("synchronize and prepend exclude each other")
+        raise NotSupportedError("synchronize is not supported by this store", hint="remove what is left over yourself")
+    if value.pipeline:
+        raise NotSupportedError("pipelines of transforms are not supported by this store")
+    if (kind is JobKind.TRANSFORM) != bool(value.name):
+        raise BadRequestError(
+            "etl-bck names no transform" if kind is JobKind.TRANSFORM else "copy-bck names a transform",
+            hint="the value of etl-bck has the name of a transform as id",
+        )
+    return check_options(
+        JobOptions(
+            prefix=value.prefix,
+            prepend=value.prepend,
+            ext=value.ext or {},
+            dry_run=value.dry_run,
+            force=value.force,
+            go_on=value.go_on,
+            flat=value.flat,
+            workers=value.workers,
+            etl=check_etl_name(value.name) if value.name else "",
+            etl_seconds=parse_duration(value.request_timeout) if value.request_timeout else 0.0,
+        )
+    )
+
+
+async def query(store: Store, request: Request, what: str) -> Reply:
+    """Answer ``what=`` about jobs: which one, or of which kind, is in the body."""
+    body = await request.body(store.limits.control_body_bytes_max)
+    wanted = _wanted(body)
+    job_id, kind = _text(wanted, "id"), kind_of(_text(wanted, "kind"))
+    jobs = await _list(store, job_id)
+    found = [job for job in jobs if kind in ("", job.kind.value)]
+    if job_id and not found:
+        raise JobNotFoundError.of(job_id)
+    if what in ("status", "job_errors") and not job_id:
+        raise BadRequestError("the query names no job", hint='expected {"ID": "…"}')
+    if what == "job_errors":
+        return json_reply(await _errors(store, job_id))
+    if what == "status":
+        return json_reply(_status(found[0]))
+    if what == "status_all":
+        active = bool(wanted.get("show_active"))
+        return json_reply([_status(job) for job in found if job.runs or not active])
+    if what == "running_all":
+        return json_reply([f"{job.kind.value}[{job.id}]" for job in found if job.runs])
+    return json_reply({f"t{store.settings.node_id}": [_snap(job) for job in found]})
+
+
+def _wanted(body: bytes) -> dict[str, Any]:
+    if not body.strip():
+        return {}
+    try:
+        return lower_keys(msgspec.json.decode(body))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise BadRequestError(f"the query of jobs is not JSON: {error}") from error
+
+
+def _text(fields: dict[str, Any], key: str) -> str:
+    value = fields.get(key) or ""
+    if not isinstance(value, str):
+        raise BadRequestError(f"{key!r} is {value!r}", hint="expected text")
+    return value
+
+
+async def stop(store: Store, value: dict[str, Any]) -> None:
+    """End jobs that run, by id or by kind; raises JobNotFoundError for an unknown id."""
+    job_id, kind = _text(value, "id"), kind_of(_text(value, "kind"))
+    if not job_id and not kind:
+        raise BadRequestError("the request to stop names no job", hint='expected {"ID": "…"} or {"Kind": "…"}')
+    await store.controller.call("job_stop", id=job_id, kind=kind, reason="stopped by request")
+
+
+async def work_off(store: Store, request: Request, message: Any) -> Reply:
+    """Work off a batch for the node that owns the job; ended when that node does not wait any more."""
+    try:
+        batch = msgspec.convert(message, Batch)
+    except msgspec.ValidationError as error:
+        raise BadRequestError(f"the batch cannot be read: {error}") from error
+    working = asyncio.ensure_future(run_batch(StoreObjects(store), batch))
+    try:
+        await asyncio.wait((working, request.gone), return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientGoneError
+        return json_reply(working.result())
+    finally:
+        working.cancel()
+        await asyncio.gather(working, return_exceptions=True)
+
+
+async def errors_of_etl(store: Store, etl: str, job_id: str) -> list[ObjectError]:
+    """Return the objects that failed in a job through a transform, by default in the last one."""
+    last = next((job for job in await _list(store, job_id) if job.options.etl == etl), None)
+    if last is None and job_id:
+        raise JobNotFoundError.of(job_id)
+    return [] if last is None else await _errors(store, last.id)
+
+
+async def _errors(store: Store, job_id: str) -> list[ObjectError]:
+    found = await _list(store, job_id, errors=True)
+    return [
+        ObjectError(f"{job.source}/{error.name}", error.message, error.status) for job in found for error in job.errors
+    ]
+
+
+async def _list(store: Store, job_id: str = "", *, errors: bool = False) -> list[Job]:
+    """Return the records of all jobs, or of one; the newest first."""
+    return msgspec.convert(await store.controller.call("job_list", id=job_id, errors=errors), list[Job])
+
+
+def _status(job: Job) -> JobStatus:
+    return JobStatus(job.id, job.kind.value, job.error, job.ended_ns, not job.runs and bool(job.reason))
+
+
+def _snap(job: Job) -> JobSnap:
+    aborted = bool(job.reason)
+    return JobSnap(
+        id=job.id,
+        kind=job.kind.value,
+        start_time=spell_time(job.started_ns),
+        end_time=spell_time(job.ended_ns),
+        source=_snap_bucket(job.source),
+        destination=_snap_bucket(job.destination),
+        stats=SnapStats(loc_objs=str(job.counts.objects), loc_bytes=str(job.counts.bytes)),
+        aborted=aborted,
+        is_idle=not job.runs,
+        abort_err=job.reason,
+        err=job.error,
+        ctlmsg=_what(job),
+        packed=str(job.options.workers << 10),
+        ext=JobExtra(job.counts.failed, job.counts.gone, job.done, job.options.dry_run, job.options.etl),
+    )
+
+
+def _snap_bucket(uri: str) -> SnapBucket:
+    bucket = parse_bucket_uri(uri)
+    return SnapBucket(bucket.name, bucket.provider)
+
+
+def _what(job: Job) -> str:
+    """Return a job in a line, as far as its options say more than its buckets."""
+    wanted = job.options
+    said = {"etl": wanted.etl, "prefix": wanted.prefix, "prepend": wanted.prepend}
+    parts = [f"{key}:{value}" for key, value in said.items() if value]
+    return ", ".join(parts + (["dry-run"] if wanted.dry_run else []))

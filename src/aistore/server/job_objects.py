@@ -1,0 +1,153 @@
+"""The objects of a store as a job's batches work on them: where they are on this machine alone, or in an object store.
+
+Both hide which it is behind the URI of the bucket.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+from ..cluster.documents import BucketRecord
+from ..errors import NotHomeError
+from ..jobs.batch import Made
+from ..model.names import BucketRef, parse_bucket_uri
+from ..model.objects import ListOptions, ListPage, ObjectInfo, PutOptions
+from ..storage.engine import Reading
+from ..storage.verified import VerifiedRead, verify
+from .node.copies import StagedCopy, cache_bucket
+from .node.listing import Listing
+from .node.worker import AnsweredElsewhere, SharedObjects
+from .store import Store
+
+T = TypeVar("T")
+
+_bucket = functools.lru_cache(maxsize=1024)(parse_bucket_uri)
+
+
+class StoreObjects:
+    """Objects of one HTTP worker's store."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def open(self, bucket: str, name: str) -> Reading:
+        """Open an object; raises BucketNotFoundError, ObjectNotFoundError."""
+        shared = self._shared(bucket)
+        if shared is None:
+            return self._store.engine.get(_bucket(bucket).name, name)
+        objects, record = shared
+        # As if another node had asked: answered here, from a good copy or from the object store.
+        found = await objects.coherence.read(record, name, forwarded=True)
+        try:
+            return objects.reading(record, name, found)
+        except AnsweredElsewhere as elsewhere:
+            raise NotHomeError(f"{bucket}/{name} is at node {elsewhere.home}", hint="try again") from None
+
+    async def head(self, bucket: str, name: str) -> ObjectInfo:
+        """Return what is known of an object; raises as ``open``."""
+        shared = self._shared(bucket)
+        if shared is None:
+            return self._store.engine.head(_bucket(bucket).name, name)
+        objects, record = shared
+        info: ObjectInfo = (await objects.coherence.head(record, name, forwarded=True))[0]
+        return info
+
+    async def list(self, bucket: str, options: ListOptions) -> ListPage:
+        """Return one page of a listing."""
+        shared = self._shared(bucket)
+        if shared is None:
+            return await self._store.in_thread(self._store.engine.list, _bucket(bucket).name, options)
+        return (await Listing(*shared).page(options, marked=False)).page
+
+    async def transform(self, etl: str, reading: Reading, seconds: float) -> Made:
+        """Run an object through a transform and close it."""
+        return await self._store.dispatcher.transform(etl, reading, seconds=seconds)
+
+    async def copy(self, reading: Reading, bucket: str, name: str, options: PutOptions) -> ObjectInfo:
+        """Write the bytes of an opened object: small ones in one step, large ones in pieces, verified on the way."""
+        size = reading.info.size
+        if size > self._store.limits.piece_bytes:
+            if reading.suspected():
+                await self._store.in_thread(verify, reading)
+            return await self._in_pieces(VerifiedRead(reading), size, bucket, name, options)
+        data = reading.read_cached(0, size)
+        if data is None:
+            data = await self._store.in_thread(reading.read, 0, size)
+        return await self._put(bucket, name, data, options)
+
+    async def put(self, made: Made, bucket: str, name: str, options: PutOptions) -> ObjectInfo:
+        """Write what a transform made."""
+        if made.data is not None:
+            return await self._put(bucket, name, made.data, options)
+        return await self._in_pieces(made.read, made.size, bucket, name, options)
+
+    def _shared(self, bucket: str) -> tuple[SharedObjects, BucketRecord] | None:
+        """Return the way to a bucket that is in an object store, None for one that is on this machine alone."""
+        ref: BucketRef = _bucket(bucket)
+        if not self._store.is_node and not ref.is_backed:
+            return None
+        assert self._store.shared is not None
+        return self._store.shared, self._store.shared.view.bucket(*ref)
+
+    async def _put(self, bucket: str, name: str, data: bytes, options: PutOptions) -> ObjectInfo:
+        shared = self._shared(bucket)
+        if shared is None:
+            return await self._committed(self._store.engine.put(_bucket(bucket).name, name, data, options))
+        return await self._in_pieces(
+            lambda start, length: data[start : start + length], len(data), bucket, name, options
+        )
+
+    async def _committed(self, future: Future[ObjectInfo]) -> ObjectInfo:
+        """Wait for a write, also when cancelled: nothing is written after the batch has ended."""
+        return await _to_its_end(asyncio.ensure_future(self._store.done(future)))
+
+    async def _in_pieces(
+        self, read: Callable[[int, int], bytes], size: int, bucket: str, name: str, options: PutOptions
+    ) -> ObjectInfo:
+        store, shared = self._store, self._shared(bucket)
+        stage: Callable[[], Any]
+        if shared is None:
+            stage = functools.partial(store.engine.stage, _bucket(bucket).name, name, options)
+        else:
+            stage = functools.partial(shared[0].cache.stage, cache_bucket(shared[1]), name, options)
+        staging: Any = await store.in_thread(stage)
+
+        def move(start: int) -> None:
+            staging.write(read(start, min(store.limits.piece_bytes, size - start)))
+
+        try:
+            for start in range(0, size, store.limits.piece_bytes):
+                await store.in_thread(move, start)
+            if shared is None:
+                return await self._committed(staging.commit())
+            return await self._write(*shared, name, staging, options)
+        finally:
+            await store.in_thread(staging.abort)
+
+    async def _write(
+        self, objects: SharedObjects, record: BucketRecord, name: str, staging: Any, options: PutOptions
+    ) -> ObjectInfo:
+        """Write what was staged to the object store, as the home of the object."""
+        size, checksum = await objects.in_thread(staging.finish)
+        staged = StagedCopy(staging, size, checksum.value)
+        written = await _to_its_end(
+            asyncio.ensure_future(objects.coherence.write(record, name, staged, options, forwarded=True))
+        )
+        if not isinstance(written, ObjectInfo):
+            raise NotHomeError(f"{record.provider}://{record.name}/{name} has moved to node {written.home}")
+        return written
+
+
+async def _to_its_end(writing: asyncio.Future[T]) -> T:
+    """Wait for a write; when cancelled, until it has ended all the same."""
+    try:
+        return await asyncio.shield(writing)
+    except asyncio.CancelledError:
+        await asyncio.wait((writing,))
+        if not writing.cancelled():
+            writing.exception()  # of interest to nobody
+        raise

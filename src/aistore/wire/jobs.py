@@ -1,0 +1,148 @@
+"""Jobs on the wire: what starts one, and what is told of it, in AIStore's spellings (a job is an "xaction" there)."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from typing import Any
+
+import msgspec
+
+from ..errors import BadRequestError, NotFoundError
+
+#: What the field's command line calls the kinds of jobs; requests may use either.
+DISPLAY_NAMES = {
+    "copy-bck": "copy-bucket", "etl-bck": "etl-bucket", "move-bck": "rename-bucket", "copy-listrange": "copy-objects",
+    "etl-listrange": "etl-objects", "delete-listrange": "delete-objects", "evict-listrange": "evict-objects",
+    "evict-remote-bck": "evict-remote-bucket", "prefetch-listrange": "prefetch-objects", "promote": "promote-files",
+    "summary-bck": "summary", "lru": "lru-eviction", "cleanup-store": "cleanup", "make-n-copies": "mirror",
+    "ec-encode": "ec-bucket", "index-shard": "shard-index", "load-lom-cache": "warm-up-metadata",
+    "summary-shard": "shard-summary", "election": "elect-primary", "archive": "archive", "list": "list",
+    "get-batch": "get-batch", "etl-inline": "etl-inline", "download": "download", "dsort": "dsort",
+    "blob-download": "blob-download", "rebalance": "rebalance", "resilver": "resilver", "rechunk": "rechunk",
+    "ec-get": "ec-get", "ec-put": "ec-put", "ec-resp": "ec-resp", "put-copies": "put-copies",
+    "create-inventory": "create-inventory",
+}  # fmt: skip
+_KINDS = {**{kind: kind for kind in DISPLAY_NAMES}, **{name: kind for kind, name in DISPLAY_NAMES.items()}}
+
+#: The end of a job that has not ended; clients compare the text.
+NO_TIME = "0001-01-01T00:00:00Z"
+
+
+def kind_of(text: str) -> str:
+    """Return the kind of a job by either of its names, empty for none; raises NotFoundError for an unknown one."""
+    if text and text not in _KINDS:
+        raise NotFoundError(f"unknown kind of job {text!r}", hint="for example copy-bck or etl-bck")
+    return _KINDS.get(text, "")
+
+
+class CopyMessage(msgspec.Struct, frozen=True, rename={"name": "id"}):
+    """The value of ``copy-bck`` and ``etl-bck``; the last three are of ``etl-bck`` alone."""
+
+    prefix: str = ""
+    prepend: str = ""
+    dry_run: bool = False
+    force: bool = False
+    latest: bool = msgspec.field(name="latest-ver", default=False)
+    synchronize: bool = False
+    ext: dict[str, str] | None = None
+    workers: int = msgspec.field(name="num-workers", default=0)
+    go_on: bool = msgspec.field(name="coer", default=False)
+    flat: bool = msgspec.field(name="non-recurs", default=False)
+    name: str = ""
+    request_timeout: str = ""
+    pipeline: list[str] | None = None
+
+
+def decode_copy(value: Any) -> CopyMessage:
+    """Return the value of a request to copy or transform a bucket; raises BadRequestError."""
+    if value is None:
+        return CopyMessage()
+    if not isinstance(value, dict):
+        raise BadRequestError(f"the value is a {type(value).__name__}", hint='expected an object: {"prefix": "…", …}')
+    try:
+        return msgspec.convert({str(key).lower(): item for key, item in value.items()}, CopyMessage)
+    except msgspec.ValidationError as error:
+        raise BadRequestError(f"the value of the request cannot be read: {error}") from error
+
+
+class ObjectError(msgspec.Struct, frozen=True, rename={"name": "obj_name", "message": "msg", "status": "ecode"}):
+    """An object that a job could not copy or transform, by its URI."""
+
+    name: str
+    message: str = ""
+    status: int = 0
+
+
+class JobStatus(msgspec.Struct, frozen=True):
+    """Whether a job has ended (``end_time`` in Unix nanoseconds is not 0), and how."""
+
+    uuid: str
+    kind: str
+    err: str = ""
+    end_time: int = 0
+    aborted: bool = False
+
+
+class SnapBucket(msgspec.Struct, frozen=True):
+    """A bucket in a snap; both are empty for none."""
+
+    name: str = ""
+    provider: str = ""
+
+
+class SnapStats(msgspec.Struct, frozen=True, rename="kebab"):
+    """Counts of a snap, as text; ``loc`` is what the node did itself."""
+
+    loc_objs: str = "0"
+    loc_bytes: str = "0"
+    out_objs: str = "0"
+    out_bytes: str = "0"
+    in_objs: str = "0"
+    in_bytes: str = "0"
+
+
+class JobExtra(msgspec.Struct, frozen=True):
+    """What this store tells beyond AIStore: objects that failed, names that were gone, how far the listing is done."""
+
+    failed: int = 0
+    gone: int = 0
+    done_through: str = ""
+    dry_run: bool = False
+    etl: str = ""
+
+
+class JobSnap(msgspec.Struct, frozen=True):
+    """What one node tells of a job."""
+
+    id: str
+    kind: str
+    start_time: str = msgspec.field(name="start-time", default=NO_TIME)
+    end_time: str = msgspec.field(name="end-time", default=NO_TIME)
+    bucket: SnapBucket = msgspec.field(name="bck", default=SnapBucket())
+    source: SnapBucket = msgspec.field(name="src-bck", default=SnapBucket())
+    destination: SnapBucket = msgspec.field(name="dst-bck", default=SnapBucket())
+    stats: SnapStats = SnapStats()
+    aborted: bool = False
+    is_idle: bool = False
+    abort_err: str = msgspec.field(name="abort-err", default="")
+    err: str = ""
+    ctlmsg: str = ""
+    packed: str = msgspec.field(name="glob.id", default="0")
+    ext: JobExtra | None = None
+
+
+def spell_time(nanoseconds: int) -> str:
+    """Return Unix nanoseconds as RFC 3339 text in UTC, 0 as the time of what has not happened."""
+    if not nanoseconds:
+        return NO_TIME
+    seconds, fraction = divmod(nanoseconds, 10**9)
+    return datetime.fromtimestamp(seconds, tz=timezone.utc).strftime("%Y-%m-%dT%H:%M:%S") + f".{fraction:09}Z"
+
+
+def parse_time(text: str) -> int:
+    """Return the Unix nanoseconds of what `spell_time` wrote."""
+    if text == NO_TIME:
+        return 0
+    whole, _, fraction = text.removesuffix("Z").partition(".")
+    moment = datetime.strptime(whole, "%Y-%m-%dT%H:%M:%S").replace(tzinfo=timezone.utc)
+    return int(moment.timestamp()) * 10**9 + int(fraction.ljust(9, "0")[:9] or 0)
