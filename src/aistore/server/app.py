@@ -14,6 +14,7 @@ from .at_once import AtOnce
 from .delivery import Delivery
 from .error_replies import as_ais_error, error_of_request, error_reply
 from .handlers import cluster, metrics
+from .node.reads import NodeReads
 from .node.worker import AnsweredElsewhere
 from .record import Recorder, Recording, operation_of
 from .replies import Messages, Reply, Send
@@ -34,6 +35,7 @@ class App:
         self._access = Access(store.settings.serve)
         self._recorder = Recorder(store.settings.serve)
         self._at_once = AtOnce(store, self._access, self._recorder)
+        self._reads: NodeReads | None = None
 
     async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -107,8 +109,22 @@ class App:
         return self._at_once.reply(scope)
 
     def hand_over(self, watcher: Any, schedule: Schedule) -> bool:
-        """Let the event loop serve whatever is not answered at once."""
-        return False
+        """Take over a read that another node can answer at once; False: the event loop serves the request."""
+        return self._reads is not None and self._reads.take(watcher, schedule)
+
+    async def start(self) -> None:
+        """Take part in the reads between nodes, if this is one."""
+        serve, shared = self._store.settings.serve, self._store.shared
+        if shared is not None and serve.store and serve.cluster_secret:
+            answering = AtOnce(self._store, self._access, self._recorder)
+            self._reads = NodeReads(serve, shared, self._at_once, answering, self._recorder)
+            await self._reads.start()
+            shared.reads_port = self._reads.port
+
+    def close(self) -> None:
+        """End that."""
+        if self._reads is not None:
+            self._reads.close()
 
 
 #: The handlers that answer however much is under way.

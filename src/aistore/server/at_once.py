@@ -59,7 +59,7 @@ class AtOnce:
             return None
         started_ns = perf_counter_ns()
         try:
-            asked = self._asked(scope)
+            asked = self.asked(scope)
             kept = None if asked is None else self._store.kept(*asked)
             found: tuple[Messages, int] | None = None if kept is None else kept.replies.get(method)
             if found is None:
@@ -80,7 +80,7 @@ class AtOnce:
         except Exception:
             return None
 
-    def _asked(self, scope: Mapping[str, Any]) -> tuple[str, str] | None:
+    def asked(self, scope: Mapping[str, Any]) -> tuple[str, str] | None:
         """Return bucket and name of the object that a request asks for, None if it may ask for anything else."""
         path: bytes = scope["raw_path"]
         if not path.startswith(_PREFIX) or scope["query_string"] or b"%" in path or not self._is_plain(scope):

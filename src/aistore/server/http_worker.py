@@ -37,9 +37,11 @@ async def _run(settings: ProcessSettings, listener: socket.socket, ready: int, p
     assert store.shared is not None
     store.shared.start()
     jobs = JobService(settings.jobs_socket, StoreObjects(store))
+    app = App(store)
     try:
+        await app.start()
         await serve(
-            App(store),
+            app,
             listener,
             stop,
             functools.partial(say_ready, ready),
@@ -47,6 +49,7 @@ async def _run(settings: ProcessSettings, listener: socket.socket, ready: int, p
             connections_allowed(settings.serve.limits),
         )
     finally:
+        app.close()
         await jobs.close()
         await store.shared.close()
         store.close()

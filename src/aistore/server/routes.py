@@ -60,7 +60,7 @@ ROUTES: dict[str, dict[str, Handler]] = {
     },
     "cluster": {"GET": cluster.query, "PUT": cluster.action},
     "reverse": {"GET": cluster.reverse},
-    "internal": {"POST": cluster.internal},
+    "internal": {"GET": cluster.reads, "POST": cluster.internal},
 }
 
 _NOT_SUPPORTED = {

@@ -310,6 +310,19 @@ async def internal(store: Store, request: Request, rest: str) -> Reply:
 
 
 @operation(
+    "/v1/internal/reads",
+    "Between nodes: where this process answers plain reads.",
+    returns=Content(OBJECT),
+    errors=(401, 403, 404),
+)
+async def reads(store: Store, request: Request, rest: str) -> Reply:
+    """Tell another node the port for its reads."""
+    if rest != "reads" or store.shared is None or not store.shared.reads_port:
+        raise NotFoundError(f"no such path between nodes: {rest[:100]!r}")
+    return json_reply({"port": store.shared.reads_port})
+
+
+@operation(
     "/v1/cluster",
     "Start or stop a pass of the scrubber, stop other jobs.",
     body=Content(OBJECT),

@@ -63,7 +63,10 @@ class SharedObjects:
         fence = FenceReader(settings.fence) if serve.store else Unfenced()
         self.coherence = Coherence(self._clock, self.stores, self._copies, fence)
         self._following = Following(link, place, self._adopt)
-        self.peers = Peers(settings.target_id, Secret(serve.cluster_secret or "alone"), self._urls, self._version)
+        self.me = settings.target_id
+        self.peers = Peers(self.me, Secret(serve.cluster_secret or "alone"), self.urls, self._version)
+        #: Where this process answers the plain reads of other nodes; 0 where it does not.
+        self.reads_port = 0
 
     def start(self) -> None:
         """Follow the controller's views."""
@@ -107,7 +110,8 @@ class SharedObjects:
         found = self.view.root.buckets
         return [found[key] for key in sorted(found) if not found[key].deleting]
 
-    def _urls(self) -> Mapping[str, str]:
+    def urls(self) -> Mapping[str, str]:
+        """Return where each node is reached."""
         return urls(self.view.root)
 
     def _version(self) -> int:
@@ -150,7 +154,11 @@ class SharedObjects:
 
     def open_quickly(self, bucket: str, name: str) -> Reading | None:
         """Open the copy of an ais:// object if it may be given out. From any thread; raises BucketNotFoundError."""
-        return self.coherence.read_copy(self.view.bucket("ais", bucket), name)
+        view = self.view
+        record = view.bucket("ais", bucket)
+        if not record.immutable and view.home(record, name) != view.me:
+            return None  # a copy of another node's object may not be given out: no need to look for one
+        return self.coherence.read_copy(record, name)
 
     async def open(self, request: Request, bucket: BucketRecord, name: str) -> Reading:
         """Open an object; raises ObjectNotFoundError, AnsweredElsewhere."""
