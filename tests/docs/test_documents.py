@@ -18,15 +18,23 @@ ROOT = Path(__file__).resolve().parents[2]
 ENDPOINT = "http://127.0.0.1:8080"  # as documents write it
 
 
-def blocks(document: str, language: str) -> list[str]:
+#: The section of the README that is of a cluster: test_cluster_document.py runs it.
+CLUSTER = "From one machine to many"
+
+
+def blocks(document: str, language: str, section: str = "") -> list[str]:
+    """Return the code blocks of a document, or of one section, in a language; those of the cluster only when asked."""
     text = (ROOT / document).read_text(encoding="utf-8")
+    of_section = re.search(rf"^## {section or CLUSTER}\n(.*?)(?=^## )", text, re.MULTILINE | re.DOTALL)
+    if of_section is not None:
+        text = of_section[1] if section else text.replace(of_section[1], "")
     return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
 
 
-def steps(document: str) -> list[tuple[str, list[str]]]:
+def steps(document: str, section: str = "") -> list[tuple[str, list[str]]]:
     """Return the commands of a document's console blocks, each with the lines of output shown."""
     found: list[tuple[str, list[str]]] = []
-    for line in "".join(blocks(document, "console")).splitlines():
+    for line in "".join(blocks(document, "console", section)).splitlines():
         if line.startswith("$ "):
             found.append((line[2:], []))
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -81,13 +82,15 @@ class Nodes:
     def statuses(self) -> list[NodeStatus]:
         """Ask every node what it says of itself, all at a time, once; empty for a store that is one machine.
 
-        A node that does not answer is listed with why.
+        In the order of their addresses. A node that does not answer is listed with why.
         """
         return self.of(cluster_info(self._transport))
 
     def of(self, cluster: ClusterInfo) -> list[NodeStatus]:
         """Return `statuses` of the nodes of a map that was fetched before."""
-        targets = [node for node in cluster.nodes if node.type == "target"]
+        targets = sorted(
+            (node for node in cluster.nodes if node.type == "target"), key=lambda node: _by_place(node.url)
+        )
         once = replace(self._transport.settings, retry=RetryPolicy(attempts_max=1, busy_seconds_max=0.0))
         transport = Transport(self._transport.endpoint, once)  # who looks wants to know now
         try:
@@ -116,6 +119,11 @@ class Nodes:
     def _act(self, action: str, node: str) -> None:
         body = msgspec.json.encode(Action(action, value={"sid": node}))
         self._transport.call(Request("PUT", "/v1/cluster", headers={"Content-Type": "application/json"}, body=body))
+
+
+def _by_place(url: str) -> tuple[str | int, ...]:
+    """Return what sorts URLs as a person would: by host, and port 9 before port 10."""
+    return tuple(int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", url))
 
 
 def _status(transport: Transport, node: Node) -> NodeStatus | None:

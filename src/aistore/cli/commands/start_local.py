@@ -87,7 +87,7 @@ def _ignore_signals() -> None:
 
 def _describe(cluster: LocalCluster, seconds: float, *, kept: bool) -> None:
     nodes = cluster.running
-    width = max(len(node.endpoint) for node in nodes)
+    width = max(map(len, (cluster.weed.endpoint, *(node.endpoint for node in nodes))))
     click.echo(f"store    {cluster.weed.endpoint:<{width}}  {cluster.store_url}, pid {cluster.weed.process.pid}")
     for node in nodes:
         click.echo(f"node {node.number:<3} {node.endpoint:<{width}}  {node.id}, pid {node.process.pid}")
