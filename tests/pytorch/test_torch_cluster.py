@@ -13,7 +13,10 @@ pytest.importorskip("torch", reason="aistore.pytorch needs torch")
 
 from stub_cluster import StubCluster
 
+from aistore.client import Client
+from aistore.errors import NotSupportedError
 from aistore.pytorch import Dataset
+from aistore.testing import LocalCluster
 
 NAMES = [f"train/{number:04}.bin" for number in range(240)]
 
@@ -49,19 +52,17 @@ def trouble(cluster: StubCluster) -> dict[int, Callable[[], object]]:
     }
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_training_goes_on_while_nodes_come_and_go(cluster, workers):
-    happens, step = trouble(cluster), 0
-    script = Path(__file__).with_name("cluster_training.py")
-    command = [sys.executable, script, cluster.nodes["n1"].url, str(workers)]
+def train(url: str, workers: int, happens: dict[int, Callable[[], object]], reached: Callable[[], bool]) -> int:
+    """Train in a process of its own, epoch by epoch, while things happen; return the number of batches."""
+    script, step = Path(__file__).with_name("cluster_training.py"), 0
+    command = [sys.executable, script, url, str(workers)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as training:
         assert training.stdin
         assert training.stdout
         epochs = 0
-        # The map is asked for once a second at most, so the last node to join may have to wait for its requests.
-        while happens or not cluster.nodes["n5"].received:
+        while happens or not reached():
             epochs += 1
-            assert epochs < 200
+            assert epochs < 1000
             seen: list[str] = []
             while True:
                 happens.pop(step, lambda: None)()
@@ -76,7 +77,37 @@ def test_training_goes_on_while_nodes_come_and_go(cluster, workers):
             assert sorted(seen) == NAMES
         training.stdin.close()
     assert training.returncode == 0
+    return step
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_training_goes_on_while_nodes_come_and_go(cluster, workers):
+    # The map is asked for once a second at most, so the last node to join may have to wait for its requests.
+    train(cluster.nodes["n1"].url, workers, trouble(cluster), lambda: bool(cluster.nodes["n5"].received))
     assert cluster.nodes["n4"].received
+
+
+@pytest.mark.slow
+def test_training_on_a_real_cluster_goes_on(count):
+    """Node 2 is killed and the map goes on without it; it comes back; the endpoint is killed, and stays so."""
+    try:
+        running = LocalCluster(3, arguments=["--lease", "3"]).start()
+    except NotSupportedError as error:
+        pytest.skip(str(error))
+    with running:
+        running.wait_settled()
+        with Client(running.node(1).endpoint) as client:
+            bucket = client.bucket("b").create()
+            for name in NAMES:
+                bucket.object(name).put(name.encode() * 20)
+        happens = {
+            3: running.node(2).kill,
+            40: running.node(2).start,
+            60: running.node(1).kill,
+        }
+        gone = running.node(1).id
+        batches = train(running.node(1).endpoint, 2, happens, lambda: gone not in running.map(2)[1])
+    count("batches of a training loop on a cluster that changed", batches)
 
 
 def test_batches_go_to_every_home_side_by_side(cluster):

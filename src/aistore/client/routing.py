@@ -100,12 +100,16 @@ class Routing:
 
     def groups(self, unames: Sequence[str]) -> list[list[int]]:
         """Return the positions of ``unames``, in order, by the place that each goes to."""
-        places: dict[str, list[int]] = {}
-        if not self._follow or self._current(True) is None:
+        cluster = self._current(True) if self._follow else None
+        if cluster is None:
             return [list(range(len(unames)))]
+        homes: dict[str, list[int]] = {}
         for position, uname in enumerate(unames):
-            places.setdefault(self.place(uname).endpoint.url, []).append(position)
-        return list(places.values())
+            homes.setdefault(cluster.home(uname), []).append(position)
+        places: dict[str, list[int]] = {}
+        for positions in homes.values():  # those whose homes cannot be gone to are one group
+            places.setdefault(self.place(unames[positions[0]]).endpoint.url, []).extend(positions)
+        return [sorted(positions) for positions in places.values()]
 
     def has_other(self, avoid: Collection[str]) -> bool:
         """Whether there is a place not among ``avoid`` that a request can go to instead."""

@@ -42,9 +42,10 @@ REDIRECTS_MAX = 3
 _IDEMPOTENT = frozenset(("GET", "HEAD", "PUT", "DELETE"))
 
 #: How long an answer is waited for before the place is asked whether it is there at all, when another place could
-#: answer as well (seconds): for bytes that are stored, and for what takes its time.
+#: answer as well (seconds): for most things, and for what takes its time (transforms, and bodies larger than this).
 PATIENCE_SECONDS = 10.0
 PATIENCE_AT_WORK_SECONDS = 30.0
+SMALL_BODY_BYTES_MAX = 4 << 20
 #: How often one request follows an object that moved.
 MOVES_MAX = 3
 
@@ -152,6 +153,61 @@ class Reply:
         self._response.release_conn()
 
 
+class _Effort:
+    """What one request has been through: where it was sent in vain, how often, since when; and what comes next."""
+
+    def __init__(self, request: Request, routing: Routing, retry: RetryPolicy) -> None:
+        self._request, self._routing, self._retry = request, routing, retry
+        self._started = time.monotonic()
+        self._avoid: set[str] = set()
+        self._failures = self._refusals = self._moves = 0
+        self._lost = False
+
+    def place(self) -> Place:
+        """Return where to send it next."""
+        return self._routing.place(self._request.uname, self._avoid)
+
+    def has_removed(self, status: int) -> bool:
+        """Whether this 404 means that an earlier DELETE was done and its reply lost."""
+        return status == 404 and self._request.method == "DELETE" and self._lost
+
+    def pause_after_failure(self, place: Place, error: StoreUnreachableError) -> float:
+        """Return the seconds to wait after no answer came; raises ``error`` if it is not to be sent again."""
+        hasty, self._lost = not self._routing.is_waited_for(place), True
+        slow = _note_failure(self._routing, place, error)
+        if not _may_repeat(self._request, error, hasty=hasty):
+            raise error
+        if slow:  # it is there, and gets all the time that the caller allows
+            return 0.0
+        self._avoid.add(place.endpoint.url)
+        if self._routing.has_other(self._avoid):
+            return 0.0
+        self._avoid.clear()
+        self._failures += 1
+        pause = self._retry.pause_after_failure(self._failures, time.monotonic() - self._started)
+        if pause is None:
+            raise error
+        return pause
+
+    def pause_after_refusal(self, place: Place, status: int, headers: Mapping[str, str], refusal: AisError) -> float:
+        """Return the seconds to wait after an error was answered; raises it if it is not to be sent again."""
+        if status not in (404, 503) or not _replayable(self._request):
+            raise refusal
+        if place.node and self._moves < MOVES_MAX and self._routing.moved(place, self._request.uname):
+            self._moves += 1
+            return 0.0
+        if status == 404:
+            raise refusal
+        self._refusals += 1
+        waited = time.monotonic() - self._started
+        pause = self._retry.pause_after_refusal(headers.get("retry-after"), self._refusals, waited)
+        if pause is None:
+            raise refusal
+        # Whoever is said to be the home and is not ready is not asked twice in a row.
+        self._avoid = {place.endpoint.url} if place.node and place.endpoint.url not in self._avoid else set()
+        return pause
+
+
 class Transport:
     """Pooled requests to one store. Threads share it, forked children open connections of their own.
 
@@ -193,48 +249,19 @@ class Transport:
 
         Raises StoreUnreachableError when no answer came, else the error that the store answered with.
         """
-        routing, retry, started = self.routing, self.settings.retry, time.monotonic()
-        failures, refusals, moves, lost = 0, 0, 0, False
-        avoid: set[str] = set()
+        effort = _Effort(request, self.routing, self.settings.retry)
         while True:
-            place = routing.place(request.uname, avoid)
+            place = effort.place()
             try:
                 response = self._send_once(request, place)
             except StoreUnreachableError as error:
-                hasty, lost = not routing.is_waited_for(place), True
-                slow = _note_failure(routing, place, error)
-                if not _may_repeat(request, error, hasty=hasty):
-                    raise
-                if slow:  # it is there, and gets all the time that the caller allows
-                    continue
-                avoid.add(place.endpoint.url)
-                if routing.has_other(avoid):
-                    continue
-                avoid.clear()
-                failures += 1
-                pause = retry.pause_after_failure(failures, time.monotonic() - started)
-                if pause is None:
-                    raise
+                pause = effort.pause_after_failure(place, error)
             else:
-                routing.answered(place, response.headers.get(wire_headers.MAP_VERSION))
-                gone = response.status == 404 and request.method == "DELETE" and lost
-                if response.status < 400 or gone:  # gone: an earlier try did it and its reply was lost
-                    return Reply(response, place, routing)
+                self.routing.answered(place, response.headers.get(wire_headers.MAP_VERSION))
+                if response.status < 400 or effort.has_removed(response.status):
+                    return Reply(response, place, self.routing)
                 refusal = self._error_of(request, response, place)
-                if response.status not in (404, 503) or not _replayable(request):
-                    raise refusal
-                if place.node and moves < MOVES_MAX and routing.moved(place, request.uname):
-                    moves += 1
-                    continue
-                if response.status == 404:
-                    raise refusal
-                refusals += 1
-                told, waited = response.headers.get("retry-after"), time.monotonic() - started
-                pause = retry.pause_after_refusal(told, refusals, waited)
-                if pause is None:
-                    raise refusal
-                # whoever is said to be the home and is not ready is not asked twice in a row
-                avoid = {place.endpoint.url} if place.node and place.endpoint.url not in avoid else set()
+                pause = effort.pause_after_refusal(place, response.status, response.headers, refusal)
             time.sleep(pause)
 
     @property
@@ -333,7 +360,9 @@ class Transport:
     def _read_seconds(self, request: Request, place: Place) -> float:
         """Return how long to wait for the next bytes: not for ever where another place could answer."""
         wanted = request.read_timeout_seconds or self.settings.read_timeout_seconds
-        at_work = request.read_timeout_seconds is not None or request.method not in ("GET", "HEAD", "POST")
+        body = request.body
+        large = isinstance(body, Upload) and (body.length is None or body.length > SMALL_BODY_BYTES_MAX)
+        at_work = large or request.read_timeout_seconds is not None
         patience = PATIENCE_AT_WORK_SECONDS if at_work else PATIENCE_SECONDS
         may_ask_another = bool(request.uname) and _replayable(request) and wanted > patience
         return patience if may_ask_another and not self.routing.is_waited_for(place) else wanted
