@@ -1,4 +1,7 @@
-"""Transforms on the nodes of a real cluster: processes, an object store, and nodes that are killed."""
+"""Transforms on the nodes of a real cluster: processes, an object store, and nodes that are killed.
+
+``AIS_KILLS=1000`` kills ten of each kind while objects are read; the default is one of each.
+"""
 
 from __future__ import annotations
 
@@ -47,6 +50,7 @@ else:
 """
     + REVERSE
 )
+ROUNDS = max(1, int(os.environ.get("AIS_KILLS", "0")) // 100)
 OBJECTS = [f"o{number}" for number in range(24)]
 _SECONDS = 60.0
 
@@ -106,6 +110,14 @@ def transformed(node: LocalNode, etl: str, name: str) -> urllib3.BaseHTTPRespons
 def guards(node: LocalNode) -> list[int]:
     """Return the transforms' process trees of a node, by their guards."""
     return [pid for pid, command in node.processes().items() if "confine.py" in command]
+
+
+def controller_of(node: LocalNode) -> int:
+    return next(pid for pid, command in node.processes().items() if "aistore.server.controller" in command)
+
+
+def http_worker_of(node: LocalNode) -> int:
+    return next(pid for pid, command in node.processes().items() if "aistore.server.http_worker" in command)
 
 
 def until(condition: Callable[[], Any], what: str) -> None:
@@ -187,7 +199,8 @@ def test_the_command_line_tells_of_all_nodes(cluster: LocalCluster, tmp_path: Pa
     assert ais(3, "view-logs", "loud-one", ids[1]).stdout == "hello from the import\n"
 
 
-def test_what_a_killed_node_was_making_is_removed(cluster: LocalCluster, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["node", "controller"])
+def test_what_a_killed_node_was_making_is_removed(cluster: LocalCluster, tmp_path: Path, kind: str) -> None:
     gate, marks = tmp_path / "gate", tmp_path / "marks"
     gate.touch()
     marks.mkdir()
@@ -205,12 +218,16 @@ def test_what_a_killed_node_was_making_is_removed(cluster: LocalCluster, tmp_pat
     until(lambda: len(os.listdir(marks)) == 1, "no import began")
     until(lambda: [entry["stage"] for entry in listed(two)] == ["Initializing"], "node 2 does not hear of it")
     assert init(two, "gated-etl", REVERSE).status == 409  # the name is taken, everywhere
-    one.kill()
+    if kind == "node":
+        one.kill()
+    else:
+        os.kill(controller_of(one), signal.SIGKILL)
     making.join()
     until(lambda: listed(two) == [] and listed(three) == [], "the record stays")
     gate.unlink()
     assert init(two, "gated-etl", REVERSE).status == 200
-    one.start()
+    if kind == "node":
+        one.start()
     cluster.wait_settled()
     assert len(health(two, "gated-etl")) == 3
     assert set(health(two, "gated-etl").values()) == {"Running"}
@@ -228,12 +245,13 @@ def test_a_node_that_starts_has_them_when_it_is_ready(cluster: LocalCluster) -> 
     assert len(guards(three)) == 1
 
 
-@pytest.mark.parametrize("kind", ["node", "controller", "transform"])
+@pytest.mark.parametrize("kind", ["node", "controller", "transform", "HTTP worker"])
 def test_reads_while_processes_are_killed(cluster: LocalCluster, count: Callable[[str, int], None], kind: str) -> None:
     """Each is answered right or told to come again, and all are answered in the end."""
-    victim, node = 2, cluster.node(2)
+    node = cluster.node(2)
     assert init(cluster.node(1), "reverse", REVERSE).status == 200
-    stop, wrong, served = threading.Event(), [], [0]
+    victims = {"controller": controller_of, "transform": lambda node: guards(node)[0], "HTTP worker": http_worker_of}
+    stop, wrong, served = threading.Event(), list[str](), [0]
 
     def read(number: int) -> None:
         with urllib3.PoolManager(retries=False, timeout=30) as pool:
@@ -242,7 +260,7 @@ def test_reads_while_processes_are_killed(cluster: LocalCluster, count: Callable
                 try:
                     reply = pool.request("GET", f"{cluster.node(number).endpoint}/v1/objects/b/{name}?etl_name=reverse")
                 except urllib3.exceptions.HTTPError:
-                    if number != victim or kind != "node":
+                    if number != 2 or kind not in ("node", "HTTP worker"):
                         wrong.append(f"node {number} did not answer")
                     time.sleep(0.05)
                     continue
@@ -262,17 +280,18 @@ def test_reads_while_processes_are_killed(cluster: LocalCluster, count: Callable
     for reader in readers:
         reader.start()
     try:
-        await_reads()
-        if kind == "node":
-            node.kill()
+        for _ in range(ROUNDS):
             await_reads()
-            node.start()
-        else:
-            part = "aistore.server.controller" if kind == "controller" else "confine.py"
-            (pid,) = [pid for pid, command in node.processes().items() if part in command][:1]
-            os.kill(pid, signal.SIGKILL)
-        await_reads()
-        until(lambda: wrong or transformed(node, "reverse", "o1").status == 200, "the node does not answer again")
+            if kind == "node":
+                node.kill()
+                await_reads()
+                node.start()
+            else:
+                until(lambda: guards(node), "the transform does not come back")
+                os.kill(victims[kind](node), signal.SIGKILL)
+            await_reads()
+            until(lambda: wrong or transformed(node, "reverse", "o1").status == 200, "the node does not answer again")
+            count(f"kills of a {kind} of a cluster, under transformed reads", 1)
     finally:
         stop.set()
         for reader in readers:
@@ -280,4 +299,4 @@ def test_reads_while_processes_are_killed(cluster: LocalCluster, count: Callable
     assert not wrong, "\n".join(wrong)
     cluster.wait_settled()
     until(lambda: list(health(cluster.node(1), "reverse").values()) == ["Running"] * 3, "not all run it again")
-    count(f"transformed reads while a {kind} was killed", served[0])
+    count("transformed reads meanwhile", served[0])

@@ -154,6 +154,11 @@ class Launched:
         """Return whether the tree still exists."""
         return self._process.poll() is None
 
+    @property
+    def guard_was_killed(self) -> bool:
+        """Whether a signal ended the guard, which nothing inside the sandbox can send it."""
+        return (self._process.poll() or 0) < 0
+
     def close(self) -> None:
         """End the ETL at once and wait until none of its processes is left. May be called again. Blocks."""
         with self._lock:

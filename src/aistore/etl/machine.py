@@ -13,6 +13,8 @@ it is Aborted with the reason. One that ran before and does not come up again ha
 on its way up says nothing about the code. Until it is up no crash is forgotten, however long each takes. Only what its
 user has just asked for, and waits for, fails at once. A stopped ETL is Aborted too, for the field has no other word,
 and its message says that it was stopped.
+
+What ends with the guard, the store's own process beside it, was killed by somebody else: that does not count.
 """
 
 from __future__ import annotations
@@ -65,12 +67,16 @@ class Life:
         """Its user stopped it."""
         return replace(self, stage=Stage.ABORTED, message="stopped", wanted=False), Todo.CLOSE
 
-    def crashed(self, reason: str, now: float) -> tuple[Life, Todo]:
-        """Its process ended while it should run, or it did not come up again; ``now`` in seconds, monotonic."""
+    def crashed(self, reason: str, now: float, *, counts: bool = True) -> tuple[Life, Todo]:
+        """Its process ended while it should run, or it did not come up again; ``now`` in seconds, monotonic.
+
+        ``counts`` False: it can do nothing for it.
+        """
         if not self.wanted or self.stage is Stage.ABORTED:
             return self, Todo.NOTHING
         up = self.stage is Stage.RUNNING
-        recent = (*(when for when in self.restarts if not up or now - when < RESTART_WINDOW_SECONDS), now)
+        lately = [when for when in self.restarts if not up or now - when < RESTART_WINDOW_SECONDS]
+        recent = (*lately, now) if counts else tuple(lately)
         if len(recent) > RESTARTS_MAX:
             text = f"crashed {len(recent)} times in {now - recent[0]:.0f} s, last: {reason}"
             return replace(self, stage=Stage.ABORTED, message=text, restarts=recent), Todo.CLOSE

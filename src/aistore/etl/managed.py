@@ -169,7 +169,8 @@ class ManagedEtl:
 
     async def _may_try_again(self, reason: str) -> bool:
         """Note a crash; return whether to launch again, after a pause."""
-        life, todo = self.life.crashed(reason, time.monotonic())
+        foul = self._launched is not None and self._launched.guard_was_killed
+        life, todo = self.life.crashed(reason, time.monotonic(), counts=not foul)
         await self._set(life)
         await self._end_processes()
         if todo is not Todo.LAUNCH_LATER:
