@@ -16,9 +16,9 @@ from aistore.errors import (
     StaleConditionError,
     StoredNotFoundError,
 )
+from aistore.storage.objectstore.contract import ABSENT, StoredInfo, StoredPage
 
 from .network import STORE, Network
-from .records import ABSENT, StoredInfo, StoredPage
 
 #: What no condition protects takes effect so long after its sender gave up at most.
 LATE_SECONDS = 25.0
