@@ -1,4 +1,4 @@
-"""Run schedules and print what they came to, as JSON: ``python -m sim run 0 200 2`` (every second seed), ``hunt NAME MAX``.
+"""Run schedules and print what they came to, as JSON: ``python -m sim run 0 200 2``, or ``hunt NAME MAX``.
 
 A process of its own, so that tests use both cores, and so that hours of runs need no tests around them.
 """

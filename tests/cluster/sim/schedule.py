@@ -254,6 +254,7 @@ class Trouble:
         kinds = {
             "slow": 0.2,
             "slow_seconds": 15.0,
+            "heavy": 0.5,
             "lost": chance.choice((0.02, 0.1)),
             "late": chance.choice((0.05, 0.2)),
             "twice": 0.2,
