@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from sim.loop import Clock, Process, StuckError, VirtualLoop
 from sim.network import STORE, Network, Weather
-from sim.records import ABSENT
 from sim.store import ObjectStore, StoreClient
 
 from aistore.errors import AmbiguousWriteError, BackendUnavailableError, StaleConditionError, StoredNotFoundError
+from aistore.storage.objectstore.contract import ABSENT
 
 
 @pytest.fixture

@@ -15,12 +15,12 @@ from msgspec import structs
 
 from aistore.cluster.documents import ROOT_KEY, BucketRecord, RootDocument, decode_root, encode_root, new_root
 from aistore.cluster.membership import Times
+from aistore.storage.objectstore.contract import ABSENT
 
 from .history import History
 from .loop import Clock, VirtualLoop
 from .network import Network
 from .node import Node, Rules, Worker
-from .records import ABSENT
 from .store import ObjectStore
 
 

@@ -22,6 +22,8 @@ class Weather:
     delay: float = 0.004
     slow: float = 0.0  # chance of a message that takes up to slow_seconds
     slow_seconds: float = 0.5
+    heavy: float = 0.0  # chance that an object is large: its upload takes up to heavy_seconds
+    heavy_seconds: float = 18.0
     lost: float = 0.0  # chance that a request or a reply never arrives
     late: float = 0.0  # chance that a request arrives long after its sender gave up
     late_seconds: float = 90.0
@@ -67,6 +69,7 @@ class Network:
         lost: Callable[[str], Exception],
         repeatable: bool = False,
         late_max: float = float("inf"),
+        heavy: bool = False,
     ) -> Any:
         """Have ``answer()`` called at the target, and return what it returned, or raise what it raised.
 
@@ -76,7 +79,7 @@ class Network:
         """
         reply = _Reply(self, source, target, asyncio.get_running_loop().create_future())
         again = (lambda: _quiet(answer)) if repeatable else None
-        self._send(source, target, lambda: reply.give(answer), again, late_max)
+        self._send(source, target, lambda: reply.give(answer), again, late_max, heavy)
         return await self._within(seconds, reply.future, lost, target)
 
     async def call(
@@ -109,9 +112,12 @@ class Network:
         arrive: Callable[[], None],
         again: Callable[[], None] | None = None,
         late_max: float = float("inf"),
+        heavy: bool = False,
     ) -> None:
         chance, weather = self.chance, self.weather
         delay = self.delay()
+        if heavy and chance.random() < weather.heavy:
+            delay += chance.random() * weather.heavy_seconds
         if chance.random() < weather.late:
             delay = min(delay + chance.random() * weather.late_seconds, late_max)
         if chance.random() >= weather.lost and (source, target) not in self.cut:

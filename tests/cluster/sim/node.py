@@ -63,7 +63,7 @@ class Bytes:
     @property
     def checksum(self) -> str:
         """Something that stands for their checksum."""
-        return f"{hash(self.data) & 0xFFFF:x}" if not self.data else self.data.decode()
+        return self.data.decode()
 
     def buffer(self) -> bytes:
         """Return the bytes."""

@@ -251,11 +251,15 @@ class Trouble:
     async def _weather(self) -> None:
         chance, network = self.chance, self.cluster.network
         weather = Weather(delay=chance.choice((0.004, 0.05)))
-        weather = replace(weather, **{
-            name: value
-            for name, value in (("slow", 0.2), ("slow_seconds", 15.0), ("lost", chance.choice((0.02, 0.1))), ("late", chance.choice((0.05, 0.2))), ("twice", 0.2))
-            if chance.random() < 0.5
-        })  # fmt: skip
+        kinds = {
+            "slow": 0.2,
+            "slow_seconds": 15.0,
+            "heavy": 0.5,
+            "lost": chance.choice((0.02, 0.1)),
+            "late": chance.choice((0.05, 0.2)),
+            "twice": 0.2,
+        }
+        weather = replace(weather, **{name: value for name, value in kinds.items() if chance.random() < 0.5})
         self.cluster.note(f"weather {weather}")
         network.weather = weather
         await self._for_a_while()

@@ -10,15 +10,16 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from aistore.cluster.facts import NONCE
 from aistore.errors import (
     AmbiguousWriteError,
     BackendUnavailableError,
     StaleConditionError,
     StoredNotFoundError,
 )
+from aistore.storage.objectstore.contract import ABSENT, StoredInfo, StoredPage
 
 from .network import STORE, Network
-from .records import ABSENT, StoredInfo, StoredPage
 
 #: What no condition protects takes effect so long after its sender gave up at most.
 LATE_SECONDS = 25.0
@@ -140,7 +141,9 @@ class StoreClient:
         """Write a key under a condition."""
         key, data, metadata = self._prefix + key, bytes(data), dict(metadata)
         return self._mine(
-            await self._write(lambda: self._store.put(key, data, metadata, condition), seconds, condition)
+            await self._write(
+                lambda: self._store.put(key, data, metadata, condition), seconds, condition, NONCE in metadata
+            )
         )
 
     async def delete(self, key: str, seconds: float) -> None:
@@ -162,8 +165,9 @@ class StoreClient:
     async def _read(self, answer: Callable[[], Any]) -> Any:
         return await self._store.network.ask(self._node, STORE, answer, READ_SECONDS, BackendUnavailableError)
 
-    async def _write(self, answer: Callable[[], Any], seconds: float, condition: Any) -> Any:
+    async def _write(self, answer: Callable[[], Any], seconds: float, condition: Any, heavy: bool = False) -> Any:
         store, kind = self._store, str if isinstance(condition, str) else condition
         late_max = seconds + LATE_SECONDS if kind in store.bounded else float("inf")
-        repeatable = kind in store.twice
-        return await store.network.ask(self._node, STORE, answer, seconds, AmbiguousWriteError, repeatable, late_max)
+        return await store.network.ask(
+            self._node, STORE, answer, seconds, AmbiguousWriteError, kind in store.twice, late_max, heavy
+        )
