@@ -11,7 +11,7 @@ from job_requests import Http
 
 from aistore.testing import StoreProcess
 
-OBJECTS = int(os.environ.get("AIS_JOB_OBJECTS", "2000"))
+OBJECTS = int(os.environ.get("AIS_JOB_OBJECTS", "3000"))
 #: How much of a job is done when something is killed.
 POINTS = (0.05, 0.4, 0.8)
 

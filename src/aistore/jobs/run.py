@@ -29,8 +29,8 @@ _log = logging.getLogger("aistore.jobs")
 
 T = TypeVar("T")
 
-#: Names listed at a time, and such pages under way at once. Derived: 64 batches, more than any node has in hand.
-PAGE_NAMES = 1024
+#: Names listed at a time, and such pages under way at once. Derived: 32 batches, more than a few nodes have in hand.
+PAGE_NAMES = 512
 PAGES_MAX = 4
 #: How often at least a job that moves is written down. Guessed: what is done again after a crash, against the writes.
 CHECKPOINT_SECONDS = 0.5
