@@ -167,8 +167,8 @@ def test_put_that_cannot_be(transcript):
         ! Hint: `ais create ais://nowhere` makes it, `ais ls` lists those there are
         [1]
         $ ais put f/x s3://put
-        ! Error: provider 's3' is not supported by this store
-        ! Hint: use ais:// buckets
+        ! Error: bucket "s3://put" does not exist
+        ! Hint: `ais create s3://put` makes it, `ais ls` lists those there are
         [1]
         $ ais put f/x ais://put --custom label
         ! Usage: ais put [OPTIONS] FILE|DIRECTORY|-... BUCKET[/NAME|/DIRECTORY/]

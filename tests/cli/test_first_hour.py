@@ -195,7 +195,9 @@ def test_a_proxy_of_the_environment_is_not_asked(ais: Run) -> None:
          "bucket name 'my bucket' is not valid\nHint: expected 1 to 64 letters, digits, '.', '-' or '_', not starting "
          "with '.' and without '..'"),
         ("create ais:/imagenet", "'ais:/imagenet' is no bucket\nHint: did you mean ais://imagenet?"),
-        ("ls s3://imagenet", "provider 's3' is not supported by this store\nHint: use ais:// buckets"),
+        ("ls s3://imagenet",
+         'bucket "s3://imagenet" does not exist\n'
+         "Hint: `ais create s3://imagenet` makes it, `ais ls` lists those there are"),
         ("create ais://imagenet", 'bucket "ais://imagenet" already exists'),
     ],
 )  # fmt: skip
