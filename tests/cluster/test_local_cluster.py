@@ -85,7 +85,12 @@ def test_a_node_cut_off_from_the_store_comes_back(network: Network, new_cluster:
     for number in range(20):
         bucket.object(str(number)).put(b"old")
     network.cut("node2", "store")
-    cluster.wait_until(lambda: cluster.map(1)[1] == {one.id}, "node 1 to be alone")
+
+    def alone() -> bool:
+        status = cluster.status(1)
+        return cluster.map(1)[1] == {one.id} and status["settled"] == status["epoch"]
+
+    cluster.wait_until(alone, "node 1 to be alone")
     for number in range(20):
         bucket.object(str(number)).put(b"new")
     network.heal("node2", "store")
