@@ -92,7 +92,7 @@ def test_killed_while_it_comes_up_again(tmp_path: Path, victim: Callable[[int], 
             etl = await new(manager, gate)
             gate.touch()
             before = guard(etl)
-            for _ in range(3 if victim is parent_of else 2 * RESTARTS_MAX):
+            for _ in range(3 if victim is parent_of else RESTARTS_MAX + 1):
                 os.kill(victim(before), signal.SIGKILL)
                 before = await importing(etl, before)
             gate.unlink()

@@ -245,6 +245,25 @@ def test_a_node_that_starts_has_them_when_it_is_ready(cluster: LocalCluster) -> 
     assert len(guards(three)) == 1
 
 
+def test_a_stop_does_not_wait_for_a_paused_node_forever(cluster: LocalCluster) -> None:
+    """It waits until that node's lease has lapsed, from when on the node serves nothing; it follows when it goes on."""
+    one, three = cluster.node(1), cluster.node(3)
+    assert init(one, "reverse", REVERSE).status == 200
+    three.pause()
+    try:
+        assert call("POST", f"{one.endpoint}/v1/etl/reverse/stop", b"{}").status == 200
+        assert guards(one) == []
+        (summary,) = listed(one)
+        assert summary["stage"] == "Aborted"
+    finally:
+        three.resume()
+    until(lambda: guards(three) == [], "node 3 goes on running it")
+    until(
+        lambda: health(one, "reverse") == dict.fromkeys([node.id for node in cluster.running], "Aborted"),
+        "not all stopped",
+    )
+
+
 @pytest.mark.parametrize("kind", ["node", "controller", "transform", "HTTP worker"])
 def test_reads_while_processes_are_killed(cluster: LocalCluster, count: Callable[[str, int], None], kind: str) -> None:
     """Each is answered right or told to come again, and all are answered in the end."""

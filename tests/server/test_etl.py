@@ -204,7 +204,7 @@ if what == "huge":
         os.write(1, block)
 print("fine", end="")
 """
-    name = etls.ready(code, obj_timeout="2s", workers=1)
+    name, patient = etls.ready(code, obj_timeout="2s", workers=1), etls.ready(code, workers=1)
     for what, status, tcode, words in (
         ("raise", 422, "ErrETLTransform", ["ValueError: cannot read this one", "line 5", "objects/raise", "ETL error"]),
         ("exit", 422, "ErrETLTransform", ["3", "a word on the way out"]),
@@ -214,12 +214,13 @@ print("fine", end="")
         ("huge", 422, "ErrETLTransform", ["larger"]),
     )[: 5 if lacks("memfd") else None]:  # a disk does not take so much in 2 s
         assert pool.request("PUT", f"{objects}/objects/{what}", body=what.encode()).status == 200
-        reply = pool.request("GET", f"{objects}/objects/{what}?uuid={name}")
+        etl = patient if what == "huge" else name  # half a GiB can take a busy machine more than 2 s
+        reply = pool.request("GET", f"{objects}/objects/{what}?uuid={etl}")
         body = reply.json()
         assert (reply.status, body["tcode"]) == (status, tcode), body
         for word in words:
             assert word in body["message"], body["message"]
-        reply = pool.request("GET", f"{objects}/hello?uuid={name}")
+        reply = pool.request("GET", f"{objects}/hello?uuid={etl}")
         assert (reply.status, reply.data) == (200, b"fine"), (what, reply.data)
     assert etls.details(name)["stage"] == "Running"
 
