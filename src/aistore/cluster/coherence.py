@@ -57,6 +57,8 @@ class Patience:
     #: done after a later delete, or a replacement after a later write of the old bytes, would be done once too often.
     late: float = 30.0
     bytes_per_second: float = 4e6
+    #: A read's wait for the writes of its object; then it reads the store, which is right always.
+    read: float = 1.0
     #: Bytes above which an object that is not here is read from the store and not copied.
     copied_bytes_max: int = 64 << 20
 
@@ -87,6 +89,8 @@ class _Fetch:
 
     done: asyncio.Event = field(default_factory=asyncio.Event)
     error: AisError | None = None
+    #: A write was in the way: none is made now.
+    in_the_way: bool = False
 
 
 class Coherence:
@@ -191,6 +195,8 @@ class Coherence:
             await fetch.done.wait()
             if fetch.error is not None:
                 raise fetch.error
+            if fetch.in_the_way:
+                return await self.read_stored(bucket, name)
 
     async def read_stored(self, bucket: BucketRecord, name: str) -> CachedReading | Remote:
         """Ask the store for an object, and give out the copy here only if the store still has the same."""
@@ -225,7 +231,8 @@ class Coherence:
             return found
         if found.body is not None:
             found.body.close()
-        return await self._copied(bucket, name, known=False)
+        copied = await self._copied(bucket, name, known=False)
+        return await self.read_stored(bucket, name) if copied is None else copied
 
     async def _fetch(self, bucket: BucketRecord, name: str) -> CachedReading | Remote:
         """Make a good copy, once for all who wait in this process.
@@ -234,17 +241,24 @@ class Coherence:
         """
         fetch = self._fetches[bucket.id, name] = _Fetch()
         try:
-            return await self._copied(bucket, name)
+            found = await self._copied(bucket, name)
+            fetch.in_the_way = found is None
         except AisError as error:
             fetch.error = error
             raise
         finally:
             del self._fetches[bucket.id, name]
             fetch.done.set()
+        return await self.read_stored(bucket, name) if found is None else found
 
-    async def _copied(self, bucket: BucketRecord, name: str, *, known: bool = True) -> CachedReading | Remote:
-        """Make a good copy and open it, unless (with ``known``) another process has made one meanwhile."""
-        async with self._cache.locked(bucket, name):
+    async def _copied(self, bucket: BucketRecord, name: str, *, known: bool = True) -> CachedReading | Remote | None:
+        """Make a good copy and open it, unless (with ``known``) another process has made one meanwhile.
+
+        None while a write takes its time, which may be most of a minute when the store does not answer it.
+        """
+        async with self._cache.locked(bucket, name, self._patience.read) as locked:
+            if not locked:
+                return None
             copy = self.read_copy(bucket, name) if known else None
             if copy is not None:
                 return copy

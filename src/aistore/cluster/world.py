@@ -75,8 +75,13 @@ class Cache(Protocol):
     def facts(self, bucket: BucketRecord, name: str) -> CachedFacts | None:
         """Return what is known of a copy; quick."""
 
-    def locked(self, bucket: BucketRecord, name: str) -> AbstractAsyncContextManager[None]:
-        """Keep every other process of this node from changing an object meanwhile, or its copy."""
+    def locked(
+        self, bucket: BucketRecord, name: str, seconds: float = float("inf")
+    ) -> AbstractAsyncContextManager[bool]:
+        """Keep every other process of this node from changing an object meanwhile, or its copy.
+
+        Gives False, and keeps nobody, when another one had it for about ``seconds``.
+        """
 
     async def forget(self, bucket: BucketRecord, name: str) -> None:
         """Drop a copy, so that no crash brings it back."""

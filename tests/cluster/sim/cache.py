@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -105,20 +105,27 @@ class NodeCache:
         copy = self._disk.rows.get((bucket.id, name))
         return copy.facts if copy else None
 
-    def locked(self, bucket: BucketRecord, name: str) -> AbstractAsyncContextManager[None]:
+    def locked(
+        self, bucket: BucketRecord, name: str, seconds: float = float("inf")
+    ) -> AbstractAsyncContextManager[bool]:
         """Keep every other process of this node, and every other task, from changing an object meanwhile."""
-        return self._hold((bucket.id, name))
+        return self._hold((bucket.id, name), seconds)
 
     @asynccontextmanager
-    async def _hold(self, key: Key) -> AsyncIterator[None]:
+    async def _hold(self, key: Key, seconds: float) -> AsyncIterator[bool]:
         process = CURRENT.get()
         assert process is not None
         while not self._disk.try_lock(key, process):
             waiting = asyncio.get_running_loop().create_future()
             self._disk.waiting.setdefault(key, []).append(waiting)
-            await waiting
+            until = self._clock.now() + seconds
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(waiting, None if seconds == float("inf") else seconds)
+            if self._clock.now() >= until:
+                yield False
+                return
         try:
-            yield
+            yield True
         finally:
             if not process.dead:
                 self._disk.unlock(key, process)

@@ -100,6 +100,8 @@ class Worker:
                 return await self._ask(found.home, lambda worker: worker.read(name, True))
             except (PeerUnreachableError, NotHomeError):
                 found = await self.coherence.read_stored(bucket, name)
+        while isinstance(found, Remote) and found.body is None:  # the cache had no room, and the bytes are spent
+            found = await self.coherence.read_stored(bucket, name)
         return _value(found)
 
     async def write(self, name: str, data: bytes, options: PutOptions, forwarded: bool = False) -> ObjectInfo:

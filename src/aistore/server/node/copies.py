@@ -89,15 +89,20 @@ class NodeCache:
         return self.cache.facts(cache_bucket(bucket), name)
 
     @asynccontextmanager
-    async def locked(self, bucket: BucketRecord, name: str) -> AsyncIterator[None]:
-        """Hold an object's lock."""
+    async def locked(self, bucket: BucketRecord, name: str, seconds: float = float("inf")) -> AsyncIterator[bool]:
+        """Hold an object's lock, if it can be had in about ``seconds``."""
         lock = self.cache.lock(cache_bucket(bucket), name)
         pause, longest = _LOCK_PAUSE_SECONDS
+        waited = 0.0
         while not lock.try_acquire():
+            if waited >= seconds:
+                yield False
+                return
             await asyncio.sleep(pause)
+            waited += pause
             pause = min(longest, 1.5 * pause)
         try:
-            yield
+            yield True
         finally:
             lock.release()
 
