@@ -91,7 +91,7 @@ class StoreObjects:
         if not self._store.is_node and not ref.is_backed:
             return None
         assert self._store.shared is not None
-        return self._store.shared, self._store.shared.view.bucket(*ref)
+        return self._store.shared, self._store.shared.bucket(*ref)
 
     async def _put(self, bucket: str, name: str, data: bytes, options: PutOptions) -> ObjectInfo:
         shared = self._shared(bucket)

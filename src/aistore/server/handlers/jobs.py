@@ -90,7 +90,7 @@ def _head_bucket(store: Store, bucket: BucketRef) -> None:
     """Raise BucketNotFoundError unless there is a bucket."""
     if _is_shared(store, bucket):
         assert store.shared is not None
-        store.shared.view.bucket(*bucket)
+        store.shared.bucket(*bucket)
     else:
         store.engine.head_bucket(bucket.name)
 
