@@ -97,10 +97,12 @@ class _Watch:
 class Forwarded:
     """Another node's reply on its way to the client."""
 
-    __slots__ = ("_reply", "status")
+    __slots__ = ("_reply", "added", "status")
 
     def __init__(self, reply: PeerReply) -> None:
         self._reply = reply
+        #: Headers of this node.
+        self.added: list[tuple[bytes, bytes]] = []
         self.status = reply.status
 
     def close(self) -> None:
@@ -113,7 +115,7 @@ class Forwarded:
         start = {
             "type": "http.response.start",
             "status": reply.status,
-            "headers": _kept(reply.headers, _REPLY_HEADERS_DROPPED),
+            "headers": _kept(reply.headers, _REPLY_HEADERS_DROPPED) + self.added,
         }
         try:
             if reply.length is not None and reply.length <= _WHOLE_BYTES_MAX:

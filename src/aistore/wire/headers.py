@@ -27,6 +27,8 @@ NODE_UPTIME = "ais-node-uptime"
 #: Between nodes: that the sender is one, and which one, with the version of the root document that it goes by.
 CLUSTER_SECRET = "ais-cluster-secret"  # noqa: S105  # the header's name
 HOP = "ais-hop"
+#: On what another node answered: the version of the cluster's map, for clients that keep one.
+MAP_VERSION = "ais-map-version"
 
 
 def check_custom_spelling(custom: Mapping[str, str]) -> dict[str, str]:

@@ -15,6 +15,7 @@ from ...errors import AisError, BadRequestError, ClientGoneError, PeerUnreachabl
 from ...model.names import check_bucket_name
 from ...storage.engine import Reading
 from ...wire import batch as frames
+from ...wire.headers import MAP_VERSION
 from ..description import BYTES, PROVIDER, Content, operation
 from ..error_replies import as_ais_error, error_body
 from ..replies import Reply, Stream
@@ -50,7 +51,8 @@ async def post(store: Store, request: Request, rest: str) -> Reply:
         raise BadRequestError(f"{len(wanted.entries)} entries in a batch", hint=f"expected 1 to {frames.ENTRIES_MAX}")
     for etl in {etl for _, etl in wanted.entries if etl}:
         await store.dispatcher.find(etl)  # a missing transform is the request's error, not each entry's
-    return Stream(_entries(store, request, objects, wanted), media_type=frames.CONTENT_TYPE)
+    version = [(MAP_VERSION, str(store.shared.view.version))] if store.is_node and store.shared is not None else []
+    return Stream(_entries(store, request, objects, wanted), version, media_type=frames.CONTENT_TYPE)
 
 
 async def _entries(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 
 from ...cluster.documents import BucketRecord
-from ...errors import BadRequestError, ClientGoneError
+from ...errors import ClientGoneError
 from ...model.objects import PutOptions
 from ...wire import headers as names
 from ...wire.messages import decode_action
@@ -48,8 +48,6 @@ async def delete(store: Store, request: Request, bucket: BucketRecord, name: str
     body = await request.body(store.limits.control_body_bytes_max)
     if not body.strip() or not decode_action(body).verb.startswith("evict"):
         await shared.delete(request, bucket, name)
-    elif bucket.provider == "ais":
-        raise BadRequestError("evict is for buckets of other providers", hint="to remove the object, delete it")
     else:
         await shared.evict(bucket, name)
     return Empty()

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from ...settings import ServeSettings
-from ...wire.headers import HOP
+from ...wire.headers import HOP, MAP_VERSION
 from ..asgi import Schedule
 from ..at_once import AtOnce
 from ..peers.reads import QuickReads, ReadServer, hello
 from ..record import Recorder
+from ..replies import Messages
 from .worker import SharedObjects
 
 _HOP = HOP.encode()
+_MAP_VERSION = MAP_VERSION.encode()
 
 
 class NodeReads:
@@ -27,9 +30,10 @@ class NodeReads:
         self._host = serve.host
         self._shared = shared
         self._asking = asking
+        self._recorder = recorder
         self._server = ReadServer(answering.reply, serve.cluster_secret)
         first = hello(serve.cluster_secret, shared.me, 0)
-        self._quick = QuickReads(shared.peers, first, shared.urls, recorder.at_once)
+        self._quick = QuickReads(shared.peers, first, shared.urls, self._record)
 
     @property
     def port(self) -> int:
@@ -44,6 +48,11 @@ class NodeReads:
         """End."""
         self._quick.close()
         self._server.close()
+
+    def _record(self, scope: Mapping[str, Any], messages: Messages, started_ns: int) -> Messages:
+        """Record another node's answer; the version of the map is for clients that could have asked it themselves."""
+        messages[0]["headers"].append((_MAP_VERSION, str(self._shared.view.version).encode()))
+        return self._recorder.at_once(scope, messages, started_ns)
 
     def take(self, watcher: Any, schedule: Schedule) -> bool:
         """Take a plain read of an object that lives on another node over; never waits or raises."""

@@ -25,6 +25,7 @@ from ...storage.cache.settings import parse_capacity
 from ...storage.checksums import STORED_TYPE, Hasher
 from ...storage.engine import Reading
 from ...storage.objectstore.contract import StoredBody
+from ...wire.headers import MAP_VERSION
 from ..forwarding import Forwarded, forward
 from ..link import ControllerLink
 from ..peers import Peers
@@ -140,6 +141,7 @@ class SharedObjects:
         if reply.status == 503 and reads:
             reply.close()
             raise PeerUnreachableError(f"node {home} cannot answer now")
+        reply.added.append((MAP_VERSION.encode(), str(self.view.version).encode()))
         return reply
 
     # Reading.
@@ -162,7 +164,7 @@ class SharedObjects:
 
     async def open(self, request: Request, bucket: BucketRecord, name: str) -> Reading:
         """Open an object; raises ObjectNotFoundError, AnsweredElsewhere."""
-        found = await self.coherence.read(bucket, name, forwarded=request.stays, latest=request.flag("latest"))
+        found = await self.coherence.read(bucket, name, forwarded=request.stays, latest=_latest(request))
         reading = self.reading(bucket, name, found)
         request.opened = None if isinstance(found, Remote) else (bucket, name)
         return reading
@@ -187,7 +189,7 @@ class SharedObjects:
 
     async def head(self, request: Request, bucket: BucketRecord, name: str) -> tuple[ObjectInfo, bool]:
         """Describe an object, and say whether a copy is here; raises ObjectNotFoundError, AnsweredElsewhere."""
-        found = await self.coherence.head(bucket, name, forwarded=request.stays, latest=request.flag("latest"))
+        found = await self.coherence.head(bucket, name, forwarded=request.stays, latest=_latest(request))
         if isinstance(found, Elsewhere):
             raise AnsweredElsewhere(found.home)
         info, present = found
@@ -268,6 +270,11 @@ class SharedObjects:
     async def in_thread(self, work: Callable[..., Any], *arguments: Any) -> Any:
         """Run what waits for a disk or a store in a thread."""
         return await in_thread(self.stores.threads, work, *arguments)
+
+
+def _latest(request: Request) -> bool:
+    """Say whether a read wants what other programs may have written since it was copied."""
+    return bool(request.query) and (request.flag("latest-ver") or request.flag("latest"))
 
 
 def _here(answer: ObjectInfo | Elsewhere) -> ObjectInfo:
