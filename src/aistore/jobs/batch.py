@@ -21,6 +21,7 @@ from ..errors import (
     ConflictError,
     EtlNotFoundError,
     EtlNotRunningError,
+    NotHomeError,
     ObjectNotFoundError,
     OutOfSpaceError,
     RetryLaterError,
@@ -58,11 +59,15 @@ class Batch(msgspec.Struct, frozen=True):
 
 
 class BatchResult(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a batch came to. ``fatal`` (code, message, hint, status) is why the whole job cannot go on."""
+    """What a batch came to. ``fatal`` (code, message, hint, status) is why the whole job cannot go on.
+
+    ``moved`` are names that were not worked on: what they become belongs to another node by now.
+    """
 
     counts: Counts = Counts()
     errors: list[ObjectError] = []
     fatal: tuple[str, str, str, int] | None = None
+    moved: list[str] = []
 
 
 class Made(Protocol):
@@ -106,6 +111,7 @@ class _Tally:
     def __init__(self, *, go_on: bool) -> None:
         self.objects = self.bytes = self.gone = 0
         self.errors: list[ObjectError] = []
+        self.moved: list[str] = []
         self.fatal: AisError | None = None
         self._go_on = go_on
 
@@ -117,7 +123,7 @@ class _Tally:
         counts = Counts(self.objects, self.bytes, len(self.errors), self.gone)
         fatal = self.fatal
         told = None if fatal is None else (fatal.code, fatal.message, fatal.hint, fatal.status)
-        return BatchResult(counts, self.errors, told)
+        return BatchResult(counts, self.errors, told, self.moved)
 
 
 async def run_batch(objects: Objects, batch: Batch) -> BatchResult:
@@ -146,6 +152,8 @@ async def _work_off(objects: Objects, batch: Batch, name: str, tally: _Tally) ->
         size = await _patiently(objects, batch, name)
     except (BucketNotFoundError, EtlNotFoundError, OutOfSpaceError) as error:
         tally.fatal = tally.fatal or error
+    except NotHomeError:
+        tally.moved.append(name)
     except AisError as error:
         if isinstance(error, EtlNotRunningError) and error.status < 500:  # it was stopped
             tally.fatal = tally.fatal or error
@@ -174,7 +182,7 @@ async def _patiently(objects: Objects, batch: Batch, name: str) -> int | None:
     while True:
         try:
             return await _once(objects, batch, name)
-        except OutOfSpaceError:
+        except (OutOfSpaceError, NotHomeError):
             raise
         except RetryLaterError as error:
             if error.status < 500 or asyncio.get_running_loop().time() + pause > deadline:

@@ -18,7 +18,7 @@ from typing import NamedTuple, Protocol, TypeVar
 
 import msgspec
 
-from ..errors import AisError, JobNotFoundError, RetryLaterError, StaleJobError, error_from_code
+from ..errors import AisError, JobNotFoundError, OverloadedError, RetryLaterError, StaleJobError, error_from_code
 from .batch import BATCH_BYTES_MAX, BATCH_NAMES_MAX, Batch, BatchResult
 from .document import Counts, Job, ObjectError
 from .records import JobRecords, KeptJob
@@ -322,11 +322,28 @@ class JobRun:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _run(self, page: _Page, batch: Batch) -> None:
-        def begin() -> Awaitable[BatchResult]:
-            return self._workers.run(self._workers.home(self._job, batch.names[0]), batch)
+    async def _run(self, page: _Page, batch: Batch, attempt: int = 0) -> None:
+        """Have a batch worked off; what is left of it goes to the homes that its names have by then."""
+        left = batch.names
+        try:
+            await self._until_may_act()
+            result = await self._workers.run(self._workers.home(self._job, batch.names[0]), batch)
+        except RetryLaterError:
+            if attempt + 1 == _ATTEMPTS_MAX:
+                raise
+        else:
+            self._take(page, result)
+            left = result.moved
+        if not left:
+            return
+        if attempt + 1 == _ATTEMPTS_MAX:
+            raise OverloadedError(f"the objects of job {self._job.id} change their nodes all the time")
+        await asyncio.sleep(min(_PAUSE_SECONDS * 2**attempt, _PAUSE_SECONDS_MAX))
+        for part in list(self._batches([(name, 0) for name in left])):
+            await self._run(page, part, attempt + 1)
 
-        result = await self._again(begin)
+    def _take(self, page: _Page, result: BatchResult) -> None:
+        """Count what a batch came to; raises what ends the job."""
         page.counts += result.counts
         page.errors += result.errors
         if result.fatal is not None:
@@ -335,12 +352,15 @@ class JobRun:
         if result.errors and not self._job.options.go_on:
             raise _FailedError(result.errors[0].message)
 
+    async def _until_may_act(self) -> None:
+        while not self._lease.may_act(self._now()):
+            await asyncio.sleep(_PAUSE_SECONDS)
+
     async def _again(self, ask: Callable[[], Awaitable[T]]) -> T:
         """Ask a node, and again while nodes are lost; only as long as this node may act for the job."""
         pause = _PAUSE_SECONDS
         for attempt in range(_ATTEMPTS_MAX):
-            while not self._lease.may_act(self._now()):
-                await asyncio.sleep(_PAUSE_SECONDS)
+            await self._until_may_act()
             try:
                 return await ask()
             except RetryLaterError:
