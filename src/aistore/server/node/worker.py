@@ -133,10 +133,12 @@ class SharedObjects:
                 if not passing.done():
                     error = PeerUnreachableError if reads else NotHomeError
                     raise error(f"node {home} left the cluster before it answered", hint="try again")
-                reply = passing.result()
+            except BaseException:
+                await _drop(passing)
+                raise
             finally:
-                passing.cancel()
                 gone.cancel()
+            reply = passing.result()
         if reply.status == 503 and reads:
             reply.close()
             raise PeerUnreachableError(f"node {home} cannot answer now")
@@ -268,6 +270,14 @@ class SharedObjects:
     async def in_thread(self, work: Callable[..., Any], *arguments: Any) -> Any:
         """Run what waits for a disk or a store in a thread."""
         return await in_thread(self.stores.threads, work, *arguments)
+
+
+async def _drop(passing: asyncio.Future[Forwarded]) -> None:
+    """End what is being passed on, before its request ends, which it watches."""
+    passing.cancel()
+    (found,) = await asyncio.gather(passing, return_exceptions=True)
+    if isinstance(found, Forwarded):
+        found.close()
 
 
 def _here(answer: ObjectInfo | Elsewhere) -> ObjectInfo:
