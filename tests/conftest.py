@@ -106,6 +106,7 @@ def network() -> Iterator[Network]:
 
 
 _COUNTS: dict[str, int] = {}
+_TOLD: list[str] = []
 
 
 @pytest.fixture(scope="session")
@@ -118,9 +119,17 @@ def count() -> Callable[[str, int], None]:
     return add
 
 
+@pytest.fixture(scope="session")
+def tell() -> Callable[[str], None]:
+    """Return a function that takes a line which the run prints at its end, before its counts."""
+    return _TOLD.append
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    if _COUNTS:
+    if _COUNTS or _TOLD:
         terminalreporter.section("counted")
+        for line in _TOLD:
+            terminalreporter.line(line)
         for what, number in _COUNTS.items():
             terminalreporter.line(f"{number:8,} {what}")
 

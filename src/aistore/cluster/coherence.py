@@ -49,8 +49,10 @@ from .world import Cache, Clock, Fence, Places, Staged, Store
 class Patience:
     """How long things may take, in seconds."""
 
-    #: A write's wait for its turn: for a map that settles, a lease.
+    #: A write's wait for its turn: for a map that settles, which takes a lease when a node has died.
     turn: float = 45.0
+    #: A write's wait on a node that has lost its lease. It may be cut off: another one will be the home soon.
+    lapsed: float = 3.0
     #: One write to the store, beside the time for its bytes.
     write: float = 20.0
     #: How long the store may still do what it gave no answer to. Nobody writes the object meanwhile: a create that is
@@ -415,6 +417,7 @@ class Coherence:
 
     async def _turn(self, bucket: BucketRecord, name: str, until: float, *, forwarded: bool) -> View | Elsewhere:
         """Wait until this node owns the object; raises NotHomeError when that is not so in time."""
+        lapsed = self._clock.now() + self._patience.lapsed
         while True:
             view = self.view
             if view.root.buckets.get(f"{bucket.provider}/{bucket.name}") != bucket:
@@ -427,7 +430,7 @@ class Coherence:
                 return Elsewhere(home)
             if self.owns(view, bucket, name):
                 return view
-            left = until - self._clock.now()
+            left = (until if self.is_leased() else min(until, lapsed)) - self._clock.now()
             if left <= 0:
                 why = "waits for the others to follow the map" if self.is_leased() else "has lost its lease"
                 raise NotHomeError(f"node {view.me} {why}: it cannot write {bucket.name}/{name} now", hint="try again")

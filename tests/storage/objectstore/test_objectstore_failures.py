@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from obstore.exceptions import GenericError
 
 from aistore.errors import (
     AisError,
@@ -17,10 +18,12 @@ from aistore.errors import (
     BackendUnavailableError,
     BadRequestError,
     NotSupportedError,
+    RangeNotSatisfiableError,
     StoredNotFoundError,
 )
 from aistore.laptop.weed import Weed
 from aistore.storage.objectstore import clients, s3_pages
+from aistore.storage.objectstore.failures import translate
 from aistore.storage.objectstore.probe import probe
 from aistore.storage.objectstore.store import ObstoreStore
 from aistore.storage.objectstore.urls import open_object_store, parse_url
@@ -292,3 +295,19 @@ def test_profiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert store.url == "s3://lake"
     with pytest.raises(BackendRefusedError, match="'empty' has no access key"):
         open_object_store("s3://lake", {"profile": "empty"})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Generic S3 error: Error after 0 retries in 1.416s, source: HTTP error: request or response body error",
+        "Generic S3 error: HTTP error: error sending request for http://127.0.0.1:14160/lake/k, kind: Connect",
+    ],
+)
+def test_a_number_is_no_status(text: str) -> None:
+    assert isinstance(translate(GenericError(text), "GET s3://lake/k"), BackendUnavailableError)
+
+
+def test_a_range_outside_of_an_object_is_told() -> None:
+    text = "Generic S3 error: Server returned non-2xx status code: 416: <Code>InvalidRange</Code>"
+    assert isinstance(translate(GenericError(text), "GET s3://lake/k"), RangeNotSatisfiableError)

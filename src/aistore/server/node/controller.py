@@ -75,7 +75,8 @@ class SharedBuckets:
         self.clock = BootClock()
         self.store = open_own_store(serve)
         self.stores = BucketStores(self.store)
-        self.views = WorkerViews(serve.worker_count, FenceWriter(settings.fence) if serve.store else None)
+        fence = FenceWriter(settings.fence) if serve.store else None
+        self.views = WorkerViews(serve.worker_count, fence, serve.lease_seconds)
         self.peers = Peers(settings.target_id, Secret(serve.cluster_secret or "alone"), self._urls, self._version)
         self._cache: Cache | None = None
         self.everywhere: Everywhere | None = None

@@ -25,8 +25,8 @@ from .fence import FenceWriter
 
 _log = logging.getLogger("aistore.cluster")
 
-#: A worker that does not even say that it received a view for so long is stopped or hangs.
-_DEAF_SECONDS = 20.0
+#: A worker that does not even say that it received a view for a lease, or for so long, is stopped or hangs.
+_DEAF_SECONDS_MAX = 20.0
 _RETRY_SECONDS = 0.2
 
 Stamp = tuple[int, int]
@@ -43,7 +43,8 @@ class _Follower:
 class WorkerViews:
     """The controller's side: hands views out and waits until they are adopted."""
 
-    def __init__(self, places: int, fence: FenceWriter | None) -> None:
+    def __init__(self, places: int, fence: FenceWriter | None, lease_seconds: float) -> None:
+        self._deaf_seconds = min(lease_seconds, _DEAF_SECONDS_MAX)
         self._places = frozenset(f"http-{number}" for number in range(places))
         self._fence = fence
         self._followers: dict[str, _Follower] = {}
@@ -76,7 +77,7 @@ class WorkerViews:
             changed = self._changed
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(changed.wait(), 1.0)
-            if asyncio.get_running_loop().time() - since > _DEAF_SECONDS:
+            if asyncio.get_running_loop().time() - since > self._deaf_seconds:
                 self._end_deaf(stamp)
 
     def _has(self, place: str, stamp: Stamp) -> bool:

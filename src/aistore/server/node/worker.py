@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import Any
 
-from ...cluster.coherence import Coherence, Elsewhere, Remote
+from ...cluster.coherence import Coherence, Elsewhere, Patience, Remote
 from ...cluster.documents import BucketRecord
 from ...cluster.view import View, urls
 from ...errors import BucketNotFoundError, NotHomeError, OutOfSpaceError, PeerUnreachableError
@@ -62,7 +62,8 @@ class SharedObjects:
         self._copies = NodeCache(self.stores.threads)
         self._clock = BootClock()
         fence = FenceReader(settings.fence) if serve.store else Unfenced()
-        self.coherence = Coherence(self._clock, self.stores, self._copies, fence)
+        patience = Patience(turn=1.5 * serve.lease_seconds)
+        self.coherence = Coherence(self._clock, self.stores, self._copies, fence, patience)
         self._following = Following(link, place, self._adopt)
         self.me = settings.target_id
         self.peers = Peers(self.me, Secret(serve.cluster_secret or "alone"), self.urls, self._version)
@@ -134,10 +135,12 @@ class SharedObjects:
                 if not passing.done():
                     error = PeerUnreachableError if reads else NotHomeError
                     raise error(f"node {home} left the cluster before it answered", hint="try again")
-                reply = passing.result()
+            except BaseException:
+                await _drop(passing)
+                raise
             finally:
-                passing.cancel()
                 gone.cancel()
+            reply = passing.result()
         if reply.status == 503 and reads:
             reply.close()
             raise PeerUnreachableError(f"node {home} cannot answer now")
@@ -275,6 +278,14 @@ class SharedObjects:
 def _latest(request: Request) -> bool:
     """Say whether a read wants what other programs may have written since it was copied."""
     return bool(request.query) and (request.flag("latest-ver") or request.flag("latest"))
+
+
+async def _drop(passing: asyncio.Future[Forwarded]) -> None:
+    """End what is being passed on, before its request ends, which it watches."""
+    passing.cancel()
+    (found,) = await asyncio.gather(passing, return_exceptions=True)
+    if isinstance(found, Forwarded):
+        found.close()
 
 
 def _here(answer: ObjectInfo | Elsewhere) -> ObjectInfo:

@@ -23,7 +23,7 @@ LIBRARY_ERRORS = (exceptions.BaseError, OSError, ValueError, NotImplementedError
 
 _STATUS = re.compile(r"non-2xx status code: (\d{3})")
 _CODE = re.compile(r"<Code>(\w+)</Code>")
-_RANGE = re.compile(r"416|InvalidRange|StartTooLarge|Requested range was invalid|Invalid range")
+_RANGE = re.compile(r"416 Range Not|InvalidRange|StartTooLarge|Requested range was invalid|Invalid range")
 
 #: What to do about answers that somebody has to do something about, by the store's own code for them.
 _HINTS = {

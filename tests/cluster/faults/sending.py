@@ -1,0 +1,94 @@
+"""One request to a cluster as a real client sends it: again, to another node, until it is answered."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import urllib3
+
+#: What a client's retries may take altogether.
+BUDGET_SECONDS = 60.0
+#: How long one answer is waited for: what pyaistore's own client waits before it asks another node, or the same again.
+READ_SECONDS = 10.0
+WRITE_SECONDS = 30.0
+_CONNECT_SECONDS = 2.0
+_PAUSE_SECONDS, _PAUSE_SECONDS_MAX = 0.05, 1.0
+#: How long a node that did not answer is not asked, while there are others.
+_AVOIDED_SECONDS = 2.0
+
+
+class Answer(NamedTuple):
+    """An answer; status 0 is none."""
+
+    status: int
+    data: bytes
+    endpoint: str
+
+    def __str__(self) -> str:
+        said = self.data[:200].decode(errors="replace")
+        return f"{self.endpoint}: {self.status or 'no answer'} {said}"
+
+
+class OutOfPatienceError(Exception):
+    """A request was not answered within the budget."""
+
+
+class Sender:
+    """Sends requests to the nodes at ``endpoints()``, those that run and those that do not. Threads share it."""
+
+    def __init__(self, endpoints: Callable[[], Sequence[str]]) -> None:
+        self._endpoints = endpoints
+        self._pool = urllib3.PoolManager(maxsize=32, num_pools=64, retries=False)
+        self._avoided: dict[str, float] = {}
+        self._lock = threading.Lock()
+        #: Attempts that were in vain, by what was said, for people.
+        self.refusals: Counter[str] = Counter()
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._pool.clear()
+
+    def choose(self, chance: random.Random) -> str:
+        """Return a node that did answer lately, if there is one."""
+        now, places = time.monotonic(), self._endpoints()
+        good = [place for place in places if self._avoided.get(place, 0.0) < now]
+        return chance.choice(good or places)
+
+    def once(
+        self, method: str, endpoint: str, path: str, body: bytes | None = None, *,
+        headers: dict[str, str] | None = None, seconds: float = READ_SECONDS,
+    ) -> Answer:  # fmt: skip
+        """Send a request once."""
+        try:
+            reply = self._pool.request(
+                method, endpoint + path, body=body, headers=headers or {},
+                timeout=urllib3.Timeout(connect=_CONNECT_SECONDS, read=seconds),
+            )  # fmt: skip
+            return Answer(reply.status, reply.data, endpoint)
+        except urllib3.exceptions.HTTPError as error:
+            self._avoided[endpoint] = time.monotonic() + _AVOIDED_SECONDS
+            return Answer(0, type(error).__name__.encode(), endpoint)
+
+    def until_answered(self, chance: random.Random, what: str, attempt: Callable[[str], Answer]) -> tuple[Answer, int]:
+        """Attempt it at one node after the other; return the answer and the number of attempts that were in vain.
+
+        Raises OutOfPatienceError.
+        """
+        begun, tries = time.monotonic(), 0
+        while True:
+            answer = attempt(self.choose(chance))
+            if answer.status not in (0, 503):
+                return answer, tries
+            with self._lock:
+                self.refusals[f"{what.split()[0]}: {str(answer).partition(': ')[2][:120]}"] += 1
+            if time.monotonic() - begun > BUDGET_SECONDS:
+                raise OutOfPatienceError(
+                    f"{what}: no answer in {BUDGET_SECONDS:.0f} s, {tries + 1} tries, last {answer}"
+                )
+            time.sleep(min(_PAUSE_SECONDS_MAX, _PAUSE_SECONDS * 2**tries) * (0.5 + chance.random()))
+            tries += 1
