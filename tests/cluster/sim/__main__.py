@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from .broken import BROKEN
 from .run import simulate
-from .schedule import MIXTURES, plan_of
+from .schedule import plan_of
 
 COUNTED = ("reads", "writes", "acknowledged", "maps", "faults", "requests", "failed_attempts", "failed_operations")
 
@@ -36,9 +36,9 @@ def run(first: int, end: int, step: int) -> dict[str, object]:
 
 def hunt(name: str, most: int) -> dict[str, object]:
     """Return how many schedules it took to find a broken rule, 0 if it was not found, and the first thing found."""
-    rules, mixture = BROKEN[name]
+    rules, common = BROKEN[name]
     for seed in range(most):
-        outcome = simulate(seed, rules, replace(plan_of(seed), faults=MIXTURES[mixture]))
+        outcome = simulate(seed, rules, replace(plan_of(seed), **common))
         if outcome.stale or outcome.lost:
             return {"took": seed + 1, "found": str([*outcome.lost, *outcome.stale][0])}
     return {"took": 0, "found": ""}

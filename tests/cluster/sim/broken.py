@@ -17,6 +17,12 @@ from aistore.cluster.membership import Membership
 from aistore.cluster.view import View
 
 from .node import Rules
+from .schedule import MIXTURES, SHORT
+
+
+def mixture(name: str) -> dict[str, Any]:
+    """Return what a plan has that makes a mixture of faults."""
+    return {"faults": MIXTURES[name]}
 
 
 class NewHomeDoesNotWait(Coherence):
@@ -65,15 +71,15 @@ class LapsedDoesNotLook(Membership):
 
 
 class ImpatientObserver(Membership):
-    """An observer takes a lease for over after a third of its time."""
+    """An observer takes a lease for over after a third of the time for which its holder acts."""
 
-    def _is_over(self, key: str, version: int) -> bool:
-        times = self.times
-        self.times = replace(times, lease=times.lease / 3)
-        try:
-            return super()._is_over(key, version)
-        finally:
-            self.times = times
+    def __init__(self, *arguments: Any) -> None:
+        *others, times = arguments
+        super().__init__(*others, replace(times, lease=times.lease / 3))
+
+    def _extend(self, sent: float) -> None:
+        self._deadline = sent + 0.9 * 3 * self.times.lease
+        self._workers.publish(self._deadline)
 
 
 class StampsDoNotMatter(Coherence):
@@ -102,17 +108,20 @@ class EtagIsEnough(Coherence):
             coherence_module.is_of = whole
 
 
-#: What is broken, how, and the mixture of faults that is searched for it.
-BROKEN: dict[str, tuple[Rules, str]] = {
-    "a new home does not wait until the map is settled": (Rules(NewHomeDoesNotWait), "handovers"),
-    "an epoch is settled at once": (Rules(membership=SettlesAtOnce), "handovers"),
-    "an old home does not end its writes": (Rules(OldHomeDoesNotDrain), "slow handovers"),
-    "writes have no condition": (Rules(conditions=False), "stops"),
-    "a node ignores its fence": (Rules(IgnoresTheFence), "lapses"),
-    "a write is acknowledged without a lease": (Rules(AcknowledgesWithoutLease), "slow lapses"),
-    "a lapsed node does not read the root again": (Rules(membership=LapsedDoesNotLook), "returns"),
-    "a lease is over after a third of its time": (Rules(membership=ImpatientObserver), "lapses"),
-    "stamps do not matter": (Rules(StampsDoNotMatter), "deaths"),
-    "an unanswered write is sent again at once": (Rules(UnansweredIsForgotten), "bad weather"),
-    "an equal ETag is enough": (Rules(EtagIsEnough), "deaths"),
+#: What is broken, how, and what the schedules that are searched for it have in common.
+BROKEN: dict[str, tuple[Rules, dict[str, Any]]] = {
+    "a new home does not wait until the map is settled": (Rules(NewHomeDoesNotWait), mixture("handovers")),
+    "an epoch is settled at once": (Rules(membership=SettlesAtOnce), mixture("handovers")),
+    "an old home does not end its writes": (Rules(OldHomeDoesNotDrain), mixture("slow handovers")),
+    "writes have no condition": (Rules(conditions=False), mixture("stops")),
+    "a node ignores its fence": (Rules(IgnoresTheFence), mixture("lapses")),
+    "a write is acknowledged without a lease": (
+        Rules(AcknowledgesWithoutLease),
+        mixture("slow lapses") | {"times": SHORT, "keys": 2, "clients": 6, "nodes": 3, "first": 3},
+    ),
+    "a lapsed node does not read the root again": (Rules(membership=LapsedDoesNotLook), mixture("returns")),
+    "a lease is over after a third of its time": (Rules(membership=ImpatientObserver), mixture("lapses")),
+    "stamps do not matter": (Rules(StampsDoNotMatter), mixture("deaths")),
+    "an unanswered write is sent again at once": (Rules(UnansweredIsForgotten), mixture("bad weather")),
+    "an equal ETag is enough": (Rules(EtagIsEnough), mixture("deaths")),
 }

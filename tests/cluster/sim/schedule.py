@@ -7,6 +7,7 @@ import random
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
+from aistore.cluster.membership import Times
 from aistore.errors import AisError
 
 from .cluster import Plan, SimulatedCluster
@@ -20,6 +21,9 @@ FAULTS = {
     "weather": 3, "evict": 1, "full": 1,
 }  # fmt: skip
 
+#: The times of a cluster whose leases are short: a slow upload outlasts them.
+SHORT = Times(lease=12.0, renew=4.0, poll=2.0, call=3.0)
+
 #: What goes together: around a change of the map, a lapse of a lease, requests on their way meanwhile.
 MIXTURES = {
     "deaths": ("join", "leave", "kill"),
@@ -27,7 +31,7 @@ MIXTURES = {
     "slow handovers": ("join", "leave", "weather", "weather"),
     "stops": ("join", "leave", "pause", "weather"),
     "lapses": ("cut_store", "pause_controller", "cut_store_one_way"),
-    "slow lapses": ("cut_store", "pause_controller", "weather"),
+    "slow lapses": ("pause_controller", "pause_controller", "weather", "weather"),
     "returns": ("cut_store", "pause"),
     "bad weather": ("weather", "weather", "join", "kill_worker", "cut_store_one_way"),
 }
@@ -52,6 +56,7 @@ def plan_of(seed: int) -> Plan:
         seconds=chance.choice((120.0, 180.0, 240.0)),
         faults=chosen,
         pause=chance.choice((4.0, 8.0, 16.0)),
+        times=chance.choice((Times(), Times(), SHORT)),
     )
 
 
