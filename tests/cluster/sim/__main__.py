@@ -1,4 +1,4 @@
-"""Run schedules and print what they came to, as JSON: ``python -m sim run 0 200 2``, or ``hunt NAME MAX``.
+"""Run schedules and print what they came to, as JSON: ``python -m sim run 0 200 2``, ``hunt NAME MAX``, ``tell SEED``.
 
 A process of its own, so that tests use both cores, and so that hours of runs need no tests around them.
 """
@@ -49,6 +49,9 @@ if __name__ == "__main__":
     what, *arguments = sys.argv[1:]
     if what == "run":
         found = run(int(arguments[0]), int(arguments[1]), int(arguments[2]) if len(arguments) > 2 else 1)
+    elif what == "tell":
+        sys.stdout.write(simulate(int(arguments[0]), tell=True).report() + "\n")
+        sys.exit()
     else:
         found = hunt(arguments[0], int(arguments[1]))
     sys.stdout.write(json.dumps(found) + "\n")
