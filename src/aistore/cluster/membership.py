@@ -135,6 +135,8 @@ class Membership:
 
     async def start(self) -> None:
         """Join the cluster, making it if this is its first node; returns when this node's map has it as a home."""
+        # Workers may still act on what an earlier controller let them: without its lease nobody would wait for them.
+        self._extend(float("-inf"))
         await self._drop_old_leases()
         await self._put_lease()
         await self._refresh()
