@@ -70,6 +70,14 @@ class LapsedDoesNotLook(Membership):
         return self._adopted > 0 or await super()._is_current(version)
 
 
+class NewControllerDoesNotFence(Membership):
+    """A controller that starts beside workers of an earlier one lets them act on until it has handed out its map."""
+
+    def _extend(self, sent: float) -> None:
+        if sent > float("-inf"):
+            super()._extend(sent)
+
+
 class ImpatientObserver(Membership):
     """An observer takes a lease for over after a third of the time for which its holder acts."""
 
@@ -121,6 +129,10 @@ BROKEN: dict[str, tuple[Rules, dict[str, Any]]] = {
     ),
     "a lapsed node does not read the root again": (Rules(membership=LapsedDoesNotLook), mixture("returns")),
     "a lease is over after a third of its time": (Rules(membership=ImpatientObserver), mixture("lapses")),
+    "a new controller does not fence its node": (
+        Rules(membership=NewControllerDoesNotFence),
+        mixture("controllers") | {"pause": 4.0, "nodes": 4},
+    ),
     "stamps do not matter": (Rules(StampsDoNotMatter), mixture("deaths")),
     "an unanswered write is sent again at once": (Rules(UnansweredIsForgotten), mixture("bad weather")),
     "an equal ETag is enough": (Rules(EtagIsEnough), mixture("deaths")),
