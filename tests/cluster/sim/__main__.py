@@ -11,7 +11,7 @@ import sys
 from collections import Counter
 from dataclasses import replace
 
-from .broken import BROKEN
+from .broken import BROKEN, RARE
 from .run import simulate
 from .schedule import plan_of
 
@@ -36,7 +36,7 @@ def run(first: int, end: int, step: int) -> dict[str, object]:
 
 def hunt(name: str, most: int) -> dict[str, object]:
     """Return how many schedules it took to find a broken rule, 0 if it was not found, and the first thing found."""
-    rules, common = BROKEN[name]
+    rules, common = (BROKEN | RARE)[name]
     for seed in range(most):
         outcome = simulate(seed, rules, replace(plan_of(seed), **common))
         if outcome.stale or outcome.lost:

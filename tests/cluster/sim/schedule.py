@@ -33,7 +33,7 @@ MIXTURES = {
     "lapses": ("cut_store", "pause_controller", "cut_store_one_way"),
     "slow lapses": ("pause_controller", "pause_controller", "weather", "weather"),
     "returns": ("cut_store", "pause"),
-    "controllers": ("kill_controller", "join", "leave", "weather"),
+    "controllers": ("kill_controller", "kill_controller", "join", "leave", "weather"),
     "bad weather": ("weather", "weather", "join", "kill_worker", "cut_store_one_way"),
 }
 
