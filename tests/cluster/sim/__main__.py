@@ -22,16 +22,17 @@ def run(first: int, end: int, step: int) -> dict[str, object]:
     """Run schedules; return the sums of their counts, and reports of those that went wrong, five at most."""
     total: Counter[str] = Counter()
     bad: list[str] = []
-    seconds = 0.0
+    seconds = slowest = 0.0
     for seed in range(first, end, step):
         outcome = simulate(seed)
         total.update({what: getattr(outcome, what) for what in COUNTED})
         seconds += outcome.seconds
+        slowest = max(slowest, outcome.settled_seconds)
         if not outcome.is_good:
             bad.append(f"seed {seed}: {outcome.report()}")
             if len(bad) == 5:
                 break
-    return {"total": dict(total), "hours": seconds / 3600, "bad": bad}
+    return {"total": dict(total), "hours": seconds / 3600, "settled_seconds": slowest, "bad": bad}
 
 
 def hunt(name: str, most: int) -> dict[str, object]:

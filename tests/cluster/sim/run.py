@@ -7,6 +7,8 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
+from aistore.cluster.coherence import Patience
+
 from .cluster import Plan, SimulatedCluster, seeded_secrets
 from .history import Read, Violation
 from .loop import StuckError
@@ -17,9 +19,11 @@ from .workload import Client
 
 #: Within so many seconds after trouble ended all nodes are on one settled map. A lapse takes a lease to see, a late
 #: request arrives, then an epoch has to be settled.
-SETTLE_SECONDS = 200.0
+SETTLE_SECONDS = 120.0
+#: So long a write may wait for an earlier one of its object that had no answer from the store.
+UNANSWERED_SECONDS = Patience().write + Patience().late + 10.0
 #: Within so many seconds each read and each write succeeds then.
-ANSWER_SECONDS = 15.0
+ANSWER_SECONDS = 5.0
 
 
 @dataclass
@@ -39,6 +43,7 @@ class Outcome:
     faults: int = 0
     requests: int = 0
     seconds: float = 0.0
+    settled_seconds: float = 0.0
     story: list[str] = field(default_factory=list)
 
     @property
@@ -91,9 +96,12 @@ class _Run:
         self.outcome.failed_operations = sum(len(client.failures) for client in self.clients)
         self.outcome.wrong += [text for client in self.clients for text in client.unexpected]
         assert cluster.network.weather is FAIR
+        ended = cluster.loop.now
         if not await self._until(self._is_settled, SETTLE_SECONDS):
             self.outcome.wrong.append(f"not settled {SETTLE_SECONDS:g} s after trouble ended: {self._states()}")
             return
+        self.outcome.settled_seconds = cluster.loop.now - ended
+        await asyncio.sleep(max(0.0, UNANSWERED_SECONDS - self.outcome.settled_seconds))
         await self._everything_works()
 
     async def _until(self, condition: Callable[[], bool], seconds: float) -> bool:
