@@ -9,18 +9,13 @@ from contextlib import contextmanager
 import pytest
 from faults.judgement import judge
 from faults.limits import LEASE_SECONDS, SEED, UnderLoad
-from faults.load import TRANSFORM, Load
+from faults.load import TRANSFORM_NAME, Load, make_transform
 
 from aistore.client import Client
 from aistore.errors import NotSupportedError
 from aistore.testing import LocalCluster
 
 _BUCKETS = itertools.count(1)
-
-
-def make_transform(cluster: LocalCluster) -> None:
-    with Client(cluster.running[0].endpoint) as client:
-        client.etl("marking").init_code(TRANSFORM, workers=1)
 
 
 @pytest.fixture(scope="session")
@@ -54,7 +49,7 @@ def under_load(count: Callable[[str, int], None], tell: Callable[[str], None]) -
     """Return a context manager that puts load on a cluster and judges what came of it."""
 
     @contextmanager
-    def run(cluster: LocalCluster, fault: str, *, etl: str = "marking") -> Iterator[Load]:
+    def run(cluster: LocalCluster, fault: str, *, etl: str = TRANSFORM_NAME) -> Iterator[Load]:
         bucket = f"load-{next(_BUCKETS)}"
         with Client(cluster.running[0].endpoint) as client:
             client.bucket(bucket).create()

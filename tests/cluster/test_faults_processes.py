@@ -6,7 +6,7 @@ import os
 import signal
 import time
 
-from faults.limits import LEASE_SECONDS, UnderLoad
+from faults.limits import LEASE_SECONDS, UnderLoad, wait_for_map
 
 from aistore.client import Client
 from aistore.laptop.node import poll
@@ -17,12 +17,6 @@ from aistore.testing import LocalCluster, LocalNode
 def process_of(node: LocalNode, place: str) -> int:
     """Return a process of a node by its place: "controller", "http-0"."""
     return next(pid for pid, command in node.processes().items() if command.endswith(f" {place}"))
-
-
-def wait_for_map(cluster: LocalCluster, *numbers: int) -> None:
-    """Wait until nodes ``numbers`` have a map of exactly them."""
-    ids = {cluster.node(number).id for number in numbers}
-    cluster.wait_until(lambda: all(cluster.map(number)[1] == ids for number in numbers), f"a map of {numbers}")
 
 
 def wait_for_another(cluster: LocalCluster, node: LocalNode, place: str, pid: int) -> None:

@@ -1,4 +1,4 @@
-"""How much the fault tests do, and what they are given."""
+"""How much the fault tests do, and what they share."""
 
 from __future__ import annotations
 
@@ -19,3 +19,9 @@ SEED = int(os.environ.get("AIS_FAULT_SEED", random.SystemRandom().randrange(1 <<
 
 #: Puts load on a cluster while the block runs, then judges what came of it; takes the cluster and what happens to it.
 UnderLoad = Callable[[LocalCluster, str], AbstractContextManager[Load]]
+
+
+def wait_for_map(cluster: LocalCluster, *numbers: int) -> None:
+    """Wait until nodes ``numbers`` have a map of exactly them."""
+    ids = {cluster.node(number).id for number in numbers}
+    cluster.wait_until(lambda: all(cluster.map(number)[1] == ids for number in numbers), f"a map of {numbers}")

@@ -27,13 +27,20 @@ _PAUSE_SECONDS = 0.02
 #: How many of the names that were made and removed are still looked at.
 _REMEMBERED = 40
 #: What the load transforms with: one that shows that it did.
-TRANSFORM = "def transform(data):\n    return b'T:' + data\n"
+TRANSFORM_NAME = "marking"
+_TRANSFORM = "def transform(data):\n    return b'T:' + data\n"
+
+
+def make_transform(cluster: LocalCluster) -> None:
+    """Make the transform that loads use."""
+    with Client(cluster.running[0].endpoint) as client:
+        client.etl(TRANSFORM_NAME).init_code(_TRANSFORM, workers=1)
 
 
 class Load:
     """Clients of a cluster; the object names they use are KEYS, and names that are made once and removed.
 
-    ``etl`` is the name of a transform with the code TRANSFORM, empty for none.
+    ``etl`` is TRANSFORM_NAME, or empty: nothing is transformed.
     """
 
     def __init__(self, cluster: LocalCluster, *, bucket: str, etl: str, seed: int) -> None:
