@@ -39,8 +39,9 @@ from ..errors import (
 from ..model.objects import ObjectInfo, PutOptions
 from ..storage.cache.facts import CachedFacts, CachedReading
 from ..storage.objectstore.contract import ABSENT, Absent, StoredBody, StoredInfo
+from ..storage.objectstore.metadata import NONCE, encode, version_of
 from .documents import BucketRecord
-from .facts import NONCE, facts_of, info_of, is_of, metadata_of, version_of
+from .facts import facts_of, info_of, is_of
 from .view import View
 from .world import Cache, Clock, Fence, Places, Staged, Store
 
@@ -307,7 +308,7 @@ class Coherence:
                 condition = ABSENT if known is None else known.etag
                 version = 1 if known is None else known.version + 1
                 await self._cache.forget(bucket, name)
-                metadata = metadata_of(version, staged.checksum, nonce, options.custom)
+                metadata = encode(version, staged.checksum, nonce, options.custom)
                 try:
                     stored = await store.put(key, staged.buffer(), metadata, condition, seconds)
                 except (StaleConditionError, AmbiguousWriteError) as error:
@@ -383,7 +384,7 @@ class Coherence:
                 before = facts_of(body.info, 0)
                 staged: Staged = await stage(body)
                 custom = change(before.custom)
-                metadata = metadata_of(before.version, staged.checksum, nonce, custom)
+                metadata = encode(before.version, staged.checksum, nonce, custom)
                 seconds = self._patience.write + staged.size / self._patience.bytes_per_second
                 try:
                     stored = await store.put(key, staged.buffer(), metadata, before.etag, seconds)
