@@ -42,8 +42,9 @@ def is_of(facts: CachedFacts, stored: StoredInfo) -> bool:
 def info_of(
     bucket: BucketRecord, name: str, stored: StoredInfo, facts: CachedFacts, *, checksum: str = "", size: int = -1
 ) -> ObjectInfo:
-    """Return what clients are told of a stored object; without a noted checksum, a plain ETag's MD5."""
-    known = Checksum(STORED_TYPE, checksum) if checksum else checksum_of(stored.etag, stored.metadata)
+    """Return what clients are told of a stored object."""
+    known = Checksum(STORED_TYPE, checksum) if checksum else checksum_of(stored.metadata)
     return ObjectInfo(
-        bucket.name, name, stored.size if size < 0 else size, facts.version, known, facts.modified_ns, facts.custom
-    )
+        bucket.name, name, stored.size if size < 0 else size, facts.version, known, facts.modified_ns, facts.custom,
+        facts.etag,
+    )  # fmt: skip

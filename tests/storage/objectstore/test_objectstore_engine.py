@@ -56,8 +56,7 @@ def test_keys_of_other_programs_are_objects(engine: ObjectStoreEngine, store: Ob
     engine.create_bucket("b", {})
     store.put("b/dir/foreign", b"abc")
     info = engine.head("b", "dir/foreign")
-    assert (info.version, info.size) == (1, 3)
-    assert info.checksum.type in ("none", "md5")  # where the ETag is the MD5
+    assert (info.version, info.size, info.checksum.type) == (1, 3, "none")
     with engine.get("b", "dir/foreign") as reading:
         assert reading.read(0, 3) == b"abc"
     assert [entry.name for entry in engine.list("b", ListOptions()).entries] == ["dir/foreign"]

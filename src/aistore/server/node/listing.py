@@ -13,7 +13,7 @@ from ...cluster.documents import BucketRecord
 from ...errors import AisError, OverloadedError
 from ...model.objects import ListOptions, ListPage, ObjectInfo
 from ...storage.objectstore.contract import StoredInfo
-from ...storage.objectstore.metadata import UNKNOWN, checksum_of
+from ...storage.objectstore.metadata import UNKNOWN
 from .copies import cache_bucket
 from .worker import SharedObjects
 
@@ -120,5 +120,4 @@ def _before(name: str) -> str:
 
 
 def _info(bucket: str, base: str, entry: StoredInfo) -> ObjectInfo:
-    name, checksum = entry.key.removeprefix(base), checksum_of(entry.etag, {})
-    return ObjectInfo(bucket, name, entry.size, 1, checksum, entry.modified_ns)
+    return ObjectInfo(bucket, entry.key.removeprefix(base), entry.size, 1, UNKNOWN, entry.modified_ns)

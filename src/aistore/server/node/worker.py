@@ -15,9 +15,9 @@ from typing import Any
 from ...cluster.coherence import Coherence, Elsewhere, Remote
 from ...cluster.documents import BucketRecord
 from ...cluster.view import View, urls
-from ...errors import BucketNotFoundError, NotHomeError, OutOfSpaceError, PeerUnreachableError
+from ...errors import AisError, BucketNotFoundError, NotHomeError, OutOfSpaceError, PeerUnreachableError
 from ...model.names import SCHEMES
-from ...model.objects import Checksum, ObjectInfo, PutOptions
+from ...model.objects import Checksum, ObjectInfo, PutOptions, parse_range
 from ...settings import ProcessSettings, Secret
 from ...storage.cache.cache import Cache
 from ...storage.cache.reading import KeptCopy
@@ -25,6 +25,7 @@ from ...storage.cache.settings import parse_capacity
 from ...storage.checksums import STORED_TYPE, Hasher
 from ...storage.engine import Reading
 from ...storage.objectstore.contract import StoredBody
+from ...storage.objectstore.reading import StoredReading
 from ..forwarding import Forwarded, forward
 from ..link import ControllerLink
 from ..peers import Peers
@@ -33,7 +34,6 @@ from .alone import backed_cache
 from .clock import BootClock
 from .copies import NodeCache, StagedCopy, cache_bucket
 from .fence import FenceReader, Unfenced
-from .remote import RemoteReading
 from .stores import BucketStores, in_thread, open_own_store
 from .views import Following
 
@@ -162,8 +162,11 @@ class SharedObjects:
 
     async def open(self, request: Request, bucket: BucketRecord, name: str) -> Reading:
         """Open an object; raises ObjectNotFoundError, AnsweredElsewhere."""
-        found = await self.coherence.read(bucket, name, forwarded=request.stays, latest=request.flag("latest"))
-        reading = self.reading(bucket, name, found)
+        wanted = request.headers.get("range")
+        found = await self.coherence.read(
+            bucket, name, forwarded=request.stays, latest=asks_for_latest(request), partly=wanted is not None
+        )
+        reading = self.reading(bucket, name, found, wanted)
         request.opened = None if isinstance(found, Remote) else (bucket, name)
         return reading
 
@@ -175,19 +178,28 @@ class SharedObjects:
         await self.evict(bucket, name)
         return True
 
-    def reading(self, bucket: BucketRecord, name: str, found: Any) -> Reading:
-        """Return what ``Coherence.read`` found as a Reading; raises AnsweredElsewhere."""
+    def reading(self, bucket: BucketRecord, name: str, found: Any, wanted: str | None = None) -> Reading:
+        """Return what ``Coherence.read`` found as a Reading; raises AnsweredElsewhere.
+
+        ``wanted`` is the part that a request is for, as it spells it.
+        """
         if isinstance(found, Elsewhere):
             raise AnsweredElsewhere(found.home)
         if isinstance(found, Remote):
             store, key = self.stores.of(bucket, name)
-            return RemoteReading(found, store.blocking, key)
+            info, part = found.info, None
+            if wanted is not None:
+                try:
+                    part = parse_range(wanted, info.size)
+                except AisError:  # for who answers the request to tell
+                    part = None
+            return StoredReading(store.blocking, key, info, found.facts.etag, found.body, part)
         reading: Reading = found
         return reading
 
     async def head(self, request: Request, bucket: BucketRecord, name: str) -> tuple[ObjectInfo, bool]:
         """Describe an object, and say whether a copy is here; raises ObjectNotFoundError, AnsweredElsewhere."""
-        found = await self.coherence.head(bucket, name, forwarded=request.stays, latest=request.flag("latest"))
+        found = await self.coherence.head(bucket, name, forwarded=request.stays, latest=asks_for_latest(request))
         if isinstance(found, Elsewhere):
             raise AnsweredElsewhere(found.home)
         info, present = found
@@ -268,6 +280,11 @@ class SharedObjects:
     async def in_thread(self, work: Callable[..., Any], *arguments: Any) -> Any:
         """Run what waits for a disk or a store in a thread."""
         return await in_thread(self.stores.threads, work, *arguments)
+
+
+def asks_for_latest(request: Request) -> bool:
+    """Say whether a request wants the object store to be asked, whatever is here."""
+    return request.flag("latest-ver") or request.flag("latest")
 
 
 def _here(answer: ObjectInfo | Elsewhere) -> ObjectInfo:

@@ -75,7 +75,13 @@ class ObjectStoreEngine:
         except StoredNotFoundError as error:
             raise ObjectNotFoundError.of(bucket, name) from error
         assert body is not None
-        return StoredReading(self._store, key, decode(bucket, name, body.info), body.info.etag, body)
+        reading = StoredReading(self._store, key, decode(bucket, name, body.info), body.info.etag, body)
+        try:
+            reading.keep()
+        except BaseException:
+            reading.close()
+            raise
+        return reading
 
     def kept(self, bucket: str, name: str) -> None:
         """Return None: nothing is kept here."""

@@ -44,9 +44,7 @@ def decode(bucket: str, name: str, stored: StoredInfo) -> ObjectInfo:
     """Return what is known of a stored object: version 1, and perhaps no checksum, where nothing is noted."""
     noted = stored.metadata
     created = _number(noted.get(CREATED, "")) or stored.modified_ns
-    return ObjectInfo(
-        bucket, name, stored.size, version_of(noted), checksum_of(stored.etag, noted), created, custom_of(noted)
-    )
+    return ObjectInfo(bucket, name, stored.size, version_of(noted), checksum_of(noted), created, custom_of(noted))
 
 
 def version_of(noted: Mapping[str, str]) -> int:
@@ -54,12 +52,12 @@ def version_of(noted: Mapping[str, str]) -> int:
     return _number(noted.get(VERSION, "")) or 1
 
 
-def checksum_of(etag: str, noted: Mapping[str, str]) -> Checksum:
-    """Return the checksum that is noted with an object; else the MD5 that a plain ETag is; else UNKNOWN."""
-    if noted.get(CHECKSUM):
-        return Checksum(STORED_TYPE, noted[CHECKSUM])
-    value = etag.strip('"')
-    return Checksum("md5", value) if len(value) == 32 and value.isalnum() else UNKNOWN
+def checksum_of(noted: Mapping[str, str]) -> Checksum:
+    """Return the checksum that is noted with an object, else UNKNOWN.
+
+    An ETag that looks like an MD5 need not be the bytes' one: of objects that S3 has encrypted it is not.
+    """
+    return Checksum(STORED_TYPE, noted[CHECKSUM]) if noted.get(CHECKSUM) else UNKNOWN
 
 
 def custom_of(noted: Mapping[str, str]) -> dict[str, str]:
