@@ -39,8 +39,9 @@ from ..errors import (
 from ..model.objects import ObjectInfo, PutOptions
 from ..storage.cache.facts import CachedFacts, CachedReading
 from ..storage.objectstore.contract import ABSENT, Absent, StoredBody, StoredInfo
+from ..storage.objectstore.metadata import NONCE, encode, version_of
 from .documents import BucketRecord
-from .facts import NONCE, facts_of, info_of, is_of, metadata_of, version_of
+from .facts import facts_of, info_of, is_of
 from .view import View
 from .world import Cache, Clock, Fence, Places, Staged, Store
 
@@ -173,10 +174,13 @@ class Coherence:
             return True
         return not bucket.validates and self.is_leased() and self.view.may_serve(bucket, name, facts.stamp)
 
-    async def read(self, bucket: BucketRecord, name: str, *, forwarded: bool = False, latest: bool = False) -> Read:
+    async def read(
+        self, bucket: BucketRecord, name: str, *, forwarded: bool = False, latest: bool = False, partly: bool = False
+    ) -> Read:
         """Open an object; raises ObjectNotFoundError. ``forwarded``: another node took this one for the home.
 
-        ``latest`` asks the store whatever is known, for changes made by other programs.
+        ``latest`` asks the store whatever is known, for changes made by other programs. ``partly`` says that not all
+        will be read: of an object that is too large for a copy to be made, no bytes are asked for yet.
         """
         while True:
             view = self.view
@@ -188,62 +192,70 @@ class Coherence:
             if home != view.me and home and not forwarded:
                 return Elsewhere(home)
             if not (self.owns(view, bucket, name) or bucket.immutable):
-                return await self.read_stored(bucket, name)
+                return await self.read_stored(bucket, name, begin=not partly)
             if latest or bucket.validates:
-                return await self._validated(bucket, name)
+                return await self._validated(bucket, name, partly=partly)
             fetch = self._fetches.get((bucket.id, name))
             if fetch is None:
-                return await self._fetch(bucket, name)
+                return await self._fetch(bucket, name, partly=partly)
             await fetch.done.wait()
             if fetch.error is not None:
                 raise fetch.error
             if fetch.in_the_way:
                 return await self.read_stored(bucket, name)
 
-    async def read_stored(self, bucket: BucketRecord, name: str) -> CachedReading | Remote:
-        """Ask the store for an object, and give out the copy here only if the store still has the same."""
+    async def read_stored(self, bucket: BucketRecord, name: str, *, begin: bool = True) -> CachedReading | Remote:
+        """Ask the store for an object, and give out the copy here only if the store still has the same.
+
+        Unless ``begin``, no bytes are asked for yet.
+        """
         store, key = self._places.of(bucket, name)
         copy = self._cache.open(bucket, name)
         good = False
         try:
-            if copy is not None:
-                good = is_of(copy.facts, await store.head(key))
-                if good:
+            stored, body = None, None
+            if copy is not None or not begin:
+                stored = await store.head(key)
+                good = copy is not None and is_of(copy.facts, stored)
+                if good and copy is not None:
                     return copy
-            body = await store.get(key)
+            if begin:
+                body = await store.get(key)
+                assert body is not None
+                stored = body.info
         except StoredNotFoundError:
             raise missing(bucket, name) from None
         finally:
             if copy is not None and not good:
                 copy.close()
-        assert body is not None
-        facts = facts_of(body.info, 0)
-        return Remote(info_of(bucket, name, body.info, facts), facts, body)
+        assert stored is not None
+        facts = facts_of(stored, 0)
+        return Remote(info_of(bucket, name, stored, facts), facts, body)
 
-    async def _validated(self, bucket: BucketRecord, name: str) -> CachedReading | Remote:
+    async def _validated(self, bucket: BucketRecord, name: str, *, partly: bool) -> CachedReading | Remote:
         """Read as the owner what another program may have changed; the copy follows."""
         try:
-            found = await self.read_stored(bucket, name)
+            found = await self.read_stored(bucket, name, begin=False)
         except ObjectNotFoundError:
             if self._cache.facts(bucket, name) is not None:
                 async with self._cache.locked(bucket, name):
                     await self._cache.forget(bucket, name)
             raise
-        if not isinstance(found, Remote):
+        if not isinstance(found, Remote) or (partly and found.info.size >= self._patience.copied_bytes_max):
             return found
         if found.body is not None:
             found.body.close()
-        copied = await self._copied(bucket, name, known=False)
-        return await self.read_stored(bucket, name) if copied is None else copied
+        copied = await self._copied(bucket, name, known=False, partly=partly)
+        return await self.read_stored(bucket, name, begin=not partly) if copied is None else copied
 
-    async def _fetch(self, bucket: BucketRecord, name: str) -> CachedReading | Remote:
+    async def _fetch(self, bucket: BucketRecord, name: str, *, partly: bool) -> CachedReading | Remote:
         """Make a good copy, once for all who wait in this process.
 
         They may share its failure too: nobody writes the object while its lock is held.
         """
         fetch = self._fetches[bucket.id, name] = _Fetch()
         try:
-            found = await self._copied(bucket, name)
+            found = await self._copied(bucket, name, partly=partly)
             fetch.in_the_way = found is None
         except AisError as error:
             fetch.error = error
@@ -251,9 +263,29 @@ class Coherence:
         finally:
             del self._fetches[bucket.id, name]
             fetch.done.set()
-        return await self.read_stored(bucket, name) if found is None else found
+        return await self.read_stored(bucket, name, begin=not partly) if found is None else found
 
-    async def _copied(self, bucket: BucketRecord, name: str, *, known: bool = True) -> CachedReading | Remote | None:
+    async def prefetch(self, bucket: BucketRecord, name: str, *, latest: bool = False) -> CachedReading | None:
+        """Make a good copy of an object of any size, if there is none yet; None where there is no room for it.
+
+        Raises NotHomeError on a node that does not own it, ObjectNotFoundError.
+        """
+        if not (self.owns(self.view, bucket, name) or bucket.immutable):
+            raise NotHomeError(f"node {self.view.me} is not, or not yet, the home of {bucket.uri}/{name}")
+        copy = None if latest else self.read_copy(bucket, name)
+        made = copy or await self._copied(bucket, name, known=not latest, any_size=True)
+        if made is None:
+            raise NotHomeError(f"{bucket.uri}/{name} is being written for longer than a read waits", hint="try again")
+        if isinstance(made, Remote):
+            if made.body is not None:
+                made.body.close()
+                raise NotHomeError(f"{bucket.uri}/{name} has moved to another node meanwhile")
+            return None
+        return made
+
+    async def _copied(
+        self, bucket: BucketRecord, name: str, *, known: bool = True, partly: bool = False, any_size: bool = False
+    ) -> CachedReading | Remote | None:
         """Make a good copy and open it, unless (with ``known``) another process has made one meanwhile.
 
         None while a write takes its time, which may be most of a minute when the store does not answer it.
@@ -265,15 +297,19 @@ class Coherence:
             if copy is not None:
                 return copy
             view = self.view
-            found = await self.read_stored(bucket, name)
+            found = await self.read_stored(bucket, name, begin=not partly)
             if not (self.owns(view, bucket, name) or bucket.immutable):
                 return found  # true when the store was asked, but not for longer
             if not isinstance(found, Remote):
                 if found.facts.stamp < view.settled:
                     await self._cache.restamp(bucket, name, structs.replace(found.facts, stamp=view.settled))
                 return found
-            if found.info.size >= self._patience.copied_bytes_max or found.body is None:
+            if found.info.size >= self._patience.copied_bytes_max and not any_size:
                 return found
+            if found.body is None:
+                found = await self.read_stored(bucket, name)
+                if not isinstance(found, Remote) or found.body is None:
+                    return found
             facts = structs.replace(found.facts, stamp=view.settled)
             made = await self._cache.fill(bucket, name, found.body, facts)
             return replace(found, body=None) if made is None else made
@@ -323,7 +359,7 @@ class Coherence:
                 condition = ABSENT if known is None else known.etag
                 version = 1 if known is None else known.version + 1
                 await self._cache.forget(bucket, name)
-                metadata = metadata_of(version, staged.checksum, nonce, options.custom)
+                metadata = encode(version, staged.checksum, nonce, options.custom)
                 try:
                     stored = await store.put(key, staged.buffer(), metadata, condition, seconds)
                 except (StaleConditionError, AmbiguousWriteError) as error:
@@ -399,7 +435,7 @@ class Coherence:
                 before = facts_of(body.info, 0)
                 staged: Staged = await stage(body)
                 custom = change(before.custom)
-                metadata = metadata_of(before.version, staged.checksum, nonce, custom)
+                metadata = encode(before.version, staged.checksum, nonce, custom)
                 seconds = self._patience.write + staged.size / self._patience.bytes_per_second
                 try:
                     stored = await store.put(key, staged.buffer(), metadata, before.etag, seconds)

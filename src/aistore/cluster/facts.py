@@ -1,44 +1,16 @@
-"""What is known of an object in a store: from the metadata that this project writes with it, or without."""
+"""What is known of an object in a store, as copies of it are kept with it and as clients are told of it."""
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping
 
-from ..errors import TooLargeError
 from ..model.objects import Checksum, ObjectInfo
 from ..storage.cache.facts import CachedFacts
 from ..storage.checksums import STORED_TYPE
 from ..storage.objectstore.contract import StoredInfo
+from ..storage.objectstore.metadata import checksum_of, custom_of, version_of
 from .documents import BucketRecord
-
-#: Names of metadata in the store. The nonce tells a write from any other.
-VERSION, CHECKSUM, NONCE, CUSTOM = "ais-version", "ais-checksum", "ais-nonce", "ais-custom"
-#: What stores keep with an object, at least; S3 has the least, 2 KB with the names.
-_CUSTOM_BYTES_MAX = 1_800
-
-
-def metadata_of(version: int, checksum: str, nonce: str, custom: Mapping[str, str]) -> dict[str, str]:
-    """Return the metadata of an object that is written to a store; raises TooLargeError."""
-    metadata = {VERSION: str(version), CHECKSUM: checksum, NONCE: nonce}
-    if custom:
-        metadata[CUSTOM] = json.dumps(dict(custom), separators=(",", ":"))  # ASCII, as a header has to be
-        if len(metadata[CUSTOM]) > _CUSTOM_BYTES_MAX:
-            raise TooLargeError(
-                f"custom metadata of {len(metadata[CUSTOM])} bytes",
-                hint=f"expected {_CUSTOM_BYTES_MAX} at most: object stores keep no more with an object",
-            )
-    return metadata
-
-
-def _custom_of(metadata: Mapping[str, str]) -> dict[str, str]:
-    """Return the custom metadata kept with an object; none if another program wrote something else there."""
-    try:
-        found = json.loads(metadata.get(CUSTOM, "{}"))
-    except ValueError:
-        return {}
-    return {str(key): str(value) for key, value in found.items()} if isinstance(found, dict) else {}
 
 
 def facts_of(
@@ -49,7 +21,7 @@ def facts_of(
     A store does not say when it wrote what it was just sent; now is near enough for the people who are told.
     """
     metadata = stored.metadata
-    found = _custom_of(metadata) if custom is None else custom
+    found = custom_of(metadata) if custom is None else custom
     written_ns = stored.modified_ns or time.time_ns()
     return CachedFacts(stored.etag, version or version_of(metadata), written_ns, stamp, found)
 
@@ -63,25 +35,16 @@ def is_of(facts: CachedFacts, stored: StoredInfo) -> bool:
     return (
         facts.etag == stored.etag
         and facts.version == version_of(stored.metadata)
-        and facts.custom == _custom_of(stored.metadata)
+        and facts.custom == custom_of(stored.metadata)
     )
-
-
-def version_of(metadata: Mapping[str, str]) -> int:
-    """Return the version that is noted with an object; 1 for one that another program wrote."""
-    text = metadata.get(VERSION, "")
-    return int(text) if text.isdecimal() and len(text) < 18 else 1
 
 
 def info_of(
     bucket: BucketRecord, name: str, stored: StoredInfo, facts: CachedFacts, *, checksum: str = "", size: int = -1
 ) -> ObjectInfo:
-    """Return what clients are told of a stored object; without a noted checksum, a plain ETag's MD5."""
-    value = checksum or stored.metadata.get(CHECKSUM, "")
-    kind, etag = STORED_TYPE, stored.etag.strip('"')
-    if not value:
-        kind, value = ("md5", etag) if len(etag) == 32 and etag.isalnum() else ("none", "")
+    """Return what clients are told of a stored object."""
+    known = Checksum(STORED_TYPE, checksum) if checksum else checksum_of(stored.metadata)
     return ObjectInfo(
-        bucket.name, name, stored.size if size < 0 else size, facts.version, Checksum(kind, value), facts.modified_ns,
-        facts.custom,
+        bucket.name, name, stored.size if size < 0 else size, facts.version, known, facts.modified_ns, facts.custom,
+        facts.etag,
     )  # fmt: skip

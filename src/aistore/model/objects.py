@@ -22,7 +22,10 @@ class Checksum(msgspec.Struct, frozen=True, gc=False):
 
 
 class ObjectInfo(msgspec.Struct, frozen=True, gc=False):
-    """What the store knows about one object; ``size`` in bytes, ``created_ns`` in Unix nanoseconds."""
+    """What the store knows about one object; ``size`` in bytes, ``created_ns`` in Unix nanoseconds.
+
+    ``etag`` is how an object store behind this one tells the version from others; empty without one.
+    """
 
     bucket: str
     name: str
@@ -31,6 +34,7 @@ class ObjectInfo(msgspec.Struct, frozen=True, gc=False):
     checksum: Checksum
     created_ns: int
     custom: Mapping[str, str] = msgspec.field(default_factory=dict)
+    etag: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 
 from ..errors import PreconditionFailedError
 from ..model.objects import ObjectInfo
 
+#: An entity tag as another store may give it that can stand in a list of them.
+_PLAIN = re.compile(r"[!#-+\--~]+")
+
 #: A request with one of these asks for more than the object.
 CONDITIONS = ("if-match", "if-none-match", "if-modified-since", "if-unmodified-since")
 
 
 def etag(info: ObjectInfo) -> str:
-    """Return the entity tag of an object: its checksum, so the same bytes have the same one.
+    """Return the entity tag of an object: that of the object store which has it, whether a copy of it is here or not.
 
-    Of an object in a store that says nothing of its bytes, its size and time.
+    Else its checksum, so the same bytes have the same one; else its size and time.
     """
-    return f'"{info.checksum.value or f"{info.size:x}-{info.created_ns:x}"}"'
+    given = info.etag.removeprefix("W/").strip('"')
+    if not _PLAIN.fullmatch(given):
+        given = info.checksum.value or f"{info.size:x}-{info.created_ns:x}"
+    return f'"{given}"'
 
 
 def is_unchanged(headers: Mapping[str, str], info: ObjectInfo) -> bool:

@@ -10,7 +10,6 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from aistore.cluster.facts import NONCE
 from aistore.errors import (
     AmbiguousWriteError,
     BackendUnavailableError,
@@ -18,6 +17,7 @@ from aistore.errors import (
     StoredNotFoundError,
 )
 from aistore.storage.objectstore.contract import ABSENT, StoredInfo, StoredPage
+from aistore.storage.objectstore.metadata import NONCE
 
 from .network import STORE, Network
 

@@ -11,14 +11,14 @@ import msgspec
 
 from ...cluster.documents import BucketRecord
 from ...errors import AisError, OverloadedError
-from ...model.objects import Checksum, ListOptions, ListPage, ObjectInfo
+from ...model.objects import ListOptions, ListPage, ObjectInfo
 from ...storage.objectstore.contract import StoredInfo
+from ...storage.objectstore.metadata import UNKNOWN
 from .copies import cache_bucket
 from .worker import SharedObjects
 
 #: Keys asked for in one request; more are answered with as many anyway by most stores.
 _STORE_PAGE = 1000
-_NOTHING = Checksum("none", "")
 
 
 class SharedPage(NamedTuple):
@@ -54,7 +54,7 @@ class Listing:
         entries: list[ObjectInfo] = []
         for name, size in heapq.merge(*found, key=lambda entry: entry[0].encode()):
             if name > options.start_after and (not entries or entries[-1].name != name):
-                entries.append(ObjectInfo(self._bucket.name, name, size, 1, _NOTHING, 0))
+                entries.append(ObjectInfo(self._bucket.name, name, size, 1, UNKNOWN, 0))
             if len(entries) > options.limit:
                 break
         more = len(entries) > options.limit
@@ -120,6 +120,4 @@ def _before(name: str) -> str:
 
 
 def _info(bucket: str, base: str, entry: StoredInfo) -> ObjectInfo:
-    etag = entry.etag.strip('"')
-    checksum = Checksum("md5", etag) if len(etag) == 32 and etag.isalnum() else _NOTHING
-    return ObjectInfo(bucket, entry.key.removeprefix(base), entry.size, 1, checksum, entry.modified_ns)
+    return ObjectInfo(bucket, entry.key.removeprefix(base), entry.size, 1, UNKNOWN, entry.modified_ns)

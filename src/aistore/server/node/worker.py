@@ -15,9 +15,9 @@ from typing import Any
 from ...cluster.coherence import Coherence, Elsewhere, Patience, Remote
 from ...cluster.documents import BucketRecord
 from ...cluster.view import View, urls
-from ...errors import BucketNotFoundError, NotHomeError, OutOfSpaceError, PeerUnreachableError
+from ...errors import AisError, BucketNotFoundError, NotHomeError, OutOfSpaceError, PeerUnreachableError
 from ...model.names import SCHEMES
-from ...model.objects import Checksum, ObjectInfo, PutOptions
+from ...model.objects import Checksum, ObjectInfo, PutOptions, parse_range
 from ...settings import ProcessSettings, Secret
 from ...storage.cache.cache import Cache
 from ...storage.cache.reading import KeptCopy
@@ -25,6 +25,7 @@ from ...storage.cache.settings import parse_capacity
 from ...storage.checksums import STORED_TYPE, Hasher
 from ...storage.engine import Reading
 from ...storage.objectstore.contract import StoredBody
+from ...storage.objectstore.reading import StoredReading
 from ...wire.headers import MAP_VERSION
 from ..forwarding import Forwarded, forward
 from ..link import ControllerLink
@@ -34,7 +35,6 @@ from .alone import backed_cache
 from .clock import BootClock
 from .copies import NodeCache, StagedCopy, cache_bucket
 from .fence import FenceReader, Unfenced
-from .remote import RemoteReading
 from .stores import BucketStores, in_thread, open_own_store
 from .views import Following
 
@@ -167,8 +167,11 @@ class SharedObjects:
 
     async def open(self, request: Request, bucket: BucketRecord, name: str) -> Reading:
         """Open an object; raises ObjectNotFoundError, AnsweredElsewhere."""
-        found = await self.coherence.read(bucket, name, forwarded=request.stays, latest=_latest(request))
-        reading = self.reading(bucket, name, found)
+        wanted = request.headers.get("range")
+        found = await self.coherence.read(
+            bucket, name, forwarded=request.stays, latest=asks_for_latest(request), partly=wanted is not None
+        )
+        reading = self.reading(bucket, name, found, wanted)
         request.opened = None if isinstance(found, Remote) else (bucket, name)
         return reading
 
@@ -180,19 +183,28 @@ class SharedObjects:
         await self.evict(bucket, name)
         return True
 
-    def reading(self, bucket: BucketRecord, name: str, found: Any) -> Reading:
-        """Return what ``Coherence.read`` found as a Reading; raises AnsweredElsewhere."""
+    def reading(self, bucket: BucketRecord, name: str, found: Any, wanted: str | None = None) -> Reading:
+        """Return what ``Coherence.read`` found as a Reading; raises AnsweredElsewhere.
+
+        ``wanted`` is the part that a request is for, as it spells it.
+        """
         if isinstance(found, Elsewhere):
             raise AnsweredElsewhere(found.home)
         if isinstance(found, Remote):
             store, key = self.stores.of(bucket, name)
-            return RemoteReading(found, store.blocking, key)
+            info, part = found.info, None
+            if wanted is not None:
+                try:
+                    part = parse_range(wanted, info.size)
+                except AisError:  # for who answers the request to tell
+                    part = None
+            return StoredReading(store.blocking, key, info, found.facts.etag, found.body, part)
         reading: Reading = found
         return reading
 
     async def head(self, request: Request, bucket: BucketRecord, name: str) -> tuple[ObjectInfo, bool]:
         """Describe an object, and say whether a copy is here; raises ObjectNotFoundError, AnsweredElsewhere."""
-        found = await self.coherence.head(bucket, name, forwarded=request.stays, latest=_latest(request))
+        found = await self.coherence.head(bucket, name, forwarded=request.stays, latest=asks_for_latest(request))
         if isinstance(found, Elsewhere):
             raise AnsweredElsewhere(found.home)
         info, present = found
@@ -275,8 +287,8 @@ class SharedObjects:
         return await in_thread(self.stores.threads, work, *arguments)
 
 
-def _latest(request: Request) -> bool:
-    """Say whether a read wants what other programs may have written since it was copied."""
+def asks_for_latest(request: Request) -> bool:
+    """Say whether a request wants the object store to be asked, whatever is here."""
     return bool(request.query) and (request.flag("latest-ver") or request.flag("latest"))
 
 

@@ -117,5 +117,6 @@ def decode_facts(custom: Mapping[str, str], boot: str) -> CachedFacts:
 def info_of(bucket: CacheBucket, found: ObjectInfo, facts: CachedFacts) -> ObjectInfo:
     """Return what clients are told of a copy whose row is ``found``."""
     return ObjectInfo(
-        bucket.name, found.name, found.size, facts.version, found.checksum, facts.modified_ns, facts.custom
-    )
+        bucket.name, found.name, found.size, facts.version, found.checksum, facts.modified_ns, facts.custom,
+        facts.etag,
+    )  # fmt: skip

@@ -75,7 +75,13 @@ class ObjectStoreEngine:
         except StoredNotFoundError as error:
             raise ObjectNotFoundError.of(bucket, name) from error
         assert body is not None
-        return StoredReading(self._store, key, decode(bucket, name, body.info), body.info.etag, body)
+        reading = StoredReading(self._store, key, decode(bucket, name, body.info), body.info.etag, body)
+        try:
+            reading.keep()
+        except BaseException:
+            reading.close()
+            raise
+        return reading
 
     def kept(self, bucket: str, name: str) -> None:
         """Return None: nothing is kept here."""
@@ -213,8 +219,9 @@ class ObjectStoreEngine:
             self._store.put(key, data, {}, ABSENT if condition is ABSENT else None, seconds)
             return decode(info.bucket, info.name, self._store.head(key))
         nonce = secrets.token_hex(8)
+        metadata = encode(info.version, info.checksum.value, nonce, info.custom, info.created_ns)
         try:
-            self._store.put(key, data, encode(info, nonce), condition, seconds)
+            self._store.put(key, data, metadata, condition, seconds)
         except AmbiguousWriteError:
             there = self._current(key)
             if there is None or there.metadata.get(NONCE) != nonce:

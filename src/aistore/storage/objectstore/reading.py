@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Iterator
 from types import TracebackType
@@ -10,7 +11,7 @@ from typing import Any
 import xxhash
 
 from ...errors import BackendUnavailableError, InternalError, ObjectDamagedError, StaleConditionError
-from ...model.objects import ObjectInfo
+from ...model.objects import ByteRange, ObjectInfo
 from ..checksums import STORED_TYPE
 from ..verified import wrong_checksum
 from .contract import ObjectStore, StoredBody
@@ -20,30 +21,40 @@ class StoredReading:
     """Reads ranges of the version that was opened; what is read in order comes from one request.
 
     A store keeps no version for who is reading it: when the object is replaced meanwhile, ``read`` raises
-    BackendUnavailableError, it never returns bytes of another version. Up to ``KEPT_BYTES`` are fetched at the opening,
-    and then nothing can happen to them.
+    BackendUnavailableError, it never returns bytes of another version. ``body`` are bytes on their way from the start
+    of the object, None where nothing was asked for yet. Of what is asked for later no more than ``part`` is, if all
+    that will be read is known to be in there.
     """
 
+    #: What ``keep`` keeps.
     KEPT_BYTES = 1 << 20
 
-    def __init__(self, store: ObjectStore, key: str, info: ObjectInfo, etag: str, body: StoredBody | None) -> None:
+    def __init__(
+        self, store: ObjectStore, key: str, info: ObjectInfo, etag: str, body: StoredBody | None,
+        part: ByteRange | None = None,
+    ) -> None:  # fmt: skip
         self.info = info
         self.path: str | None = None
         self._store = store
         self._key = key
         self._etag = etag
+        self._part = part if part is not None else ByteRange(0, info.size)
         self._lock = threading.Lock()
         self._position = 0
+        self._end = info.size
         self._body: StoredBody | None = body
         self._chunks: Iterator[Any] | None = None
-        self._rest = b""
-        self._whole: bytes | None = None
-        if info.size <= self.KEPT_BYTES:
-            self._whole = self._verified(body.read() if body is not None else b"")
+        self._ahead = memoryview(b"")
+        self._whole = None if info.size else b""
+
+    def keep(self) -> None:
+        """Fetch all of a small object now, so that nothing can happen to it any more; blocks."""
+        if self._whole is None and self.info.size <= self.KEPT_BYTES:
+            self._whole = self.read(0, self.info.size)
             self.close()
 
     def read(self, start: int, length: int) -> bytes:
-        """Return ``length`` bytes from ``start``; see the class."""
+        """Return ``length`` bytes from ``start``; see the class. Blocks."""
         size = self.info.size
         if start < 0 or length < 0 or start + length > size:
             raise InternalError(f"{self._name}: bytes {start} to {start + length} of {size}")
@@ -55,7 +66,7 @@ class StoredReading:
 
     def read_cached(self, start: int, length: int) -> bytes | None:
         """Return the bytes of an object that is here as a whole."""
-        return self.read(start, length) if self._whole is not None else None
+        return self.read(start, length) if self._whole is not None or length == 0 else None
 
     def damaged(self, problem: str) -> ObjectDamagedError:
         """Return the error for bytes that are not those that were stored."""
@@ -68,43 +79,60 @@ class StoredReading:
         return False
 
     def close(self) -> None:
-        """Let the connection go."""
-        body, self._body, self._chunks, self._rest = self._body, None, None, b""
+        """Let the connection go. May be called twice."""
+        body, self._body, self._chunks, self._ahead = self._body, None, None, memoryview(b"")
         if body is not None:
-            body.close()
+            with contextlib.suppress(BackendUnavailableError):
+                body.close()
 
     @property
     def _name(self) -> str:
-        return f"ais://{self.info.bucket}/{self.info.name}"
+        return f"{self._store.url}/{self._key}"
 
     def _fetch(self, start: int, length: int) -> bytes:
-        if self._body is None or start != self._position:
-            self.close()
-            self._body = self._opened(start)
-            self._position = start
+        if not length:
+            return b""
+        if self._body is None or start != self._position or start + length > self._end:
+            self._open(start, length)
+        pieces: list[memoryview] = []
+        left = length
+        while left:
+            if not self._ahead:
+                self._ahead = self._next()
+            piece = self._ahead[:left]
+            self._ahead = self._ahead[len(piece) :]
+            pieces.append(piece)
+            left -= len(piece)
+        self._position += length
+        return bytes(pieces[0]) if len(pieces) == 1 else b"".join(pieces)
+
+    def _next(self) -> memoryview:
+        assert self._body is not None
         if self._chunks is None:
             self._chunks = self._body.chunks()
-        pieces, got = [self._rest], len(self._rest)
-        while got < length:
-            chunk = next(self._chunks, None)
-            if chunk is None:
-                raise BackendUnavailableError(f"{self._name}: {self._store.url} sent less than all of it")
-            pieces.append(bytes(chunk))
-            got += len(pieces[-1])
-        data = b"".join(pieces)
-        self._rest = data[length:]
-        self._position = start + length
-        return data[:length]
+        for chunk in self._chunks:
+            if len(chunk):
+                return memoryview(chunk)
+        raise BackendUnavailableError(f"{self._name}: less than all of it was sent", hint="read it again")
 
-    def _opened(self, start: int) -> StoredBody:
+    def _open(self, start: int, length: int) -> None:
+        """Ask for the bytes from ``start``: to the end of the part if it has all that is wanted, else of the object."""
+        self.close()
+        part = self._part
+        inside = part.start <= start and start + length <= part.start + part.length
+        end = part.start + part.length if inside else self.info.size
+        whole = start == 0 and end == self.info.size
         try:
-            body = self._store.get(self._key, start, if_etag=self._etag)
+            body = self._store.get(self._key, start, None if whole else end - start, if_etag=self._etag)
         except StaleConditionError as error:
             raise BackendUnavailableError(
                 f"{self._name} was replaced or removed while it was read", hint="read it again"
             ) from error
         assert body is not None
-        return body
+        if body.info.size != self.info.size:  # a store without conditions
+            body.close()
+            raise BackendUnavailableError(f"{self._name} was replaced while it was read", hint="read it again")
+        self._body, self._position, self._end = body, start, end
 
     def _verified(self, data: bytes) -> bytes:
         checksum = self.info.checksum
