@@ -16,15 +16,26 @@ FALLBACKS_ETL = tests/etl/test_workers.py tests/etl/test_launcher.py tests/etl/t
 FALLBACKS_STORE = tests/server/test_etl.py tests/server/test_etl_life.py tests/server/test_objects.py \
 	tests/server/test_supervision.py tests/storage/test_conformance.py
 
-.PHONY: demo test test-fallbacks fallbacks-etl fallbacks-store lint bench clean
+# What starts several nodes, or an object store.
+NODES = tests/cluster tests/jobs tests/laptop tests/storage/objectstore tests/server/test_cluster_transforms.py \
+	tests/server/test_forwarding.py tests/server/test_peers.py tests/server/test_reads.py tests/etl/test_everywhere.py \
+	tests/docs/test_cluster_document.py tests/pytorch/test_torch_cluster.py
+
+.PHONY: demo test test-machine test-nodes test-fallbacks fallbacks-etl fallbacks-store lint bench clean
 
 demo: $(INSTALLED)
 	$(BIN)/python examples/demo/run.py
 
+# Two at a time here and below: they wait for processes more than they compute.
 test: $(INSTALLED)
-	$(BIN)/python -m pytest
+	$(MAKE) -j2 --output-sync=target --keep-going test-machine test-nodes
 
-# Two at a time: they wait for processes more than they compute.
+test-machine:
+	$(BIN)/python -m pytest -p no:cacheprovider $(addprefix --ignore=,$(NODES))
+
+test-nodes:
+	$(BIN)/python -m pytest -p no:cacheprovider $(NODES)
+
 test-fallbacks: $(INSTALLED)
 	$(MAKE) -j2 fallbacks-etl fallbacks-store
 
