@@ -9,7 +9,7 @@ from ...cluster.documents import PINNED, BucketRecord
 from ...errors import BadRequestError
 from ...model.buckets import BucketInfo
 from ...model.properties import AWS_ENDPOINT, AWS_PROFILE, AWS_REGION, HTTP_URL, flatten, nest
-from ...storage.objectstore.urls import parse_url
+from ..destinations import check_destination
 from .bucket_props import bucket_props
 
 #: Properties that can be set, by what their values have to be.
@@ -49,13 +49,13 @@ def checked_properties(provider: str, value: Any, *, changed: bool = False) -> d
             given = given.lower() == "true"
         if not isinstance(given, kind):
             raise BadRequestError(f"property {key} is {given!r}", hint=f"expected a {kind.__name__}")
+        if key in _FIXED and given:
+            check_destination(str(given), key)
         props[key] = given
-    if provider == "ht" and not changed:
-        if not props.get(HTTP_URL):
-            raise BadRequestError(
-                "an ht:// bucket needs the URL of its objects", hint="`ais create ht://name --url https://host/path`"
-            )
-        parse_url(props[HTTP_URL])
+    if provider == "ht" and not changed and not props.get(HTTP_URL):
+        raise BadRequestError(
+            "an ht:// bucket needs the URL of its objects", hint="`ais create ht://name --url https://host/path`"
+        )
     return props
 
 

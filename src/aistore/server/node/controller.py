@@ -233,8 +233,8 @@ class SharedBuckets:
 
     async def _check_reachable(self, record: BucketRecord) -> None:
         """Raise BadRequestError unless the bucket is there and lets this node in."""
-        store, _ = self.stores.bucket(record)
         try:
+            store, _ = self.stores.bucket(record)
             await store.list("", "", 1)
         except BackendRefusedError as error:
             raise BadRequestError(error.message, hint=error.hint) from error

@@ -10,11 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from ...cluster.documents import BucketRecord
-from ...errors import OverloadedError
+from ...errors import ForbiddenError, OverloadedError
 from ...model.names import check_object_name
 from ...settings import ServeSettings
 from ...storage.objectstore.contract import Absent, Capabilities, ObjectStore, StoredBody, StoredInfo, StoredPage
-from ...storage.objectstore.urls import open_object_store
+from ...storage.objectstore.urls import Place, open_object_store, parse_url
 
 T = TypeVar("T")
 
@@ -87,13 +87,16 @@ class BucketStores:
     def __init__(self, own: ObjectStore | None) -> None:
         self.threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="store")
         self._own = None if own is None else ThreadedStore(own, self.threads)
+        self._own_place = None if own is None else parse_url(own.url)
         self._others: dict[tuple[str, ...], ThreadedStore] = {}
         self._lock = threading.Lock()
 
     def of(self, bucket: BucketRecord, name: str) -> tuple[ThreadedStore, str]:
-        """Return the store and the key of an object; raises BadRequestError."""
+        """Return the store and the key of an object; raises BadRequestError, ForbiddenError."""
         check_object_name(name)
         store, prefix = self.bucket(bucket)
+        if bucket.provider != "ais" and self._own_place is not None:
+            _check_not_own(self._own_place, bucket, name)
         return store, prefix + name
 
     def bucket(self, bucket: BucketRecord) -> tuple[ThreadedStore, str]:
@@ -119,6 +122,18 @@ class BucketStores:
             store.blocking.close()
         if self._own is not None:
             self._own.blocking.close()
+
+
+def _check_not_own(own: Place, bucket: BucketRecord, name: str) -> None:
+    """Refuse a name where the cluster keeps its own: the document with its secret, objects that have homes.
+
+    Another endpoint may be another name of the same store, so none is taken for a store of its own.
+    """
+    if _SCHEMES.get(bucket.provider) == own.kind and bucket.name == own.bucket and name.startswith(own.base):
+        raise ForbiddenError(
+            f"{bucket.uri}/{name[:128]} is below {own.url}/, which is the cluster's own",
+            hint="its objects are those of the ais:// buckets",
+        )
 
 
 def location(bucket: BucketRecord) -> tuple[str, dict[str, str]]:
