@@ -35,6 +35,7 @@ from .alone import backed_cache
 from .clock import BootClock
 from .copies import NodeCache, StagedCopy, cache_bucket
 from .fence import FenceReader, Unfenced
+from .lapsed import read_while_leased, write_while_leased
 from .stores import BucketStores, in_thread, open_own_store
 from .views import Following
 
@@ -168,9 +169,10 @@ class SharedObjects:
     async def open(self, request: Request, bucket: BucketRecord, name: str) -> Reading:
         """Open an object; raises ObjectNotFoundError, AnsweredElsewhere."""
         wanted = request.headers.get("range")
-        found = await self.coherence.read(
+        work = self.coherence.read(
             bucket, name, forwarded=request.stays, latest=asks_for_latest(request), partly=wanted is not None
         )
+        found = await read_while_leased(work, self.coherence.is_leased)
         reading = self.reading(bucket, name, found, wanted)
         request.opened = None if isinstance(found, Remote) else (bucket, name)
         return reading
@@ -204,7 +206,8 @@ class SharedObjects:
 
     async def head(self, request: Request, bucket: BucketRecord, name: str) -> tuple[ObjectInfo, bool]:
         """Describe an object, and say whether a copy is here; raises ObjectNotFoundError, AnsweredElsewhere."""
-        found = await self.coherence.head(bucket, name, forwarded=request.stays, latest=asks_for_latest(request))
+        work = self.coherence.head(bucket, name, forwarded=request.stays, latest=asks_for_latest(request))
+        found = await read_while_leased(work, self.coherence.is_leased)
         if isinstance(found, Elsewhere):
             raise AnsweredElsewhere(found.home)
         info, present = found
@@ -245,14 +248,13 @@ class SharedObjects:
     async def _write(
         self, request: Request, bucket: BucketRecord, name: str, staged: Any, options: PutOptions
     ) -> ObjectInfo:
-        # A client that goes away does not undo a write, nor free its lock before the store has answered.
-        writing = asyncio.ensure_future(self.coherence.write(bucket, name, staged, options, forwarded=request.stays))
-        return _here(await asyncio.shield(writing))
+        work = self.coherence.write(bucket, name, staged, options, forwarded=request.stays)
+        return _here(await write_while_leased(work, self.coherence.is_leased))
 
     async def delete(self, request: Request, bucket: BucketRecord, name: str) -> ObjectInfo:
         """Remove an object; raises ObjectNotFoundError, AnsweredElsewhere."""
-        deleting = asyncio.ensure_future(self.coherence.delete(bucket, name, forwarded=request.stays))
-        return _here(await asyncio.shield(deleting))
+        work = self.coherence.delete(bucket, name, forwarded=request.stays)
+        return _here(await write_while_leased(work, self.coherence.is_leased))
 
     async def set_custom(
         self, request: Request, bucket: BucketRecord, name: str, custom: Mapping[str, str], *, replace: bool
@@ -270,12 +272,10 @@ class SharedObjects:
                 size, checksum = staging.finish()
                 return StagedCopy(staging, size, checksum.value)
 
-        changing = asyncio.ensure_future(
-            self.coherence.set_custom(
-                bucket, name, change, functools.partial(self.in_thread, stage), forwarded=request.stays
-            )
+        work = self.coherence.set_custom(
+            bucket, name, change, functools.partial(self.in_thread, stage), forwarded=request.stays
         )
-        return _here(await asyncio.shield(changing))
+        return _here(await write_while_leased(work, self.coherence.is_leased))
 
     async def evict(self, bucket: BucketRecord, name: str) -> None:
         """Drop the copy of an object."""
