@@ -37,7 +37,7 @@ from ..peers import Peers
 from .alone import Alone, backed_cache
 from .clock import BootClock
 from .fence import FenceWriter
-from .stores import BucketStores, open_own_store
+from .stores import BucketStores, PromptStore, open_own_store
 from .transforms import Followers, PeerTransforms
 from .views import WorkerViews
 
@@ -96,10 +96,10 @@ class SharedBuckets:
     def _join(self, followers: Followers) -> Membership:
         settings, lease = self._settings, self._settings.serve.lease_seconds
         own, _ = self.stores.bucket(BucketRecord("ais", "any", "", 0))
+        times = Times(lease, lease / 3, lease / 6, max(1.0, lease / 4), min(1.0, lease / 10))
         return Membership(
             Self(settings.target_id, secrets.token_hex(4), settings.url, settings.started_ns),
-            self.clock, own, _Others(self.peers), followers,
-            Times(lease, lease / 3, lease / 6, max(1.0, lease / 4), min(1.0, lease / 10)), self._prepare,
+            self.clock, PromptStore(own, 2 * times.call), _Others(self.peers), followers, times, self._prepare,
         )  # fmt: skip
 
     @property

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import functools
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from ...cluster.documents import BucketRecord
-from ...errors import ForbiddenError, OverloadedError
+from ...errors import BackendUnavailableError, ForbiddenError, OverloadedError
 from ...model.names import check_object_name
 from ...settings import ServeSettings
 from ...storage.objectstore.contract import Absent, Capabilities, ObjectStore, StoredBody, StoredInfo, StoredPage
@@ -79,6 +79,33 @@ class ThreadedStore:
     async def list(self, prefix: str, start_after: str = "", limit: int = 1000) -> StoredPage:
         """Return a page of keys."""
         return await self._run(self.blocking.list, prefix, start_after, limit)
+
+
+class PromptStore(ThreadedStore):
+    """The same for who would rather ask again than wait: no read takes longer than ``seconds``.
+
+    The library insists on reads for half a minute, on connections that may lead nowhere; a lease may be shorter.
+    """
+
+    def __init__(self, store: ThreadedStore, seconds: float) -> None:
+        super().__init__(store.blocking, store._threads)
+        self._seconds = seconds
+
+    async def get(self, key: str, unless_etag: str = "") -> StoredBody | None:
+        """Begin to read a key; raises BackendUnavailableError when that takes too long."""
+        return await self._in_time(super().get(key, unless_etag), f"GET {key}")
+
+    async def list(self, prefix: str, start_after: str = "", limit: int = 1000) -> StoredPage:
+        """Return a page of keys; raises BackendUnavailableError when that takes too long."""
+        return await self._in_time(super().list(prefix, start_after, limit), f"LIST {prefix}")
+
+    async def _in_time(self, work: Coroutine[Any, Any, T], what: str) -> T:
+        try:
+            return await asyncio.wait_for(work, self._seconds)
+        except asyncio.TimeoutError:
+            raise BackendUnavailableError(
+                f"{what}: the object store did not answer within {self._seconds:g} s", hint="it is asked again"
+            ) from None
 
 
 class BucketStores:
