@@ -22,8 +22,8 @@ from .request import Receive, Request
 from .routes import Handler, route
 from .store import Store
 
-#: How long a write waits for a home that can be reached: longer than a dead node counts as there.
-_HOME_SECONDS = 50.0
+#: How long a write waits for a home that can be reached, in leases and at most: longer than a dead node is on the map.
+_HOME_LEASES, _HOME_SECONDS_MAX = 5 / 3, 50.0
 _LOOK_AGAIN_SECONDS = 0.25
 
 
@@ -32,6 +32,7 @@ class App:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._home_seconds = min(_HOME_LEASES * store.settings.serve.lease_seconds, _HOME_SECONDS_MAX)
         self._access = Access(store.settings.serve)
         self._recorder = Recorder(store.settings.serve)
         self._at_once = AtOnce(store, self._access, self._recorder)
@@ -86,7 +87,7 @@ class App:
         if shared is None:
             return await handler(self._store, request, rest)
         request.stays = HOP in request.headers
-        patience = asyncio.get_running_loop().time() + _HOME_SECONDS
+        patience = asyncio.get_running_loop().time() + self._home_seconds
         while True:
             try:
                 return await handler(self._store, request, rest)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from typing import Protocol
 
 from ...errors import PeerUnreachableError
@@ -19,6 +20,8 @@ class Owner(Protocol):
 
     #: No byte for so long, in the middle of a request or a reply, ends it.
     stall_seconds: float
+    #: What was sent is not even received for so long: its machine is gone.
+    vanished_seconds: float
     #: When anything came from the node last, by the loop's clock.
     heard: float
 
@@ -131,6 +134,7 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""
         self._transport = transport  # type: ignore[assignment]  # uvloop's is no subclass of asyncio's
+        _notice_vanishing(transport.get_extra_info("socket"), self._owner.vanished_seconds)
         if self._closing:
             self.close()
 
@@ -141,7 +145,9 @@ class Connection(asyncio.Protocol):
         reply, self.reply = self.reply, None
         if reply is not None:
             when = "in the middle of its reply" if reply.status else "before it answered"
-            reply.end(self._owner.unreachable(f"closed the connection {when}"))
+            vanished = isinstance(exc, TimeoutError)
+            what = "vanished" if vanished else "closed the connection"
+            reply.end(self._owner.unreachable(f"{what} {when}", counts=vanished))
         self._owner.forget(self)
 
     def pause_writing(self) -> None:
@@ -232,3 +238,13 @@ class Connection(asyncio.Protocol):
 
     def _expect(self, seconds: float, late: str) -> None:
         self.due, self._late = self._loop.time() + seconds, late
+
+
+def _notice_vanishing(connection: socket.socket, seconds: float) -> None:
+    """Have the system end a connection to a machine that receives nothing any more; one that only hangs receives."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (
+        ("TCP_KEEPIDLE", round(seconds)), ("TCP_KEEPINTVL", 1), ("TCP_USER_TIMEOUT", round(seconds * 1000))
+    ):  # fmt: skip
+        if hasattr(socket, name):  # not on every system
+            connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)

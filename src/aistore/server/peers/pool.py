@@ -26,6 +26,8 @@ class PeerLimits:
     connect_seconds: float = 3.0
     # No byte of a request taken, or of a reply sent, for so long. As long as a client's may take (Limits).
     stall_seconds: float = 30.0
+    # What was sent is not even received for so long: the machine is gone, or the way to it. Derived: some lost packets.
+    vanished_seconds: float = 5.0
     # An idle connection is closed before the other side does it, after 60 s (Limits.header_seconds).
     idle_seconds: float = 30.0
     # How long a node that did not answer is not asked again, a quarter more or less. Guessed: what a restart takes.
@@ -44,6 +46,7 @@ class Peer:
         self.url = url
         self.limits = limits
         self.stall_seconds = limits.stall_seconds
+        self.vanished_seconds = limits.vanished_seconds
         self.heard = 0.0
         parts = urlsplit(url)
         self._host, self._port = parts.hostname or "", parts.port or 80
