@@ -6,7 +6,7 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
 import urllib3
@@ -53,11 +53,11 @@ class Sender:
         """Close all connections."""
         self._pool.clear()
 
-    def choose(self, chance: random.Random) -> str:
-        """Return a node that did answer lately, if there is one."""
+    def choose(self, chance: random.Random, tried: Collection[str] = ()) -> str:
+        """Return a node: one that was not tried yet and did answer lately, if there is one."""
         now, places = time.monotonic(), self._endpoints()
         good = [place for place in places if self._avoided.get(place, 0.0) < now]
-        return chance.choice(good or places)
+        return chance.choice([place for place in good if place not in tried] or good or list(places))
 
     def once(
         self, method: str, endpoint: str, path: str, body: bytes | None = None, *,
@@ -80,8 +80,10 @@ class Sender:
         Raises OutOfPatienceError.
         """
         begun, tries = time.monotonic(), 0
+        tried: list[str] = []
         while True:
-            answer = attempt(self.choose(chance))
+            answer = attempt(self.choose(chance, tried))
+            tried = [*tried, answer.endpoint][-2:]
             if answer.status not in (0, 503):
                 return answer, tries
             with self._lock:
