@@ -281,11 +281,11 @@ class TransformCrashError(TransformError):
 
 
 class RetryLaterError(AisError):
-    """The same request can succeed later; ``retry_after_seconds`` is the store's guess when."""
+    """The same request can succeed later; ``retry_after_seconds`` is the store's guess when, None for no guess."""
 
     code = "ErrRetryLater"
     status = 503
-    retry_after_seconds = 1
+    retry_after_seconds: int | None = 1
 
 
 class OverloadedError(RetryLaterError):
@@ -322,10 +322,13 @@ class BackendUnavailableError(RetryLaterError):
 
 
 class BackendRefusedError(RetryLaterError):
-    """The object store behind this store refuses this node; somebody has to change a setting."""
+    """The object store behind this store refuses this node; somebody has to change a setting.
+
+    Nodes go on trying, because credentials are renewed under them; clients are told at once.
+    """
 
     code = "ErrBackendRefused"
-    retry_after_seconds = 30
+    retry_after_seconds = None
 
 
 class AmbiguousWriteError(RetryLaterError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..errors import AisError, BadRequestError, BucketExistsError, BucketNotFoundError
@@ -108,11 +108,16 @@ class Bucket:
         page_size: int = 0,
         limit: int | None = None,
         cached: bool | None = None,
+        on_unnamable: Callable[[int], None] | None = None,
     ) -> Iterator[Page]:
-        """Yield what `list` yields, page by page."""
+        """Yield what `list` yields, page by page.
+
+        ``on_unnamable`` hears how many keys a page leaves out, of a bucket outside of the store, that other programs
+        wrote and no object can be named by.
+        """
         return list_pages(
             self._transport, self.ref, prefix=prefix, props=props, start_after=start_after, page_size=page_size,
-            limit=limit, cached=cached,
+            limit=limit, cached=cached, on_unnamable=on_unnamable,
         )  # fmt: skip
 
     def batch(

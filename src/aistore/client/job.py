@@ -12,7 +12,7 @@ import msgspec
 
 from ..errors import JobNotFoundError, RequestTimeoutError
 from ..model.names import BucketRef
-from ..wire.jobs import JobExtra, JobSnap, ObjectError, parse_time
+from ..wire.jobs import JobExtra, JobSnap, ObjectError, SnapBucket, parse_time
 from .transport import Request, Transport
 
 if TYPE_CHECKING:
@@ -124,14 +124,18 @@ def list_jobs(transport: Transport, job_id: str = "", kind: str = "") -> list[Jo
     return sorted(map(_merge, by_id.values()), key=lambda info: info.started_ns, reverse=True)
 
 
+def _uri(bucket: SnapBucket) -> str:
+    return str(BucketRef(bucket.provider, bucket.name)) if bucket.name else ""
+
+
 def _merge(snaps: list[JobSnap]) -> JobInfo:
     first, extras = snaps[0], [snap.ext or JobExtra() for snap in snaps]
     ends = [parse_time(snap.end_time) for snap in snaps]
     return JobInfo(
         id=first.id,
         kind=first.kind,
-        source=str(BucketRef(first.source.provider, first.source.name)),
-        destination=str(BucketRef(first.destination.provider, first.destination.name)),
+        source=_uri(first.source) or _uri(first.bucket),
+        destination=_uri(first.destination),
         started_ns=min(parse_time(snap.start_time) for snap in snaps),
         ended_ns=max(ends) if all(ends) else 0,
         objects=sum(int(snap.stats.loc_objs) for snap in snaps),

@@ -13,11 +13,11 @@ from urllib.parse import urlencode
 
 from ..errors import NotFoundError, NotSupportedError
 from ..model.names import BucketRef, bucket_ref
+from ..model.templates import expand_braces
 from ..wire.messages import EtlSummary
 from .bucket import Bucket
 from .cluster import fetch_cluster_map
 from .etl import Etl, list_etls
-from .templates import expand_braces
 from .transport import Request, Transport, quote_name
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import msgspec
 
 from ..errors import InternalError
 from ..model.names import BucketRef
+from ..wire import headers as wire_headers
 from .foreign import reading_reply
 from .transport import Request, Transport
 
@@ -66,16 +67,19 @@ def list_pages(
     page_size: int = 0,
     limit: int | None = None,
     cached: bool | None = None,
+    on_unnamable: Callable[[int], None] | None = None,
 ) -> Iterator[Page]:
     """Yield the pages of a listing in byte order of names, ``limit`` names in all; memory holds one page.
 
     ``props`` is a comma list of name, size, checksum, atime, version, custom, cached. ``page_size`` 0 leaves it to the
     store. ``cached`` leaves out what the store has no copy of, False leaves out the others, None nothing.
+    ``on_unnamable`` hears how many keys a page leaves out, of a bucket outside of the store, that other programs wrote
+    and no object can be named by.
     """
     token, uuid, left = "", "", limit
     while left is None or left > 0:
         size = page_size if left is None else min(page_size or left, left)
-        page = _fetch(
+        page, unnamable = _fetch(
             transport,
             bucket,
             {
@@ -88,6 +92,8 @@ def list_pages(
                 "start_after": start_after,
             },
         )
+        if unnamable and on_unnamable is not None:
+            on_unnamable(unnamable)
         entries = page.entries or []
         if left is not None:
             entries = entries[:left]
@@ -96,13 +102,14 @@ def list_pages(
             yield entries
         if not page.token:
             return
-        if page.token <= token:
+        if page.token == token:  # not an earlier one: stores may list in an order of their own
             raise InternalError(f"the listing of {bucket} does not advance past {token!r}")
         token, uuid = page.token, page.uuid
 
 
-def _fetch(transport: Transport, bucket: BucketRef, value: dict[str, object]) -> _Reply:
-    reply = transport.call(
+def _fetch(transport: Transport, bucket: BucketRef, value: dict[str, object]) -> tuple[_Reply, int]:
+    """Return a page, and how many keys it leaves out."""
+    reply = transport.send(
         Request(
             "GET",
             f"/v1/buckets/{bucket.name}",
@@ -111,5 +118,6 @@ def _fetch(transport: Transport, bucket: BucketRef, value: dict[str, object]) ->
             body=msgspec.json.encode({"action": "list", "name": "", "value": value}),
         )
     )
+    body = reply.drain()
     with reading_reply(transport.endpoint):
-        return _DECODER.decode(reply)
+        return _DECODER.decode(body), int(reply.headers.get(wire_headers.UNNAMABLE) or 0)

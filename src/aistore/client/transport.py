@@ -25,7 +25,7 @@ from urllib3.exceptions import (
     ReadTimeoutError,
 )
 
-from ..errors import AisError, StoreUnreachableError
+from ..errors import AisError, BackendRefusedError, StoreUnreachableError
 from ..wire import headers as wire_headers
 from ..wire.messages import decode_error, is_foreign
 from .cluster_map import ClusterMap, read_cluster_map
@@ -191,7 +191,8 @@ class _Effort:
 
     def pause_after_refusal(self, place: Place, status: int, headers: Mapping[str, str], refusal: AisError) -> float:
         """Return the seconds to wait after an error was answered; raises it if it is not to be sent again."""
-        if status not in (404, 503) or not _replayable(self._request):
+        lasting = isinstance(refusal, BackendRefusedError)  # until somebody has changed a setting
+        if status not in (404, 503) or lasting or not _replayable(self._request):
             raise refusal
         if place.node and self._moves < MOVES_MAX and self._routing.moved(place, self._request.uname):
             self._moves += 1

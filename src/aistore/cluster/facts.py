@@ -30,10 +30,11 @@ def is_of(facts: CachedFacts, stored: StoredInfo) -> bool:
     """Say whether a copy with these facts is what is stored.
 
     The ETag alone does not say so: many stores make it of the bytes, and the same bytes may have been written again
-    with other metadata.
+    with other metadata. Where there is none, as of plain web servers, the time of writing has to do.
     """
     return (
         facts.etag == stored.etag
+        and (stored.etag != "" or facts.modified_ns == stored.modified_ns)
         and facts.version == version_of(stored.metadata)
         and facts.custom == custom_of(stored.metadata)
     )

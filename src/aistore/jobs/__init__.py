@@ -1,1 +1,1 @@
-"""Jobs from bucket to bucket: copy and transform, owned by one node, worked off by all, surviving any of them."""
+"""Jobs on many objects: copy, transform, prefetch, evict. Owned by one node, done by all, surviving any of them."""

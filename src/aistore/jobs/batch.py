@@ -17,6 +17,7 @@ import msgspec
 
 from ..errors import (
     AisError,
+    BackendRefusedError,
     BucketNotFoundError,
     ConflictError,
     EtlNotFoundError,
@@ -28,7 +29,7 @@ from ..errors import (
 )
 from ..model.objects import ListOptions, ListPage, ObjectInfo, PutOptions
 from ..storage.engine import Reading
-from .document import MESSAGE_CHARACTERS_MAX, Counts, JobOptions, ObjectError
+from .document import MESSAGE_CHARACTERS_MAX, Counts, JobKind, JobOptions, ObjectError
 from .targets import target_name
 
 #: The key of an object's custom metadata that says which job wrote it, of what.
@@ -56,6 +57,9 @@ class Batch(msgspec.Struct, frozen=True):
     destination: str
     names: list[str]
     options: JobOptions
+    kind: JobKind = JobKind.COPY
+    #: Whether the names were given, so that one which is not there is an error.
+    named: bool = False
 
 
 class BatchResult(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -95,6 +99,9 @@ class Objects(Protocol):
     async def list(self, bucket: str, options: ListOptions) -> ListPage:
         """Return one page of a listing."""
 
+    async def list_cached(self, bucket: str, options: ListOptions) -> ListPage:
+        """Return one page of the objects that some node has a copy of."""
+
     async def transform(self, etl: str, reading: Reading, seconds: float) -> Made:
         """Run an object through a transform and close it; ``seconds`` 0 leaves it the transform's own time."""
 
@@ -103,6 +110,12 @@ class Objects(Protocol):
 
     async def put(self, made: Made, bucket: str, name: str, options: PutOptions) -> ObjectInfo:
         """Write what a transform made; raises as ``copy``."""
+
+    async def prefetch(self, bucket: str, name: str, *, latest: bool) -> int:
+        """Have a copy of an object where it lives and return its size; raises OutOfSpaceError, as ``open``."""
+
+    async def evict(self, bucket: str, name: str) -> int | None:
+        """Drop the copy of an object and return its size, None if there was none."""
 
 
 class _Tally:
@@ -150,7 +163,7 @@ async def run_batch(objects: Objects, batch: Batch) -> BatchResult:
 async def _work_off(objects: Objects, batch: Batch, name: str, tally: _Tally) -> None:
     try:
         size = await _patiently(objects, batch, name)
-    except (BucketNotFoundError, EtlNotFoundError, OutOfSpaceError) as error:
+    except (BucketNotFoundError, EtlNotFoundError, OutOfSpaceError, BackendRefusedError) as error:
         tally.fatal = tally.fatal or error
     except NotHomeError:
         tally.moved.append(name)
@@ -182,7 +195,7 @@ async def _patiently(objects: Objects, batch: Batch, name: str) -> int | None:
     while True:
         try:
             return await _once(objects, batch, name)
-        except (OutOfSpaceError, NotHomeError):
+        except (OutOfSpaceError, NotHomeError, BackendRefusedError):
             raise
         except RetryLaterError as error:
             if error.status < 500 or asyncio.get_running_loop().time() + pause > deadline:
@@ -193,6 +206,19 @@ async def _patiently(objects: Objects, batch: Batch, name: str) -> int | None:
 
 async def _once(objects: Objects, batch: Batch, name: str) -> int | None:
     """Do one object and return the size of the result; None if there is no such object any more."""
+    if batch.kind is JobKind.EVICT:
+        return await objects.evict(batch.source, name)
+    if batch.kind is not JobKind.PREFETCH:
+        return await _written(objects, batch, name)
+    try:
+        return await objects.prefetch(batch.source, name, latest=batch.options.latest)
+    except ObjectNotFoundError:
+        if batch.named:
+            raise
+        return None
+
+
+async def _written(objects: Objects, batch: Batch, name: str) -> int | None:
     target = target_name(name, batch.options)
     for _ in range(_CONFLICTS_MAX):
         seen = None if batch.options.dry_run else await _seen(objects, batch.destination, target)

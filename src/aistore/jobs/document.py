@@ -32,6 +32,13 @@ class JobKind(str, enum.Enum):
 
     COPY = "copy-bck"
     TRANSFORM = "etl-bck"
+    PREFETCH = "prefetch-listrange"
+    EVICT = "evict-listrange"
+
+    @property
+    def writes(self) -> bool:
+        """Whether it has a destination; else it is about the copies that nodes keep, and that is its source again."""
+        return self in (JobKind.COPY, JobKind.TRANSFORM)
 
 
 class JobState(str, enum.Enum):
@@ -47,7 +54,8 @@ class JobOptions(msgspec.Struct, frozen=True, omit_defaults=True):
 
     ``ext`` replaces what stands after the last dot of a name. ``go_on`` goes on after the error of an object. ``flat``
     leaves out names with a slash after the prefix. ``workers`` 0 leaves it to the store how many objects are under way
-    at once. ``etl_seconds`` 0 leaves an object the time that the transform was made with.
+    at once. ``etl_seconds`` 0 leaves an object the time that the transform was made with. ``names`` and ``template``
+    choose objects without a listing (``chosen.py``); ``latest`` compares copies with the object store.
     """
 
     prefix: str = ""
@@ -60,6 +68,14 @@ class JobOptions(msgspec.Struct, frozen=True, omit_defaults=True):
     workers: int = 0
     etl: str = ""
     etl_seconds: float = 0.0
+    names: tuple[str, ...] = ()
+    template: str = ""
+    latest: bool = False
+
+    @property
+    def named(self) -> bool:
+        """Whether objects are named one by one, so that one which is not there is an error."""
+        return bool(self.names or self.template)
 
 
 class ObjectError(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -92,7 +108,8 @@ class Job(msgspec.Struct, frozen=True, omit_defaults=True):
 
     ``source`` and ``destination`` are URIs of buckets. ``counter`` is raised by every write of the owner: whoever
     watches sees by it that the owner lives (takeover.py).
-    ``done`` is K, the last name of which all before are done; empty before the first. ``checked`` says that no two
+    ``done`` is K, the last name of which all before are done; empty before the first. Where the names were given it is
+    how many of them are done. ``checked`` says that no two
     names of the source lead to one at the destination. ``stop`` is the reason why somebody asked it to end.
     """
 
@@ -137,11 +154,18 @@ class Job(msgspec.Struct, frozen=True, omit_defaults=True):
 
     def finish(self, now_ns: int) -> Job:
         """Return the record of a job that has come to its end."""
+        return self.shortened()._ended(now_ns)
+
+    def shortened(self) -> Job:
+        """Return the record without the names that were given, which may be many."""
+        return msgspec.structs.replace(self, options=msgspec.structs.replace(self.options, names=()))
+
+    def _ended(self, now_ns: int) -> Job:
         return msgspec.structs.replace(self, state=JobState.FINISHED, ended_ns=now_ns)
 
     def abort(self, now_ns: int, reason: str, counts: Counts, errors: Iterable[ObjectError]) -> Job:
         """Return the record of a job that ends before its end; ``counts`` and ``errors`` are of names beyond K."""
-        ended = self.advance(self.done, counts, errors)
+        ended = self.shortened().advance(self.done, counts, errors)
         return msgspec.structs.replace(ended, state=JobState.ABORTED, ended_ns=now_ns, reason=reason)
 
     def ask_to_stop(self, reason: str) -> Job:

@@ -115,7 +115,7 @@ class Manager:
         found = [job for job in jobs.values() if wanted in ("", job.id)]
         found.sort(key=lambda job: job.started_ns, reverse=True)
         if not arguments["errors"]:
-            found = [msgspec.structs.replace(job, errors=job.errors[:1]) for job in found]
+            found = [msgspec.structs.replace(job.shortened(), errors=job.errors[:1]) for job in found]
         return [msgspec.to_builtins(job) for job in found]
 
     async def _all(self, wanted: str = "") -> dict[str, Job]:

@@ -18,9 +18,18 @@ from typing import NamedTuple, Protocol, TypeVar
 
 import msgspec
 
-from ..errors import AisError, JobNotFoundError, OverloadedError, RetryLaterError, StaleJobError, error_from_code
+from ..errors import (
+    AisError,
+    BackendRefusedError,
+    JobNotFoundError,
+    OverloadedError,
+    RetryLaterError,
+    StaleJobError,
+    error_from_code,
+)
 from .batch import BATCH_BYTES_MAX, BATCH_NAMES_MAX, Batch, BatchResult
-from .document import Counts, Job, ObjectError
+from .chosen import ChosenNames, NamesPage
+from .document import Counts, Job, JobKind, ObjectError
 from .records import JobRecords, KeptJob
 from .takeover import LEASE_SECONDS, RENEWALS, Lease
 from .targets import Collisions, ambiguous_extensions
@@ -39,18 +48,14 @@ _ATTEMPTS_MAX = 20
 _PAUSE_SECONDS, _PAUSE_SECONDS_MAX = 0.05, 5.0
 
 
-class NamesPage(msgspec.Struct, frozen=True):
-    """A page of a listing: names with their sizes in bytes; ``continuation`` is empty when nothing follows."""
-
-    entries: list[tuple[str, int]]
-    continuation: str = ""
-
-
 class Workers(Protocol):
     """The nodes that work for a job. All verbs may raise RetryLaterError: the node was lost, the answer with it."""
 
-    async def names(self, bucket: str, prefix: str, after: str, limit: int) -> NamesPage:
-        """Return a page of the names that start with ``prefix``, those after ``after`` in the listing's own order."""
+    async def names(self, bucket: str, prefix: str, after: str, limit: int, *, cached: bool = False) -> NamesPage:
+        """Return a page of the names that start with ``prefix``, those after ``after`` in the listing's own order.
+
+        With ``cached`` only objects that some node has a copy of.
+        """
 
     def home(self, job: Job, name: str) -> str:
         """Return the node that works on an object of a job's source."""
@@ -101,6 +106,7 @@ class JobRun:
         lease_seconds: float = LEASE_SECONDS,
     ) -> None:  # fmt: skip
         self._job, self._tag = kept
+        self._chosen = ChosenNames(kept.job.options)
         self._records = records
         self._workers = workers
         self._now = now
@@ -281,8 +287,12 @@ class JobRun:
             self._job = msgspec.structs.replace(self._job, checked=True)
 
     async def _list(self, after: str) -> NamesPage:
-        prefix = self._job.options.prefix
-        page = await self._again(lambda: self._workers.names(self._job.source, prefix, after, PAGE_NAMES))
+        if self._job.options.named:
+            return await asyncio.to_thread(self._chosen.page, after, PAGE_NAMES)
+        prefix, cached = self._job.options.prefix, self._job.kind is JobKind.EVICT
+        page = await self._again(
+            lambda: self._workers.names(self._job.source, prefix, after, PAGE_NAMES, cached=cached)
+        )
         if self._job.options.flat:
             entries = [entry for entry in page.entries if "/" not in entry[0][len(prefix) :]]
             return NamesPage(entries, page.continuation)
@@ -311,7 +321,8 @@ class JobRun:
             yield self._batch(names)
 
     def _batch(self, names: list[str]) -> Batch:
-        return Batch(self._job.id, self._job.source, self._job.destination, names, self._job.options)
+        job = self._job.shortened()
+        return Batch(job.id, job.source, job.destination, names, job.options, job.kind, self._job.options.named)
 
     async def _work_off(self, page: _Page, batches: list[Batch]) -> None:
         tasks = [asyncio.ensure_future(self._run(page, batch)) for batch in batches]
@@ -363,6 +374,8 @@ class JobRun:
             await self._until_may_act()
             try:
                 return await ask()
+            except BackendRefusedError:
+                raise  # for as long as nobody changes a setting
             except RetryLaterError:
                 if attempt + 1 == _ATTEMPTS_MAX:
                     raise

@@ -84,4 +84,4 @@ class StoreSource:
 
 
 def _comes_later(result: bytes | AisError) -> bool:
-    return isinstance(result, RetryLaterError) and result.status == 503
+    return isinstance(result, RetryLaterError) and result.status == 503 and result.retry_after_seconds is not None

@@ -96,7 +96,7 @@ def error_reply(error: AisError, method: str, path: str, client: str, node: str,
     headers = [("x-content-type-options", "nosniff")]
     if last:
         headers.append(("connection", "close"))
-    if isinstance(error, RetryLaterError):
+    if isinstance(error, RetryLaterError) and error.retry_after_seconds is not None:
         headers.append(("retry-after", str(error.retry_after_seconds)))
     if isinstance(error, UnauthorizedError):
         headers.append(("www-authenticate", "Bearer"))

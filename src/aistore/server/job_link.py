@@ -20,8 +20,8 @@ import msgspec
 
 from ..errors import OverloadedError, error_from_code
 from ..jobs.batch import Batch, BatchResult, Objects, run_batch
+from ..jobs.chosen import NamesPage
 from ..jobs.document import Job
-from ..jobs.run import NamesPage
 from ..model.objects import ListOptions
 from .error_replies import as_ais_error
 from .link import encode, receive
@@ -88,9 +88,9 @@ class OwnWorkers:
         for worker in self._workers:
             worker.writer.close()
 
-    async def names(self, bucket: str, prefix: str, after: str, limit: int) -> NamesPage:
-        """Return a page of the names of a bucket."""
-        message = {"bucket": bucket, "prefix": prefix, "after": after, "limit": limit}
+    async def names(self, bucket: str, prefix: str, after: str, limit: int, *, cached: bool = False) -> NamesPage:
+        """Return a page of the names of a bucket, with ``cached`` only of objects with a copy."""
+        message = {"bucket": bucket, "prefix": prefix, "after": after, "limit": limit, "cached": cached}
         async with self._changed:
             await self._changed.wait_for(lambda: self._workers)
         worker = min(self._workers, key=lambda worker: len(worker.open))
@@ -209,8 +209,9 @@ class JobService:
         if task.cancelled() and not writer.is_closing():
             writer.write(encode({"id": number, "result": None}))
 
-    async def _names(self, bucket: str, prefix: str, after: str, limit: int) -> NamesPage:
-        page = await self._objects.list(bucket, ListOptions(prefix, after, limit))
+    async def _names(self, bucket: str, prefix: str, after: str, limit: int, cached: bool) -> NamesPage:
+        options = ListOptions(prefix, after, limit)
+        page = await (self._objects.list_cached if cached else self._objects.list)(bucket, options)
         return NamesPage([(info.name, info.size) for info in page.entries], page.continuation)
 
     async def _answer(self, number: int, ask: Callable[[], Awaitable[Any]], writer: asyncio.StreamWriter) -> None:

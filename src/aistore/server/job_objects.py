@@ -12,7 +12,7 @@ from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from ..cluster.documents import BucketRecord
-from ..errors import NotHomeError
+from ..errors import BadRequestError, NotHomeError, OutOfSpaceError
 from ..jobs.batch import Made
 from ..model.names import BucketRef, parse_bucket_uri
 from ..model.objects import ListOptions, ListPage, ObjectInfo, PutOptions
@@ -24,6 +24,9 @@ from .node.worker import AnsweredElsewhere, SharedObjects
 from .store import Store
 
 T = TypeVar("T")
+
+#: How long a prefetch waits for eviction to make room, and between its looks. Guessed: a round of it takes a second.
+_ROOM_SECONDS, _ROOM_PAUSE_SECONDS = 10.0, 0.2
 
 _bucket = functools.lru_cache(maxsize=1024)(parse_bucket_uri)
 
@@ -63,6 +66,31 @@ class StoreObjects:
             return await self._store.in_thread(self._store.engine.list, _bucket(bucket).name, options)
         return (await Listing(*shared).page(options, marked=False)).page
 
+    async def list_cached(self, bucket: str, options: ListOptions) -> ListPage:
+        """Return one page of the objects that some node has a copy of."""
+        return (await Listing(*self._outside(bucket)).cached(options)).page
+
+    async def prefetch(self, bucket: str, name: str, *, latest: bool) -> int:
+        """Have a copy of an object here, waiting for eviction to make room; raises OutOfSpaceError."""
+        objects, record = self._outside(bucket)
+        deadline = asyncio.get_running_loop().time() + _ROOM_SECONDS
+        while True:
+            copy = await objects.coherence.prefetch(record, name, latest=latest)
+            if copy is not None:
+                with copy:
+                    return copy.info.size
+            if asyncio.get_running_loop().time() > deadline:
+                raise OutOfSpaceError(
+                    f"there is no room for a copy of {bucket}/{name} on node {objects.me}",
+                    hint="a larger --cache-size keeps more, and so do fewer pinned objects",
+                )
+            await asyncio.sleep(_ROOM_PAUSE_SECONDS)
+
+    async def evict(self, bucket: str, name: str) -> int | None:
+        """Drop the copy of an object that is here."""
+        objects, record = self._outside(bucket)
+        return await objects.evict(record, name)
+
     async def transform(self, etl: str, reading: Reading, seconds: float) -> Made:
         """Run an object through a transform and close it."""
         return await self._store.dispatcher.transform(etl, reading, seconds=seconds)
@@ -84,6 +112,13 @@ class StoreObjects:
         if made.data is not None:
             return await self._put(bucket, name, made.data, options)
         return await self._in_pieces(made.read, made.size, bucket, name, options)
+
+    def _outside(self, bucket: str) -> tuple[SharedObjects, BucketRecord]:
+        """Return the way to a bucket whose objects are in an object store."""
+        shared = self._shared(bucket)
+        if shared is None:
+            raise BadRequestError(f"the objects of {bucket} are here, there are no copies of them")
+        return shared
 
     def _shared(self, bucket: str) -> tuple[SharedObjects, BucketRecord] | None:
         """Return the way to a bucket that is in an object store, None for one that is on this machine alone."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from datetime import datetime, timezone
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from ..errors import BadRequestError, NotFoundError
+
+T = TypeVar("T")
 
 #: What the field's command line calls the kinds of jobs; requests may use either.
 DISPLAY_NAMES = {
@@ -53,14 +55,33 @@ class CopyMessage(msgspec.Struct, frozen=True, rename={"name": "id"}):
     pipeline: list[str] | None = None
 
 
+class SelectionMessage(msgspec.Struct, frozen=True):
+    """The value of ``prefetch-listrange`` and ``evict-listrange``: names, or a template (also a prefix, or nothing)."""
+
+    objnames: list[str] | None = None
+    template: str = ""
+    latest: bool = msgspec.field(name="latest-ver", default=False)
+    workers: int = msgspec.field(name="num-workers", default=0)
+    go_on: bool = msgspec.field(name="coer", default=False)
+
+
+def decode_selection(value: Any) -> SelectionMessage:
+    """Return the value of a request about many objects; raises BadRequestError."""
+    return _decode(value, SelectionMessage)
+
+
 def decode_copy(value: Any) -> CopyMessage:
     """Return the value of a request to copy or transform a bucket; raises BadRequestError."""
+    return _decode(value, CopyMessage)
+
+
+def _decode(value: Any, kind: type[T]) -> T:
     if value is None:
-        return CopyMessage()
+        return kind()
     if not isinstance(value, dict):
         raise BadRequestError(f"the value is a {type(value).__name__}", hint='expected an object: {"prefix": "…", …}')
     try:
-        return msgspec.convert({str(key).lower(): item for key, item in value.items()}, CopyMessage)
+        return msgspec.convert({str(key).lower(): item for key, item in value.items()}, kind)
     except msgspec.ValidationError as error:
         raise BadRequestError(f"the value of the request cannot be read: {error}") from error
 

@@ -87,24 +87,33 @@ def ls(
     if cached and not_cached:
         raise click.UsageError("--cached and --not-cached exclude each other")
     wanted = _wanted(props or ("name,size,cached" if place.bucket.is_backed else "name,size"), name_only=name_only)
+    unnamable: list[int] = []
     pages = client().bucket(place.bucket).list_pages(
         place.name, props=",".join(wanted), start_after=start_after, page_size=page_size, limit=limit,
-        cached=cached if cached or not_cached else None,
+        cached=cached if cached or not_cached else None, on_unnamable=unnamable.append,
     )  # fmt: skip
     records = _records_of(pages, wanted)
     if count_only:
         _count(records, as_json=as_json)
-        return
-    if as_json:
+    elif as_json:
         write_json_list(records)
-        return
+    else:
+        _write_table(records, wanted, place, headers=not no_headers and not name_only, footers=not no_footers)
+    if unnamable:
+        left_out = counted(sum(unnamable), "key")
+        click.echo(f"{left_out} of {place.bucket} left out: no object can have such a name here", err=True)
+
+
+def _write_table(
+    records: Iterator[list[Record]], wanted: list[str], place: Uri, *, headers: bool, footers: bool
+) -> None:
     columns = [Column(prop.upper(), prop, _SPELLED.get(prop, str)) for prop in wanted]
-    count = write_table(records, columns, headers=not no_headers and not name_only)
+    count = write_table(records, columns, headers=headers)
     if not count:
         click.echo(
             f"No objects in {Uri(place.bucket)}" + (f" that start with {place.name!r}" if place.name else ""), err=True
         )
-    elif sys.stdout.isatty() and not no_footers:
+    elif sys.stdout.isatty() and footers:
         click.echo(f"Listed {counted(count, 'name')}")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from ...client import Bucket
@@ -10,6 +12,7 @@ from ..complete import complete_uri
 from ..options import Command
 from ..output import plain
 from ..session import client
+from .job import follow
 
 
 def _selecting(command: Command) -> Command:
@@ -23,12 +26,23 @@ def _selecting(command: Command) -> Command:
     return command
 
 
+def _following(command: Command) -> Command:
+    """Add the options that say what is told of the job."""
+    for option in (
+        click.option("--nv", "quiet", is_flag=True, help="Print only the id of the job."),
+        click.option("--timeout", default="", metavar="DURATION", help="With --wait: how long at most."),
+        click.option("--wait", "wait_", is_flag=True, help="Wait until the job has ended."),
+    ):
+        command = option(command)
+    return command
+
+
 @click.command()
 @click.argument("uri", metavar="BUCKET[/NAME|/PREFIX/]", shell_complete=complete_uri)
 @_selecting
 @click.option("--latest", is_flag=True, help="Compare copies with the bucket outside of the store, and renew them.")
 @click.option("--num-workers", "workers", type=click.IntRange(1, 256), help="Objects at a time on each node.")
-@click.option("--nv", "quiet", is_flag=True, help="Print only the id of the job.")
+@_following
 def prefetch(
     uri: str,
     prefix: str | None,
@@ -36,13 +50,13 @@ def prefetch(
     template: str | None,
     latest: bool,
     workers: int | None,
-    quiet: bool,
+    **following: Any,
 ) -> None:
     """Copy objects into the store's cache before they are read.
 
     \b
     Examples:
-      ais prefetch s3://lake
+      ais prefetch s3://lake --wait
       ais prefetch s3://lake/train/
       ais prefetch s3://lake --template 'train/{0000..0999}.jpg'
     """
@@ -50,15 +64,17 @@ def prefetch(
     bucket = client().bucket(place.bucket)
     chosen, start = _selection(place, prefix, names, template)
     job = bucket.prefetch(chosen, prefix=start, latest=latest, workers=workers or 0)
-    _announce(f"Prefetching {_spell(bucket, chosen, start)}", job, quiet=quiet)
+    _announce(f"Prefetching {_spell(bucket, chosen, start)}", job, **following)
 
 
 @click.command()
 @click.argument("uri", metavar="BUCKET[/NAME|/PREFIX/]", shell_complete=complete_uri)
 @_selecting
 @click.option("--keep-md", is_flag=True, help="Of a whole bucket: keep the bucket and its properties.")
-@click.option("--nv", "quiet", is_flag=True, help="Print only the id of the job.")
-def evict(uri: str, prefix: str | None, names: str | None, template: str | None, keep_md: bool, quiet: bool) -> None:
+@_following
+def evict(
+    uri: str, prefix: str | None, names: str | None, template: str | None, keep_md: bool, **following: Any
+) -> None:  # fmt: skip
     """Drop the store's copies of objects.
 
     The objects stay where they are, and are fetched again when they are read. A whole bucket that is outside of the
@@ -83,7 +99,7 @@ def evict(uri: str, prefix: str | None, names: str | None, template: str | None,
         click.echo(f'"{bucket}" evicted' + (" (its properties are kept)" if keep_md else ""))
     else:
         chosen, start = _selection(place, prefix, names, template)
-        _announce(f"Evicting {_spell(bucket, chosen, start)}", bucket.evict(chosen, prefix=start), quiet=quiet)
+        _announce(f"Evicting {_spell(bucket, chosen, start)}", bucket.evict(chosen, prefix=start), **following)
 
 
 def _selection(place: Uri, prefix: str | None, names: str | None, template: str | None) -> tuple[list[str] | None, str]:
@@ -103,5 +119,12 @@ def _spell(bucket: Bucket, chosen: list[str] | None, start: str) -> str:
     return plain(str(Uri(bucket.ref, chosen[0]))) if len(chosen) == 1 else f"{len(chosen):,} objects of {bucket}"
 
 
-def _announce(what: str, job: str, *, quiet: bool) -> None:
-    click.echo(job if quiet else f"{what}. To monitor the progress, run 'ais show job {plain(job)}'")
+def _announce(what: str, job: str, *, quiet: bool, wait_: bool, timeout: str) -> None:
+    if quiet:
+        click.echo(job)
+    elif wait_:
+        click.echo(f"{what} ...")
+    else:
+        click.echo(f"{what}. To monitor the progress, run 'ais show job {plain(job)}'")
+    if wait_:
+        follow(client().job(job), timeout, quiet=quiet)

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator
 import click
 
 from ...client import Bucket
-from ...client.templates import expand_template
 from ...errors import BadRequestError
 from ...model.names import Uri, parse_uri
+from ...model.templates import expand_template
 from ..complete import complete_uri
 from ..lazy import Lazy, LazyGroup
 from ..options import confirm_removal, continue_option, json_option, no_headers_option, workers_option, yes_option

@@ -9,7 +9,7 @@ from ...errors import BadRequestError, NotSupportedError
 from ...model.names import canonical_provider, check_bucket_name, check_provider
 from ...wire import headers as names
 from ...wire.messages import Action, ListJson, decode_action, lower_keys
-from ..description import PROVIDER, TEXT, Content, Parameter, operation
+from ..description import FLAG, PROVIDER, TEXT, Content, Parameter, operation
 from ..replies import Empty, Reply, json_reply
 from ..request import Request
 from ..store import Store
@@ -77,7 +77,7 @@ def _list_buckets(store: Store, request: Request) -> Reply:
 
 @operation(
     _BUCKET_PATH,
-    "Create a bucket: action create-bck. Copy or transform it into another, by a job: copy-bck, etl-bck.",
+    "Create a bucket: action create-bck. Jobs: copy-bck and etl-bck into another bucket, prefetch-listrange.",
     PROVIDER,
     Parameter("bck_to", "The bucket to write to: ais/@#/<bucket>/."),
     body=Content(Action),
@@ -90,6 +90,8 @@ async def post(store: Store, request: Request, rest: str) -> Reply:
     message = decode_action(await request.body(store.limits.control_body_bytes_max))
     if message.verb in jobs.KINDS:
         return await jobs.start_on_bucket(store, request, bucket, message)
+    if message.verb in jobs.ON_OBJECTS:
+        return await jobs.start_on_objects(store, request, bucket, message)
     if message.verb != "createbck":
         raise NotSupportedError(f"bucket action {message.action!r} is not supported by this store")
     provider = canonical_provider(request.query.get("provider", ""))
@@ -104,21 +106,31 @@ async def post(store: Store, request: Request, rest: str) -> Reply:
     return Empty()
 
 
-@operation(_BUCKET_PATH, "Destroy a bucket: action destroy-bck.", PROVIDER, body=Content(Action), errors=(501, 507))
+@operation(
+    _BUCKET_PATH,
+    "Destroy a bucket: action destroy-bck. One outside of the store: evict-remote-bck; copies alone: evict-listrange.",
+    PROVIDER,
+    Parameter("keep_bck_md", "With evict-remote-bck: drop the copies and keep the bucket.", FLAG),
+    body=Content(Action),
+    also={200: ("Done, or begun.", (Content(TEXT, "text/plain"),))},
+    errors=(501, 507),
+)
 async def delete(store: Store, request: Request, rest: str) -> Reply:
     """Destroy a bucket and all that is in it."""
     bucket = bucket_of(request, rest)
     message = decode_action(await request.body(store.limits.control_body_bytes_max))
+    if message.verb in jobs.ON_OBJECTS:
+        return await jobs.start_on_objects(store, request, bucket, message)
     record = store.shared_bucket(request, bucket)
     if record is not None:
-        return await _delete_shared(store, record, message)
+        return await _delete_shared(store, record, message, keep=request.flag("keep_bck_md"))
     if message.verb != "destroybck":
         raise NotSupportedError(f"bucket action {message.action!r} is not supported by this store")
     await store.in_thread(store.engine.delete_bucket, bucket)
     return Empty()
 
 
-async def _delete_shared(store: Store, record: BucketRecord, message: Action) -> Reply:
+async def _delete_shared(store: Store, record: BucketRecord, message: Action, *, keep: bool) -> Reply:
     if message.verb == "destroybck" and record.provider != "ais":
         raise BadRequestError(
             f"{record.name} is a bucket of {record.provider}: this store does not destroy it",
@@ -126,7 +138,8 @@ async def _delete_shared(store: Store, record: BucketRecord, message: Action) ->
         )
     if message.verb not in ("destroybck", "evictremotebck") or (message.verb[0] == "e" and record.provider == "ais"):
         raise NotSupportedError(f"bucket action {message.action!r} is not supported for {record.provider} buckets")
-    await store.controller.call("bucket.delete", provider=record.provider, name=record.name)
+    verb = "bucket.evict" if keep and record.provider != "ais" else "bucket.delete"
+    await store.controller.call(verb, provider=record.provider, name=record.name)
     return Empty()
 
 

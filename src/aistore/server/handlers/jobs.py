@@ -17,6 +17,7 @@ from ...errors import (
     NotSupportedError,
 )
 from ...jobs.batch import Batch, run_batch
+from ...jobs.chosen import choose
 from ...jobs.document import Job, JobKind, JobOptions, check_options
 from ...model.etl import parse_duration
 from ...model.names import (
@@ -36,6 +37,7 @@ from ...wire.jobs import (
     SnapBucket,
     SnapStats,
     decode_copy,
+    decode_selection,
     kind_of,
     spell_time,
 )
@@ -75,6 +77,33 @@ async def start_on_bucket(store: Store, request: Request, bucket: str, message: 
         source=str(source),
         destination=str(destination),
         options=msgspec.to_builtins(options),
+    )
+    return text_reply(job_id)
+
+
+#: The actions on many objects of a bucket that start a job; the second spelling is of 2021.
+ON_OBJECTS = {
+    "prefetchlistrange": JobKind.PREFETCH, "evictlistrange": JobKind.EVICT, "evictobjlistrange": JobKind.EVICT,
+}  # fmt: skip
+
+
+async def start_on_objects(store: Store, request: Request, bucket: str, message: Action) -> Reply:
+    """Have copies made of many objects that are outside of this store, or dropped; the reply is the job's id."""
+    kind, value = ON_OBJECTS[message.verb], decode_selection(message.value)
+    source = BucketRef(canonical_provider(request.query.get("provider", "")), bucket)
+    _head_bucket(store, source)
+    if not source.is_backed:
+        what = "prefetch" if kind is JobKind.PREFETCH else "evict"
+        raise BadRequestError(f"{what} is for buckets outside of the store, as s3://", hint=f"{source} is in it")
+    options = msgspec.structs.replace(
+        choose(value.objnames, value.template), go_on=value.go_on, workers=value.workers, latest=value.latest
+    )
+    job_id = await store.controller.call(
+        "job_start",
+        kind=kind.value,
+        source=str(source),
+        destination=str(source),
+        options=msgspec.to_builtins(check_options(options)),
     )
     return text_reply(job_id)
 
@@ -233,8 +262,9 @@ def _snap(job: Job) -> JobSnap:
         kind=job.kind.value,
         start_time=spell_time(job.started_ns),
         end_time=spell_time(job.ended_ns),
-        source=_snap_bucket(job.source),
-        destination=_snap_bucket(job.destination),
+        bucket=SnapBucket() if job.kind.writes else _snap_bucket(job.source),
+        source=_snap_bucket(job.source) if job.kind.writes else SnapBucket(),
+        destination=_snap_bucket(job.destination) if job.kind.writes else SnapBucket(),
         stats=SnapStats(loc_objs=str(job.counts.objects), loc_bytes=str(job.counts.bytes)),
         aborted=aborted,
         is_idle=not job.runs,
@@ -254,6 +284,6 @@ def _snap_bucket(uri: str) -> SnapBucket:
 def _what(job: Job) -> str:
     """Return a job in a line, as far as its options say more than its buckets."""
     wanted = job.options
-    said = {"etl": wanted.etl, "prefix": wanted.prefix, "prepend": wanted.prepend}
+    said = {"etl": wanted.etl, "prefix": wanted.prefix, "template": wanted.template, "prepend": wanted.prepend}
     parts = [f"{key}:{value}" for key, value in said.items() if value]
     return ", ".join(parts + (["dry-run"] if wanted.dry_run else []))

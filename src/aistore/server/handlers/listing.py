@@ -14,12 +14,12 @@ from ...model.objects import ListOptions, ListPage, ObjectInfo
 from ...wire import headers as names
 from ...wire.messages import ENTRY_CACHED, ListEntryJson, ListEntryMsgpack, ListJson, ListMsgpack
 from ..node.listing import Listing
-from ..replies import Bytes, Reply, json_reply
+from ..replies import Bytes, Headers, Reply, json_reply
 from ..request import Request
 from ..store import Store
 
 _PROPS = frozenset("name size checksum atime version copies ec custom location cached status".split())
-_FLAG_CACHED = 1 << 0
+_FLAG_CACHED, _FLAG_NOT_CACHED = 1 << 0, 1 << 9
 _FLAG_NAME_ONLY, _FLAG_NAME_SIZE = 1 << 4, 1 << 5
 #: Bits of the list flags that change the answer in a way this store cannot give.
 _FLAGS_NOT_SUPPORTED = {3: "listing archives", 11: "listing without recursion", 15: "listing an inventory"}
@@ -33,9 +33,15 @@ async def list_objects(store: Store, request: Request, bucket: str, value: Mappi
     if record is not None:
         assert store.shared is not None
         uuid, listing = str(value.get("uuid") or "list"), Listing(store.shared, record)
-        cached = _integer(value, "flags") & _FLAG_CACHED
-        shared = await (listing.cached(options) if cached else listing.page(options, marked="cached" in props))
-        return await store.in_thread(_spell, shared.page, props, uuid, packed, shared.cached)
+        flags = _integer(value, "flags")
+        if flags & _FLAG_CACHED:
+            shared = await listing.cached(options)
+        elif flags & _FLAG_NOT_CACHED:
+            shared = await listing.not_cached(options)
+        else:
+            shared = await listing.page(options, marked="cached" in props)
+        headers = [(names.UNNAMABLE, str(shared.foreign))] if shared.foreign else []
+        return await store.in_thread(_spell, shared.page, props, uuid, packed, shared.cached, headers)
     # Spelling a page takes as long as reading it: both belong in the thread.
     return await store.in_thread(_page, store, bucket, options, props, str(value.get("uuid") or "list"), packed)
 
@@ -55,7 +61,8 @@ def _options(store: Store, request: Request, value: Mapping[str, Any]) -> ListOp
             raise BadRequestError(f"{key} of a listing must be text")
     return ListOptions(
         prefix=texts["prefix"],
-        start_after=max(texts["continuation_token"], texts["start_after"], key=str.encode),
+        # Not the larger one: a store may list in an order of its own, and a token is always further.
+        start_after=texts["continuation_token"] or texts["start_after"],
         limit=min(limit or store.limits.list_page_max, store.limits.list_page_max),
     )
 
@@ -92,12 +99,14 @@ def _page(
     return _spell(store.engine.list(bucket, options), props, uuid, packed, None)
 
 
-def _spell(page: ListPage, props: frozenset[str], uuid: str, packed: bool, cached: frozenset[str] | None) -> Bytes:
+def _spell(
+    page: ListPage, props: frozenset[str], uuid: str, packed: bool, cached: frozenset[str] | None, headers: Headers = ()
+) -> Bytes:
     """Return a page as the client wants it; of the names, ``cached`` have a copy (None: all)."""
     if packed:
         message = ListMsgpack(_msgpack_entries(page.entries, props, cached), uuid, page.continuation)
-        return Bytes(msgspec.msgpack.encode(message), media_type="application/msgpack")
-    return json_reply(ListJson(_json_entries(page.entries, props, cached), uuid, page.continuation))
+        return Bytes(msgspec.msgpack.encode(message), headers, media_type="application/msgpack")
+    return json_reply(ListJson(_json_entries(page.entries, props, cached), uuid, page.continuation), headers)
 
 
 # By position, and in one expression each: a page has 10,000 entries.

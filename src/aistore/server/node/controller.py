@@ -121,6 +121,7 @@ class SharedBuckets:
             "cluster.remove": self._remove,
             "bucket.create": self._create_bucket,
             "bucket.delete": self._delete_bucket,
+            "bucket.evict": self._evict_bucket,
             "bucket.props": self._set_props,
         }
 
@@ -251,6 +252,19 @@ class SharedBuckets:
             return structs.replace(root, buckets={**root.buckets, key: structs.replace(found, props=props)})
 
         await self.change(change)
+
+    async def _evict_bucket(self, arguments: dict[str, Any], report: ReportProgress) -> None:
+        """Drop all copies of a bucket, on every node: under another id it has none."""
+        provider, name = str(arguments["provider"]), str(arguments["name"])
+        key, fresh = f"{provider}/{name}", secrets.token_hex(6)
+
+        def renew(root: RootDocument) -> RootDocument:
+            found = root.buckets.get(key)
+            if found is None or found.deleting:
+                raise BucketNotFoundError.of(name, SCHEMES[provider])
+            return structs.replace(root, buckets={**root.buckets, key: structs.replace(found, id=fresh)})
+
+        await self.change(renew)
 
     async def _delete_bucket(self, arguments: dict[str, Any], report: ReportProgress) -> None:
         """Remove a bucket for everybody at once, then its objects; of a backed one only what is kept here of it."""

@@ -10,8 +10,8 @@ import msgspec
 from ...cluster.view import View
 from ...errors import PeerUnreachableError
 from ...jobs.batch import Batch, BatchResult
+from ...jobs.chosen import NamesPage
 from ...jobs.document import Job
-from ...jobs.run import NamesPage
 from ...jobs.targets import target_name
 from ...model.names import parse_bucket_uri
 from ..job_link import OwnWorkers
@@ -34,9 +34,9 @@ class ClusterWorkers:
         self._me = me
         self._rooms: dict[str, asyncio.Semaphore] = {}
 
-    async def names(self, bucket: str, prefix: str, after: str, limit: int) -> NamesPage:
+    async def names(self, bucket: str, prefix: str, after: str, limit: int, *, cached: bool = False) -> NamesPage:
         """Return a page of the names of a bucket, as this node lists them."""
-        return await self._own.names(bucket, prefix, after, limit)
+        return await self._own.names(bucket, prefix, after, limit, cached=cached)
 
     def home(self, job: Job, name: str) -> str:
         """Return the home of what an object becomes, or of the object itself if nothing is written."""

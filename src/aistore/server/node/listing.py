@@ -22,10 +22,14 @@ _STORE_PAGE = 1000
 
 
 class SharedPage(NamedTuple):
-    """A page, and the names on it of which there is a copy somewhere; None if that was not asked, or all have one."""
+    """A page, and the names on it of which there is a copy somewhere; None if that was not asked, or all have one.
+
+    ``foreign`` counts keys among them that other programs wrote and that no object can be named by.
+    """
 
     page: ListPage
     cached: frozenset[str] | None
+    foreign: int = 0
 
 
 class Listing:
@@ -37,16 +41,23 @@ class Listing:
 
     async def page(self, options: ListOptions, *, marked: bool) -> SharedPage:
         """Return a page of what the store has; with ``marked``, ask all nodes what they have copies of."""
-        page = await self._shared.in_thread(self._list, options)
+        page, foreign = await self._shared.in_thread(self._list, options)
         if not marked:
-            return SharedPage(page, None)
+            return SharedPage(page, None, foreign)
         cached: set[str] = set()
         if page.entries:
             # In a store that does not list in byte order the names of a page can be anywhere.
             ordered = sorted((entry.name for entry in page.entries), key=str.encode)
             found = await self._ask_all(options.prefix, ordered[0], ordered[-1], 0)
             cached = {name for node in found for name, _ in node}
-        return SharedPage(page, frozenset(cached))
+        return SharedPage(page, frozenset(cached), foreign)
+
+    async def not_cached(self, options: ListOptions) -> SharedPage:
+        """Return a page of what no node has a copy of; it may be empty, and others follow it."""
+        page, cached, foreign = await self.page(options, marked=True)
+        assert cached is not None
+        entries = [entry for entry in page.entries if entry.name not in cached]
+        return SharedPage(ListPage(entries, page.continuation), frozenset(), foreign)
 
     async def cached(self, options: ListOptions) -> SharedPage:
         """Return a page of the objects that some node has a copy of, in byte order of names."""
@@ -61,18 +72,18 @@ class Listing:
         entries = entries[: options.limit]
         return SharedPage(ListPage(entries, entries[-1].name if more else ""), None)
 
-    def _list(self, options: ListOptions) -> ListPage:
-        """Gather a page from the pages of the store. In a thread."""
+    def _list(self, options: ListOptions) -> tuple[ListPage, int]:
+        """Gather a page from the pages of the store, and count what cannot be named. In a thread."""
         threaded, base = self._shared.stores.bucket(self._bucket)
         store, entries = threaded.blocking, list[ObjectInfo]()
-        after = base + options.start_after if options.start_after else ""
+        after, foreign = base + options.start_after if options.start_after else "", 0
         while len(entries) < options.limit:
             page = store.list(base + options.prefix, after, min(_STORE_PAGE, options.limit - len(entries)))
             entries += [_info(self._bucket.name, base, entry) for entry in page.entries]
-            after = page.continuation
+            after, foreign = page.continuation, foreign + page.foreign
             if not after:
-                return ListPage(entries, "")
-        return ListPage(entries, after.removeprefix(base))
+                break
+        return ListPage(entries, after.removeprefix(base)), foreign
 
     async def _ask_all(self, prefix: str, first: str, last: str, limit: int) -> list[list[tuple[str, int]]]:
         """Return what each node has copies of, in order: names from ``first`` to ``last`` (empty: the end)."""

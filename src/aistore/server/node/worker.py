@@ -277,10 +277,16 @@ class SharedObjects:
         )
         return _here(await write_while_leased(work, self.coherence.is_leased))
 
-    async def evict(self, bucket: BucketRecord, name: str) -> None:
-        """Drop the copy of an object."""
+    async def evict(self, bucket: BucketRecord, name: str) -> int | None:
+        """Drop the copy of an object and return its size, None if there was none."""
         async with self._copies.locked(bucket, name):
+            copy = self._copies.open(bucket, name)
+            if copy is None:
+                return None
+            with copy:
+                size = copy.info.size
             await self._copies.forget(bucket, name)
+            return size
 
     async def in_thread(self, work: Callable[..., Any], *arguments: Any) -> Any:
         """Run what waits for a disk or a store in a thread."""

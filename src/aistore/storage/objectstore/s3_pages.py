@@ -20,6 +20,7 @@ from xml.etree import ElementTree
 import urllib3
 from obstore import exceptions
 
+from ...errors import BackendRefusedError
 from .contract import StoredInfo, StoredPage
 from .names import unnamable
 
@@ -117,13 +118,30 @@ class S3PageReader:
                     raise exceptions.GenericError(f"HTTP error\n\nDebug source: kind: {kind} {error}") from error
             else:
                 if reply.status == 200:
-                    # The store is one that the operator chose, and the parser does not load what a document names.
-                    return ElementTree.fromstring(reply.data), reply.headers.get("Server", "")  # noqa: S314
+                    return self._parsed(reply.data), reply.headers.get("Server", "")
                 if last or not (reply.status >= 500 or reply.status == 429):
                     body = reply.data[:2000].decode(errors="replace")
+                    if reply.status in (400, 404, 405, 501) and "<Code>" not in body:
+                        raise self._no_store(f"it answered {reply.status} to a listing")
                     raise exceptions.GenericError(f"Server returned non-2xx status code: {reply.status}: {body}")
             time.sleep(min(0.1 * 2**attempt, 3.0))
         raise AssertionError("the last attempt returns or raises")
+
+    def _parsed(self, data: bytes) -> ElementTree.Element:
+        try:
+            # The store is one that the operator chose, and the parser does not load what a document names.
+            root = ElementTree.fromstring(data)  # noqa: S314
+        except ElementTree.ParseError as error:
+            raise self._no_store("its answer is no XML") from error
+        if root.tag.rpartition("}")[2] != "ListBucketResult":
+            raise self._no_store(f"it answered a listing with <{root.tag[:50]}>")
+        return root
+
+    def _no_store(self, why: str) -> BackendRefusedError:
+        return BackendRefusedError(
+            f"what answers at {self._access.endpoint} is no S3 object store: {why}",
+            hint="check AWS_ENDPOINT_URL, or the bucket's extra.aws.endpoint",
+        )
 
 
 def _signed(access: S3Access, query: Mapping[str, str]) -> tuple[str, dict[str, str]]:

@@ -7,8 +7,8 @@ import subprocess
 
 import pytest
 
-from aistore.client.templates import expand_braces, expand_template
 from aistore.errors import BadRequestError
+from aistore.model.templates import expand_braces, expand_template
 
 SHELL = [
     "plain",
