@@ -14,7 +14,7 @@ from .load import Load
 #: Short, so that much happens in little time; what takes a lease here takes 30 s with the ordinary one.
 LEASE_SECONDS = 3.0
 #: How often what is random happens: 100 in the runs whose counts are in docs/cluster.md.
-ROUNDS = int(os.environ.get("AIS_FAULT_ROUNDS", "8"))
+ROUNDS = int(os.environ.get("AIS_FAULT_ROUNDS", "5"))
 SEED = int(os.environ.get("AIS_FAULT_SEED", random.SystemRandom().randrange(1 << 32)))
 
 #: Puts load on a cluster while the block runs, then judges what came of it; takes the cluster and what happens to it.
