@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import pytest
-from faults.limits import LEASE_SECONDS, UnderLoad, wait_for_map
+from faults.limits import LEASE_SECONDS, UnderLoad, thorough, wait_for_map
 from faults.load import make_transform
 
 from aistore.errors import NotSupportedError
@@ -56,6 +56,7 @@ def test_a_node_is_cut_off_from_the_store(apart: Apart, under_load: UnderLoad) -
         cluster.wait_settled()
 
 
+@thorough
 def test_a_node_is_cut_off_from_the_others(apart: Apart, under_load: UnderLoad) -> None:
     """It has the store, and clients reach it: it stays a member, and forwards nothing."""
     cluster, network = apart
@@ -69,6 +70,7 @@ def test_a_node_is_cut_off_from_the_others(apart: Apart, under_load: UnderLoad) 
             network.heal("node2", other)
 
 
+@thorough
 def test_a_path_is_cut_in_one_direction(apart: Apart, under_load: UnderLoad) -> None:
     """What a node asks the store for is done, and it is never told."""
     cluster, network = apart
@@ -92,6 +94,7 @@ def test_all_paths_are_slow_and_lossy(apart: Apart, under_load: UnderLoad) -> No
         cluster.wait_settled()
 
 
+@thorough
 def test_a_node_is_cut_off_from_everybody(apart: Apart, under_load: UnderLoad) -> None:
     """As when a switch dies: for clients too."""
     cluster, network = apart

@@ -6,7 +6,7 @@ import os
 import signal
 import time
 
-from faults.limits import LEASE_SECONDS, UnderLoad, wait_for_map
+from faults.limits import LEASE_SECONDS, UnderLoad, thorough, wait_for_map
 
 from aistore.client import Client
 from aistore.laptop.node import poll
@@ -54,6 +54,7 @@ def test_a_controller_is_killed(three: LocalCluster, under_load: UnderLoad) -> N
         three.wait_settled()
 
 
+@thorough
 def test_a_supervisor_is_killed(three: LocalCluster, under_load: UnderLoad) -> None:
     with under_load(three, "a supervisor is killed, its node started again"):
         node, left = three.node(2), three.node(2).processes()
@@ -96,6 +97,7 @@ def test_an_http_worker_stands_still(three: LocalCluster, under_load: UnderLoad)
         three.wait_settled()
 
 
+@thorough
 def test_a_node_is_stopped(three: LocalCluster, under_load: UnderLoad) -> None:
     with under_load(three, "a node is stopped and started again"):
         assert three.node(2).stop() == 0
@@ -104,6 +106,7 @@ def test_a_node_is_stopped(three: LocalCluster, under_load: UnderLoad) -> None:
         three.wait_settled()
 
 
+@thorough
 def test_a_node_is_drained_and_removed(three: LocalCluster, under_load: UnderLoad) -> None:
     with under_load(three, "a node is drained, removed, and joins again"), Client(three.node(1).endpoint) as client:
         client.nodes().drain(three.node(2).id)
@@ -125,6 +128,7 @@ def test_the_store_is_killed(three: LocalCluster, under_load: UnderLoad) -> None
         three.wait_settled()
 
 
+@thorough
 def test_the_store_stands_still(three: LocalCluster, under_load: UnderLoad) -> None:
     with under_load(three, "the object store stands still for two leases"):
         three.weed.process.signal(signal.SIGSTOP)

@@ -23,7 +23,7 @@ KEYS = [f"k{number}" for number in range(24)]
 #: Bytes of objects: in one message, in several packets, more than a megabyte (staged piece by piece).
 _SIZES = [20] * 6 + [5_000] * 6 + [60_000] * 4 + [1_500_000]
 _READERS, _WRITERS = 4, 3
-_PAUSE_SECONDS = 0.02
+_PAUSE_SECONDS = 0.04
 #: How many of the names that were made and removed are still looked at.
 _REMEMBERED = 40
 #: What the load transforms with: one that shows that it did.
