@@ -203,7 +203,7 @@ def dispatch(options: argparse.Namespace, root: str) -> None:
     sleep, workers = options.sleep, options.transforms
     with LocalCluster(nodes=1, arguments=("--workers", "1")) as cluster:
         names = fill(cluster.node(1).endpoint, 400, 1000)
-        Client(cluster.node(1).endpoint).etl("sleep").init_code(_TRANSFORM.format(seconds=sleep), workers=workers)
+        Client(cluster.node(1).endpoint).etl("sleeping").init_code(_TRANSFORM.format(seconds=sleep), workers=workers)
         for count in (1, 2, 4):
             while len(cluster.nodes) < count:
                 cluster.add()
@@ -220,7 +220,7 @@ def dispatch(options: argparse.Namespace, root: str) -> None:
 def sleeping(cluster: LocalCluster, names: list[str], options: argparse.Namespace, root: str) -> dict[str, float]:
     """Ask all nodes at a time for transformed objects of theirs, each over twice as many connections as workers."""
     nodes = cluster.running
-    paths = {node: [f"{path(name)}?etl_name=sleep" for name in found] for node, found in homes(nodes, names).items()}
+    paths = {node: [f"{path(name)}?etl_name=sleeping" for name in found] for node, found in homes(nodes, names).items()}
     pids = [node.process.pid for node in nodes]
 
     def ask(node: LocalNode) -> dict[str, float]:

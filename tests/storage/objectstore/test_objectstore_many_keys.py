@@ -22,21 +22,23 @@ def resident_bytes() -> int:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def entry(number: int) -> str:
+def entry(number: int, folders: bool) -> str:
+    end = "/" if folders and number % 700 == 0 else ""
     return (
-        f"<Contents><Key>train/{number:08}.jpg</Key><LastModified>2026-11-22T10:00:00.000Z</LastModified>"
+        f"<Contents><Key>train/{number:08}.jpg{end}</Key><LastModified>2026-11-22T10:00:00.000Z</LastModified>"
         f"<ETag>&quot;{number:032x}&quot;</ETag><Size>{number}</Size><StorageClass>STANDARD</StorageClass></Contents>"
     )
 
 
 @pytest.fixture
 def endpoint() -> Iterator[str]:
-    """A bucket of KEYS keys that exist in its answers only."""
+    """Buckets of KEYS keys that exist in answers only; in ``folders`` some end in a slash, so they cannot be named."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
+            folders = urlsplit(self.path).path == "/folders"
             query = {name: values[0] for name, values in parse_qs(urlsplit(self.path).query).items()}
             after = query.get("continuation-token") or query.get("start-after", "")
             first = int(after[6:14]) + 1 if after else 0
@@ -45,7 +47,7 @@ def endpoint() -> Iterator[str]:
             body = (
                 '<?xml version="1.0"?><ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/">'
                 f"<IsTruncated>{'true' if more else 'false'}</IsTruncated>{more}"
-                f"{''.join(map(entry, range(first, last)))}</ListBucketResult>"
+                f"{''.join(entry(number, folders) for number in range(first, last))}</ListBucketResult>"
             ).encode()
             self.send_response(200)
             self.send_header("content-length", str(len(body)))
@@ -80,4 +82,20 @@ def test_a_long_listing_takes_little_memory(endpoint: str) -> None:
             break
     assert listed == KEYS
     assert resident_bytes() - before < GROWTH_BYTES_MAX
+    store.close()
+
+
+def test_a_page_is_put_together_from_pages_of_the_store(endpoint: str) -> None:
+    store = open_object_store("s3://folders", {"endpoint": endpoint, "anonymous": True})
+    listed, foreign, after = list[str](), 0, ""
+    while True:
+        page = store.list("", after, 3500)
+        assert len(page.entries) == 3500 or not page.continuation
+        listed += [found.key for found in page.entries]
+        foreign += page.foreign
+        after = page.continuation
+        if not after:
+            break
+    assert listed == [f"train/{number:08}.jpg" for number in range(KEYS) if number % 700]
+    assert foreign == KEYS - len(listed)
     store.close()

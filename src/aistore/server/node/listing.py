@@ -17,9 +17,6 @@ from ...storage.objectstore.metadata import UNKNOWN
 from .copies import cache_bucket
 from .worker import SharedObjects
 
-#: Keys asked for in one request; more are answered with as many anyway by most stores.
-_STORE_PAGE = 1000
-
 
 class SharedPage(NamedTuple):
     """A page, and the names on it of which there is a copy somewhere; None if that was not asked, or all have one.
@@ -78,7 +75,7 @@ class Listing:
         store, entries = threaded.blocking, list[ObjectInfo]()
         after, foreign = base + options.start_after if options.start_after else "", 0
         while len(entries) < options.limit:
-            page = store.list(base + options.prefix, after, min(_STORE_PAGE, options.limit - len(entries)))
+            page = store.list(base + options.prefix, after, options.limit - len(entries))
             entries += [_info(self._bucket.name, base, entry) for entry in page.entries]
             after, foreign = page.continuation, foreign + page.foreign
             if not after:

@@ -6,10 +6,14 @@ write for a folder, as ``dir``, which is not there. Here such keys are counted. 
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import hmac
+import html
+import re
 import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
@@ -26,7 +30,9 @@ from .names import unnamable
 
 _PAGE_KEYS_MAX = 1000  # what S3 gives at most
 _ATTEMPTS = 5
+_AHEAD_MAX = 8  # pages asked for while others are parsed
 _TIMEOUT = urllib3.Timeout(connect=5.0, read=10.0)
+_TOKEN = re.compile(rb"<NextContinuationToken>([^<]+)<")
 _EMPTY_SHA256 = hashlib.sha256().hexdigest()
 
 
@@ -57,34 +63,47 @@ class S3PageReader:
             if proxy and not proxy_bypass(host)
             else urllib3.PoolManager(**options)
         )
+        self._threads = ThreadPoolExecutor(_AHEAD_MAX, thread_name_prefix="pages")
         self._tree = False  # whether the server is known to take ``a`` for the end of all below ``a/``
 
     def read(self, prefix: str, start_after: str, limit: int, byte_order: bool) -> StoredPage:
         """Return a page; raises what the library raises."""
         entries: list[StoredInfo] = []
         foreign = 0
-        token = ""
+        query = {"list-type": "2", "encoding-type": "url", "prefix": self._base + prefix}
+        asked = min(limit, _PAGE_KEYS_MAX)
+        reply = self._first({**query, "max-keys": str(asked)}, start_after, byte_order)
         while True:
-            query = {"list-type": "2", "encoding-type": "url", "prefix": self._base + prefix}
-            query["max-keys"] = str(min(limit - len(entries), _PAGE_KEYS_MAX))
-            if token:
-                query["continuation-token"] = token
-            elif start_after:
-                tree = self._tree or not byte_order
-                query["start-after"] = self._base + start_after + ("/" if tree else "")
-            root, server = self._ask(query)
-            if server.startswith("SeaweedFS") and not self._tree:
-                self._tree = True
-                if start_after and byte_order:
-                    continue  # the start was meant otherwise than this server takes it
+            left, token = limit - len(entries) - asked, _token(reply)
+            asked = min(left, _PAGE_KEYS_MAX)
+            # A store takes some time for a page, in which the one before can be parsed.
+            ahead = self._threads.submit(self._ask, _next(query, asked, token)) if token and left > 0 else None
+            root = self._parsed(reply)
             foreign += self._take(root, prefix, entries)
             token = root.findtext("{*}NextContinuationToken") or ""
             more = root.findtext("{*}IsTruncated") == "true" and bool(token)
             if not more or len(entries) >= limit:
                 return StoredPage(entries, entries[-1].key if more and entries else "", foreign)
+            if ahead is None:  # keys that cannot be named have left room
+                asked = min(limit - len(entries), _PAGE_KEYS_MAX)
+                reply, _ = self._ask(_next(query, asked, token))
+            else:
+                reply, _ = ahead.result()
+
+    def _first(self, query: Mapping[str, str], start_after: str, byte_order: bool) -> bytes:
+        """Ask for the page after a key, which servers take in two ways."""
+        tree = self._tree or not byte_order
+        while True:
+            start = {"start-after": self._base + start_after + ("/" if tree else "")} if start_after else {}
+            reply, server = self._ask({**query, **start})
+            self._tree = self._tree or server.startswith("SeaweedFS")
+            if not start or tree or not self._tree:
+                return reply
+            tree = True  # the start was meant otherwise than this server takes it
 
     def close(self) -> None:
-        """Give connections back."""
+        """Give threads and connections back."""
+        self._threads.shutdown(wait=True, cancel_futures=True)
         self._pool.clear()
 
     def _take(self, root: ElementTree.Element, prefix: str, entries: list[StoredInfo]) -> int:
@@ -92,20 +111,20 @@ class S3PageReader:
         encoded = root.findtext("{*}EncodingType") == "url"
         cut = len(self._base)
         foreign = 0
-        for found in root.iterfind("{*}Contents"):
-            fields = {child.tag.rpartition("}")[2]: child.text or "" for child in found}
-            key = (unquote_plus(fields["Key"]) if encoded else fields["Key"])[cut:]
+        space = root.tag[: root.tag.rfind("}") + 1]
+        key_tag, size_tag, etag_tag, time_tag = (space + tag for tag in ("Key", "Size", "ETag", "LastModified"))
+        for found in root.iterfind(space + "Contents"):
+            fields = {child.tag: child.text or "" for child in found}
+            key = (unquote_plus(fields[key_tag]) if encoded else fields[key_tag])[cut:]
             if not key.startswith(prefix):
                 continue  # some servers fold a prefix like ``a//`` into another
             if unnamable(key):
                 foreign += 1
                 continue
-            modified = datetime.fromisoformat(fields["LastModified"].replace("Z", "+00:00"))
-            etag = fields.get("ETag", "")
-            entries.append(StoredInfo(key, int(fields["Size"]), etag, int(modified.timestamp() * 1000) * 1_000_000))
+            entries.append(StoredInfo(key, int(fields[size_tag]), fields.get(etag_tag, ""), _unix_ns(fields[time_tag])))
         return foreign
 
-    def _ask(self, query: Mapping[str, str]) -> tuple[ElementTree.Element, str]:
+    def _ask(self, query: Mapping[str, str]) -> tuple[bytes, str]:
         """Send one request, again after a pause when the failure may pass; return the reply and the server's name."""
         for attempt in range(_ATTEMPTS):
             last = attempt == _ATTEMPTS - 1
@@ -118,7 +137,7 @@ class S3PageReader:
                     raise exceptions.GenericError(f"HTTP error\n\nDebug source: kind: {kind} {error}") from error
             else:
                 if reply.status == 200:
-                    return self._parsed(reply.data), reply.headers.get("Server", "")
+                    return reply.data, reply.headers.get("Server", "")
                 if last or not (reply.status >= 500 or reply.status == 429):
                     body = reply.data[:2000].decode(errors="replace")
                     if reply.status in (400, 404, 405, 501) and "<Code>" not in body:
@@ -142,6 +161,22 @@ class S3PageReader:
             f"what answers at {self._access.endpoint} is no S3 object store: {why}",
             hint="check AWS_ENDPOINT_URL, or the bucket's extra.aws.endpoint",
         )
+
+
+def _next(query: Mapping[str, str], keys: int, token: str) -> dict[str, str]:
+    return {**query, "max-keys": str(keys), "continuation-token": token}
+
+
+def _token(reply: bytes) -> str:
+    """Return what the page after this one is asked for with, found without parsing; empty if it is not found."""
+    found = _TOKEN.search(reply)
+    return html.unescape(found[1].decode()) if found else ""
+
+
+@functools.lru_cache(4096)  # objects next to each other in a listing were often written together
+def _unix_ns(text: str) -> int:
+    """Return Unix nanoseconds, exact to the millisecond, of a time as S3 spells it."""
+    return int(datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp() * 1000) * 1_000_000
 
 
 def _signed(access: S3Access, query: Mapping[str, str]) -> tuple[str, dict[str, str]]:
