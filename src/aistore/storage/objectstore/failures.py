@@ -16,6 +16,7 @@ from ...errors import (
     RangeNotSatisfiableError,
     StaleConditionError,
     StoredNotFoundError,
+    TooLargeError,
 )
 
 #: What the library raises; anything else is a bug of ours and passes.
@@ -24,6 +25,8 @@ LIBRARY_ERRORS = (exceptions.BaseError, OSError, ValueError, NotImplementedError
 _STATUS = re.compile(r"non-2xx status code: (\d{3})")
 _CODE = re.compile(r"<Code>(\w+)</Code>")
 _RANGE = re.compile(r"416 Range Not|InvalidRange|StartTooLarge|Requested range was invalid|Invalid range")
+
+_TOO_LARGE = frozenset(("EntityTooLarge", "MetadataTooLarge", "RequestBodyTooLarge"))
 
 #: What to do about answers that somebody has to do something about, by the store's own code for them.
 _HINTS = {
@@ -78,6 +81,10 @@ def translate(error: BaseException, what: str, *, writing: bool = False) -> AisE
         )
     if status in (401, 403) or (300 <= status < 400) or (status == 400 and code in _HINTS):
         return _refused(what, error, code)
+    if writing and code in _TOO_LARGE:
+        return TooLargeError(f"{what}: the store takes no object of this size in one request ({code})")
+    if writing and status == 400 and code and code != "RequestTimeout":  # an answer to this write: it was not done
+        return BadRequestError(f"{what}: the store refused it ({code})", hint=first_line(error))
     if _is_certificate(text):
         return BackendRefusedError(f"{what}: its certificate is not accepted", hint="check the endpoint and the clock")
     if writing and not _never_sent(text):

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 _METADATA_NAME = re.compile(r"[a-z][a-z0-9-]*")
 _METADATA_VALUE = re.compile(r"[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?")
 _PART_BYTES = 16 << 20
+#: What S3 takes in one request, and the others about as much; an upload in parts has no condition.
+_PUT_BYTES_MAX = 5 << 30
 
 
 class ObstoreStore:
@@ -107,6 +109,11 @@ class ObstoreStore:
         path = self._path(key)
         self._check_writable("PUT", key)
         attributes = self._attributes(key, metadata)
+        if memoryview(data).nbytes > _PUT_BYTES_MAX and self._kind not in ("memory", "file"):
+            raise TooLargeError(
+                f"PUT {self.url}/{key}: {memoryview(data).nbytes:,} bytes are more than an object store takes at once",
+                hint="expected 5 GiB at most; write it with the store's own tools, it can be read here",
+            )
         if self._kind == "memory":  # it would keep the caller's own buffer
             data = bytes(data)
         try:

@@ -186,7 +186,7 @@ def _profile(name: str) -> dict[str, str]:
 
 def _gs(place: Place, options: Mapping[str, Any]) -> Maker:
     config: Any = {"bucket": place.bucket}
-    endpoint = str(options.get("endpoint") or "")
+    endpoint = str(options.get("endpoint") or os.environ.get("STORAGE_EMULATOR_HOST") or "")
     if endpoint:
         config["base_url"] = endpoint.rstrip("/")
     if options.get("anonymous"):
