@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Mapping
 
 from ..errors import TooLargeError
-from ..model.objects import Checksum, ObjectInfo
+from ..model.objects import Checksum, ObjectInfo, can_be_told
 from ..storage.cache.facts import CachedFacts
 from ..storage.checksums import STORED_TYPE
 from ..storage.objectstore.contract import StoredInfo
@@ -17,6 +18,7 @@ from .documents import BucketRecord
 VERSION, CHECKSUM, NONCE, CUSTOM = "ais-version", "ais-checksum", "ais-nonce", "ais-custom"
 #: What stores keep with an object, at least; S3 has the least, 2 KB with the names.
 _CUSTOM_BYTES_MAX = 1_800
+_CHECKSUM = re.compile("[0-9a-f]{16}")
 
 
 def metadata_of(version: int, checksum: str, nonce: str, custom: Mapping[str, str]) -> dict[str, str]:
@@ -33,12 +35,23 @@ def metadata_of(version: int, checksum: str, nonce: str, custom: Mapping[str, st
 
 
 def _custom_of(metadata: Mapping[str, str]) -> dict[str, str]:
-    """Return the custom metadata kept with an object; none if another program wrote something else there."""
+    """Return the custom metadata kept with an object.
+
+    Another program may have written anything there: what could not be told in a header is left out.
+    """
     try:
         found = json.loads(metadata.get(CUSTOM, "{}"))
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
-    return {str(key): str(value) for key, value in found.items()} if isinstance(found, dict) else {}
+    if not isinstance(found, dict):
+        return {}
+    return {key: value for key, value in found.items() if isinstance(value, str) and can_be_told(key, value)}
+
+
+def noted_checksum(metadata: Mapping[str, str]) -> str:
+    """Return the checksum that was noted with an object when it was written; empty where there is none."""
+    text = metadata.get(CHECKSUM, "")
+    return text if _CHECKSUM.fullmatch(text) else ""
 
 
 def facts_of(
@@ -70,14 +83,14 @@ def is_of(facts: CachedFacts, stored: StoredInfo) -> bool:
 def version_of(metadata: Mapping[str, str]) -> int:
     """Return the version that is noted with an object; 1 for one that another program wrote."""
     text = metadata.get(VERSION, "")
-    return int(text) if text.isdecimal() and len(text) < 18 else 1
+    return max(1, int(text)) if text.isdecimal() and len(text) < 18 else 1
 
 
 def info_of(
     bucket: BucketRecord, name: str, stored: StoredInfo, facts: CachedFacts, *, checksum: str = "", size: int = -1
 ) -> ObjectInfo:
     """Return what clients are told of a stored object; without a noted checksum, a plain ETag's MD5."""
-    value = checksum or stored.metadata.get(CHECKSUM, "")
+    value = checksum or noted_checksum(stored.metadata)
     kind, etag = STORED_TYPE, stored.etag.strip('"')
     if not value:
         kind, value = ("md5", etag) if len(etag) == 32 and etag.isalnum() else ("none", "")

@@ -32,7 +32,7 @@ from ..peers import Peers
 from ..request import Request
 from .alone import backed_cache
 from .clock import BootClock
-from .copies import NodeCache, StagedCopy, cache_bucket
+from .copies import NodeCache, StagedCopy, cache_bucket, check_whole
 from .fence import FenceReader, Unfenced
 from .remote import RemoteReading
 from .stores import BucketStores, in_thread, open_own_store
@@ -250,20 +250,27 @@ class SharedObjects:
         def change(before: Mapping[str, str]) -> Mapping[str, str]:
             return custom if replace else {**before, **custom}
 
-        def stage(body: StoredBody) -> Any:
+        stagings: list[Any] = []
+
+        def stage(body: StoredBody) -> StagedCopy:
             with body:
                 staging = self.cache.stage(cache_bucket(bucket), name, PutOptions(size=body.length))
+                stagings.append(staging)
                 for chunk in body.chunks():
                     staging.write(bytes(chunk))
                 size, checksum = staging.finish()
+                check_whole(bucket.uri, name, body.info, checksum.value)
                 return StagedCopy(staging, size, checksum.value)
 
-        changing = asyncio.ensure_future(
-            self.coherence.set_custom(
-                bucket, name, change, functools.partial(self.in_thread, stage), forwarded=request.stays
-            )
-        )
-        return _here(await asyncio.shield(changing))
+        async def rewrite() -> ObjectInfo | Elsewhere:
+            staging_in_thread = functools.partial(self.in_thread, stage)
+            try:
+                return await self.coherence.set_custom(bucket, name, change, staging_in_thread, forwarded=request.stays)
+            finally:  # those that did not become the copy
+                for staging in stagings:
+                    staging.abort()
+
+        return _here(await asyncio.shield(asyncio.ensure_future(rewrite())))
 
     async def evict(self, bucket: BucketRecord, name: str) -> None:
         """Drop the copy of an object."""

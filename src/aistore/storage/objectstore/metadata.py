@@ -46,6 +46,6 @@ def _number(text: str) -> int:
 def _custom(noted: Mapping[str, str]) -> dict[str, str]:
     try:
         found = json.loads(noted.get(CUSTOM, "{}"))
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}  # another program's
     return {str(key): str(value) for key, value in found.items()} if isinstance(found, dict) else {}
