@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import urllib3
 
+from aistore.storage.objectstore.contract import ObjectStore
+from aistore.storage.objectstore.urls import open_object_store
 from aistore.testing import LocalCluster
 
 
@@ -55,3 +58,55 @@ def test_what_a_client_names_wrongly_is_its_mistake(cluster: LocalCluster, http:
     assert create(http, endpoint, "nowhere@aws", {"extra": {"aws": {"endpoint": "garbage"}}}) == 400
     assert create(http, endpoint, "nowhere@aws", {"extra": {"aws": {"profile": "../../etc/passwd"}}}) == 400
     assert create(http, endpoint, "no-such-bucket@aws") == 400
+
+
+FOREIGN = {
+    "version-huge": {"ais-version": "9" * 30},
+    "version-negative": {"ais-version": "-5"},
+    "version-zero": {"ais-version": "0"},
+    "custom-no-json": {"ais-custom": "{{{"},
+    "custom-list": {"ais-custom": "[1]"},
+    "custom-deep": {"ais-custom": "[" * 1900},
+    "custom-nested": {"ais-custom": '{"a":{"b":[1,2]},"c":null}'},
+    "custom-splits-headers": {"ais-custom": '{"a\\r\\nx: y":"b\\r\\nset-cookie: z","":"e","k=v, x":"1,2","good":"1"}'},
+    "custom-no-text": {"ais-custom": '{"a":"\\ud800","b":"\\u0000\\uffff"}'},
+    "checksum-junk": {"ais-checksum": "zz zz"},
+}
+
+
+def test_what_other_programs_note_with_objects(cluster: LocalCluster, http: urllib3.PoolManager) -> None:
+    bucket = "foreign-notes"
+    assert create(http, cluster.node(1).endpoint, bucket) == 200
+    store = the_store(cluster)
+    for name, noted in {**FOREIGN, "damaged": {"ais-checksum": "0" * 16}}.items():
+        store.put(f"{bucket}/{name}", name.encode(), noted)
+    for name in FOREIGN:
+        for node in cluster.running:
+            url = f"{node.endpoint}/v1/objects/{bucket}/{name}"
+            for method in ("HEAD", "GET", "GET"):
+                answer = http.request(method, url)
+                assert (answer.status, answer.headers["ais-version"]) == (200, "1"), (name, method, answer.data)
+                assert answer.headers.get("ais-custom-md") == ("good=1" if "splits" in name else None)
+                assert "set-cookie" not in answer.headers
+                assert answer.data == (name.encode() if method == "GET" else b"")
+        kept = http.request("PUT", url, body=b"new", headers={"If-None-Match": "*"})
+        assert kept.status == 409, (name, kept.data)
+        assert http.request("PUT", url, body=b"new").headers["ais-version"] == "2"
+    # Bytes that are not those of the checksum noted with them are damage, not an object.
+    for node in cluster.running:
+        url = f"{node.endpoint}/v1/objects/{bucket}/damaged"
+        assert [http.request("GET", url).status for _ in range(2)] == [500, 500]
+        assert http.request("PATCH", url, json={"action": "", "value": {"k": "v"}}).status == 500
+    assert http.request("PUT", url, body=b"again").status == 200
+    assert {http.request("GET", f"{n.endpoint}/v1/objects/{bucket}/damaged").data for n in cluster.running} == {
+        b"again"
+    }
+
+
+def the_store(cluster: LocalCluster) -> ObjectStore:
+    """Return the cluster's place in its store, as another program would open it."""
+    environment = {**os.environ, **cluster.weed.environment}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        return open_object_store(cluster.store_url)

@@ -21,6 +21,16 @@ class Checksum(msgspec.Struct, frozen=True, gc=False):
     value: str
 
 
+def can_be_told(key: str, value: str) -> bool:
+    """Say whether a pair of custom metadata survives its way in a header, as ``key=value, key=value``.
+
+    Printable ASCII, no comma, no ``=`` in a key, no space around.
+    """
+    both = key + value
+    spelled = bool(key) and "=" not in key and "," not in both and both == both.strip()
+    return spelled and both.isascii() and both.isprintable()
+
+
 class ObjectInfo(msgspec.Struct, frozen=True, gc=False):
     """What the store knows about one object; ``size`` in bytes, ``created_ns`` in Unix nanoseconds.
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from email.utils import formatdate
 
 from ..errors import BadRequestError
-from ..model.objects import Checksum, ObjectInfo
+from ..model.objects import Checksum, ObjectInfo, can_be_told
 
 CHECKSUM_TYPE = "ais-checksum-type"
 CHECKSUM_VALUE = "ais-checksum-value"
@@ -39,16 +39,9 @@ def check_custom_spelling(custom: Mapping[str, str]) -> dict[str, str]:
     there may be in all is the engine's to say.
     """
     for key, value in custom.items():
-        if (
-            not isinstance(value, str)
-            or not key
-            or "=" in key
-            or "," in key + value
-            or key + value != (key + value).strip()
-        ):
-            raise BadRequestError(f"custom metadata {key!r} cannot be kept", hint="expected key=value without commas")
-        if not (key + value).isascii() or not (key + value).isprintable():
-            raise BadRequestError(f"custom metadata {key!r} has characters other than printable ASCII")
+        if not isinstance(value, str) or not can_be_told(key, value):
+            hint = "expected key=value of printable ASCII, without commas"
+            raise BadRequestError(f"custom metadata {key!r} cannot be kept", hint=hint)
     return dict(custom)
 
 

@@ -11,11 +11,13 @@ from typing import Any, TypeVar
 
 from ...cluster.documents import BucketRecord
 from ...cluster.world import Staged
-from ...errors import AisError, BackendUnavailableError, InternalError, OutOfSpaceError
+from ...errors import AisError, BackendUnavailableError, InternalError, ObjectDamagedError, OutOfSpaceError
 from ...model.objects import PutOptions
 from ...storage.cache.cache import Cache
 from ...storage.cache.facts import CacheBucket, CachedFacts, CachedReading
-from ...storage.objectstore.contract import StoredBody
+from ...storage.objectstore.contract import StoredBody, StoredInfo
+from ...storage.objectstore.metadata import checksum_of
+from ...storage.verified import wrong_checksum
 from .stores import in_thread
 
 _log = logging.getLogger("aistore.cluster")
@@ -134,11 +136,12 @@ class NodeCache:
             with body:
                 for chunk in body.chunks():
                     staging.write(bytes(chunk))
-            size, _ = staging.finish()
+            size, checksum = staging.finish()
             if size != body.info.size:
                 raise BackendUnavailableError(
                     f"{bucket.provider}://{bucket.name}/{name}: {size} of {body.info.size} bytes came", hint="try again"
                 )
+            check_whole(bucket.url, name, body.info, checksum.value)
             staging.commit(facts).result()
         except OutOfSpaceError:
             return None
@@ -152,6 +155,16 @@ class NodeCache:
             await self._run(self.cache.restamp, cache_bucket(bucket), name, facts)
         except AisError as error:  # then the next read compares again
             _log.warning("%s/%s: its facts stay: %s", bucket.uri, name, error.message)
+
+
+def check_whole(bucket: str, name: str, stored: StoredInfo, checksum: str) -> None:
+    """Raise ObjectDamagedError when bytes from the store do not have the checksum with which they were written."""
+    noted = checksum_of(stored.metadata)
+    if noted.value and noted.value != checksum:
+        raise ObjectDamagedError(
+            f"{bucket}/{name} is damaged: it {wrong_checksum(checksum, noted.value)}",
+            hint="the bytes came so from the object store; write it again",
+        )
 
 
 class StagedCopy:

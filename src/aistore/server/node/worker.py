@@ -33,7 +33,7 @@ from ..peers import Peers
 from ..request import Request
 from .alone import backed_cache
 from .clock import BootClock
-from .copies import NodeCache, StagedCopy, cache_bucket
+from .copies import NodeCache, StagedCopy, cache_bucket, check_whole
 from .fence import FenceReader, Unfenced
 from .lapsed import read_while_leased, write_while_leased
 from .stores import BucketStores, in_thread, open_own_store
@@ -264,18 +264,27 @@ class SharedObjects:
         def change(before: Mapping[str, str]) -> Mapping[str, str]:
             return custom if replace else {**before, **custom}
 
-        def stage(body: StoredBody) -> Any:
+        stagings: list[Any] = []
+
+        def stage(body: StoredBody) -> StagedCopy:
             with body:
                 staging = self.cache.stage(cache_bucket(bucket), name, PutOptions(size=body.length))
+                stagings.append(staging)
                 for chunk in body.chunks():
                     staging.write(bytes(chunk))
                 size, checksum = staging.finish()
+                check_whole(bucket.uri, name, body.info, checksum.value)
                 return StagedCopy(staging, size, checksum.value)
 
-        work = self.coherence.set_custom(
-            bucket, name, change, functools.partial(self.in_thread, stage), forwarded=request.stays
-        )
-        return _here(await write_while_leased(work, self.coherence.is_leased))
+        async def rewrite() -> ObjectInfo | Elsewhere:
+            staging_in_thread = functools.partial(self.in_thread, stage)
+            try:
+                return await self.coherence.set_custom(bucket, name, change, staging_in_thread, forwarded=request.stays)
+            finally:  # those that did not become the copy
+                for staging in stagings:
+                    staging.abort()
+
+        return _here(await write_while_leased(rewrite(), self.coherence.is_leased))
 
     async def evict(self, bucket: BucketRecord, name: str) -> int | None:
         """Drop the copy of an object and return its size, None if there was none."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 
 from ...errors import TooLargeError
-from ...model.objects import Checksum, ObjectInfo
+from ...model.objects import Checksum, ObjectInfo, can_be_told
 from ..checksums import STORED_TYPE
 from .contract import StoredInfo
 
@@ -18,6 +19,9 @@ UNKNOWN = Checksum("none", "")
 
 #: What stores keep with an object, at least; S3 has the least, 2 KB with the names.
 CUSTOM_BYTES_MAX = 1_800
+#: More is no count of writes, and does not fit into the numbers of databases.
+_VERSION_END = 10**17
+_CHECKSUM = re.compile("[0-9a-f]{16}")
 
 
 def encode(version: int, checksum: str, nonce: str, custom: Mapping[str, str], created_ns: int = 0) -> dict[str, str]:
@@ -49,7 +53,8 @@ def decode(bucket: str, name: str, stored: StoredInfo) -> ObjectInfo:
 
 def version_of(noted: Mapping[str, str]) -> int:
     """Return the version that is noted with an object; 1 for one that another program wrote."""
-    return _number(noted.get(VERSION, "")) or 1
+    number = _number(noted.get(VERSION, ""))
+    return number if 0 < number < _VERSION_END else 1
 
 
 def checksum_of(noted: Mapping[str, str]) -> Checksum:
@@ -57,16 +62,22 @@ def checksum_of(noted: Mapping[str, str]) -> Checksum:
 
     An ETag that looks like an MD5 need not be the bytes' one: of objects that S3 has encrypted it is not.
     """
-    return Checksum(STORED_TYPE, noted[CHECKSUM]) if noted.get(CHECKSUM) else UNKNOWN
+    text = noted.get(CHECKSUM, "")
+    return Checksum(STORED_TYPE, text) if _CHECKSUM.fullmatch(text) else UNKNOWN
 
 
 def custom_of(noted: Mapping[str, str]) -> dict[str, str]:
-    """Return the custom metadata kept with an object; none if another program wrote something else there."""
+    """Return the custom metadata kept with an object.
+
+    Another program may have written anything there: what could not be told in a header is left out.
+    """
     try:
         found = json.loads(noted.get(CUSTOM, "{}"))
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
-    return {str(key): str(value) for key, value in found.items()} if isinstance(found, dict) else {}
+    if not isinstance(found, dict):
+        return {}
+    return {key: value for key, value in found.items() if isinstance(value, str) and can_be_told(key, value)}
 
 
 def _number(text: str) -> int:
