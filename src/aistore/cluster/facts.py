@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 
-from ..model.objects import Checksum, ObjectInfo
+from ..model.objects import Checksum, ObjectInfo, can_be_told
 from ..storage.cache.facts import CachedFacts
 from ..storage.checksums import STORED_TYPE
 from ..storage.objectstore.contract import StoredInfo
@@ -21,7 +21,7 @@ def facts_of(
     A store does not say when it wrote what it was just sent; now is near enough for the people who are told.
     """
     metadata = stored.metadata
-    found = custom_of(metadata) if custom is None else custom
+    found = _told(metadata) if custom is None else custom
     written_ns = stored.modified_ns or time.time_ns()
     return CachedFacts(stored.etag, version or version_of(metadata), written_ns, stamp, found)
 
@@ -36,8 +36,13 @@ def is_of(facts: CachedFacts, stored: StoredInfo) -> bool:
         facts.etag == stored.etag
         and (stored.etag != "" or facts.modified_ns == stored.modified_ns)
         and facts.version == version_of(stored.metadata)
-        and facts.custom == custom_of(stored.metadata)
+        and facts.custom == _told(stored.metadata)
     )
+
+
+def _told(metadata: Mapping[str, str]) -> dict[str, str]:
+    """Return the custom metadata of a stored object, without what another program wrote that no header can tell."""
+    return {key: value for key, value in custom_of(metadata).items() if can_be_told(key, value)}
 
 
 def info_of(

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 
 from ...errors import TooLargeError
-from ...model.objects import Checksum, ObjectInfo, can_be_told
+from ...model.objects import Checksum, ObjectInfo
 from ..checksums import STORED_TYPE
 from .contract import StoredInfo
 
@@ -67,17 +67,14 @@ def checksum_of(noted: Mapping[str, str]) -> Checksum:
 
 
 def custom_of(noted: Mapping[str, str]) -> dict[str, str]:
-    """Return the custom metadata kept with an object.
-
-    Another program may have written anything there: what could not be told in a header is left out.
-    """
+    """Return the custom metadata kept with an object; what is none, written by another program, is left out."""
     try:
         found = json.loads(noted.get(CUSTOM, "{}"))
     except (ValueError, RecursionError):
         return {}
     if not isinstance(found, dict):
         return {}
-    return {key: value for key, value in found.items() if isinstance(value, str) and can_be_told(key, value)}
+    return {key: value for key, value in found.items() if isinstance(value, str)}
 
 
 def _number(text: str) -> int:
