@@ -79,7 +79,8 @@ class Sender:
 
     def _is_stranger(self, endpoint: str, error: bytes) -> bool:
         """Whether the store that says there is no such thing is another one, to which a dead node's port went."""
-        return f"t{json.loads(error).get('node')}" != self._places()[endpoint]
+        ours = self._places()[endpoint]
+        return json.loads(error).get("node") not in (ours, ours[1:])  # a target's id is its node's after a "t"
 
     def until_answered(self, chance: random.Random, what: str, attempt: Callable[[str], Answer]) -> tuple[Answer, int]:
         """Attempt it at one node after the other; return the answer and the number of attempts that were in vain.
