@@ -50,7 +50,7 @@ def under_load(count: Callable[[str, int], None], tell: Callable[[str], None]) -
 
     @contextmanager
     def run(cluster: LocalCluster, fault: str, *, etl: str = TRANSFORM_NAME) -> Iterator[Load]:
-        bucket = f"load-{next(_BUCKETS)}"
+        bucket = f"load-{SEED}-{next(_BUCKETS)}"  # of no other store that may get the port of a dead node
         with Client(cluster.running[0].endpoint) as client:
             client.bucket(bucket).create()
         load = Load(cluster, bucket=bucket, etl=etl, seed=SEED)

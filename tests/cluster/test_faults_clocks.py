@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from faults.limits import LEASE_SECONDS, UnderLoad, wait_for_map
+from faults.limits import LEASE_SECONDS, UnderLoad, thorough, wait_for_map
 
 from aistore.testing import LocalCluster
 
@@ -21,6 +21,7 @@ time.time_ns = lambda: _time_ns() + _chance.randrange(-86_400, 86_400) * 1_000_0
 """
 
 
+@thorough
 def test_wall_clocks_jump(new_cluster: Callable[..., LocalCluster], under_load: UnderLoad, tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(_JUMPING)
     paths = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH", "")]))

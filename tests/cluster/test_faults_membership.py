@@ -60,7 +60,7 @@ def test_nodes_come_and_go(
             for _ in range(ROUNDS):
                 deck = deck or chance.sample(_CHANGES, len(_CHANGES))
                 done.append(change(three, chance, deck.pop()))
-                time.sleep(chance.uniform(0.0, LEASE_SECONDS))
+                time.sleep(chance.uniform(0.0, 0.5) * LEASE_SECONDS)
         finally:
             print(f"seed {SEED}: {done}")
             three.wait_settled(120)

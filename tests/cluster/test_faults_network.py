@@ -82,6 +82,7 @@ def test_a_path_is_cut_in_one_direction(apart: Apart, under_load: UnderLoad) -> 
         cluster.wait_settled()
 
 
+@thorough
 def test_all_paths_are_slow_and_lossy(apart: Apart, under_load: UnderLoad) -> None:
     cluster, network = apart
     with under_load(cluster, "20 ms on all paths, 2 % of all packets lost") as load:

@@ -59,7 +59,9 @@ class Load:
         self._recent: list[str] = []
         self._lock = threading.Lock()
         self._stopping = threading.Event()
-        self.sender = Sender(lambda: [node.endpoint for node in list(cluster.nodes.values()) if node.endpoint])
+        self.sender = Sender(
+            lambda: {node.endpoint: node.id for node in list(cluster.nodes.values()) if node.endpoint and node.id}
+        )
         self._threads = [self._thread(self._write, f"writer{number}") for number in range(_WRITERS)]
         self._threads += [self._thread(self._read, f"reader{number}") for number in range(_READERS)]
         self._threads.append(self._thread(self._read_as_programs_do, "program"))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping
 from typing import NamedTuple
 
 import urllib3
@@ -39,10 +40,10 @@ class OutOfPatienceError(Exception):
 
 
 class Sender:
-    """Sends requests to the nodes at ``endpoints()``, those that run and those that do not. Threads share it."""
+    """Sends requests to the nodes of ``places()`` (ids by endpoint), also those that do not run. Threads share it."""
 
-    def __init__(self, endpoints: Callable[[], Sequence[str]]) -> None:
-        self._endpoints = endpoints
+    def __init__(self, places: Callable[[], Mapping[str, str]]) -> None:
+        self._places = places
         self._pool = urllib3.PoolManager(maxsize=32, num_pools=64, retries=False)
         self._avoided: dict[str, float] = {}
         self._lock = threading.Lock()
@@ -55,9 +56,9 @@ class Sender:
 
     def choose(self, chance: random.Random, tried: Collection[str] = ()) -> str:
         """Return a node: one that was not tried yet and did answer lately, if there is one."""
-        now, places = time.monotonic(), self._endpoints()
+        now, places = time.monotonic(), list(self._places())
         good = [place for place in places if self._avoided.get(place, 0.0) < now]
-        return chance.choice([place for place in good if place not in tried] or good or list(places))
+        return chance.choice([place for place in good if place not in tried] or good or places)
 
     def once(
         self, method: str, endpoint: str, path: str, body: bytes | None = None, *,
@@ -69,10 +70,17 @@ class Sender:
                 method, endpoint + path, body=body, headers=headers or {},
                 timeout=urllib3.Timeout(connect=_CONNECT_SECONDS, read=seconds),
             )  # fmt: skip
+            if reply.status == 404 and self._is_stranger(endpoint, reply.data):
+                return Answer(0, b"a program of somebody else answers there", endpoint)
             return Answer(reply.status, reply.data, endpoint)
         except urllib3.exceptions.HTTPError as error:
             self._avoided[endpoint] = time.monotonic() + _AVOIDED_SECONDS
             return Answer(0, type(error).__name__.encode(), endpoint)
+
+    def _is_stranger(self, endpoint: str, error: bytes) -> bool:
+        """Whether the store that says there is no such thing is another one, to which a dead node's port went."""
+        ours = self._places()[endpoint]
+        return json.loads(error).get("node") not in (ours, ours[1:])  # a target's id is its node's after a "t"
 
     def until_answered(self, chance: random.Random, what: str, attempt: Callable[[str], Answer]) -> tuple[Answer, int]:
         """Attempt it at one node after the other; return the answer and the number of attempts that were in vain.
