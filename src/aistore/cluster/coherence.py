@@ -17,10 +17,11 @@ The epoch that stamps a copy is the settled one from before the store was asked.
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -40,10 +41,13 @@ from ..model.objects import ObjectInfo, PutOptions
 from ..storage.cache.facts import CachedFacts, CachedReading
 from ..storage.objectstore.contract import ABSENT, Absent, StoredBody, StoredInfo
 from ..storage.objectstore.metadata import NONCE, encode, version_of
+from ..storage.objectstore.whole import WholeBody
 from .documents import BucketRecord
 from .facts import facts_of, info_of, is_of
 from .view import View
 from .world import Cache, Clock, Fence, Places, Staged, Store
+
+_log = logging.getLogger("aistore.cluster")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +68,8 @@ class Patience:
     read: float = 1.0
     #: Bytes above which an object that is not here is read from the store and not copied.
     copied_bytes_max: int = 64 << 20
+    #: Copies that one process makes of what it has given out already; reads beyond that wait for theirs.
+    keeping_max: int = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +118,7 @@ class Coherence:
         self._writes: Counter[tuple[str, str, str]] = Counter()
         self._write_ended = asyncio.Event()
         self._fetches: dict[tuple[str, str], _Fetch] = {}
+        self._keeping = 0
 
     # The map.
 
@@ -288,10 +295,11 @@ class Coherence:
     ) -> CachedReading | Remote | None:
         """Make a good copy and open it, unless (with ``known``) another process has made one meanwhile.
 
-        None while a write takes its time, which may be most of a minute when the store does not answer it.
+        None while a write takes its time, which may be most of a minute when the store does not answer it. An object
+        that came whole is given out at once, and its copy made meanwhile: others get the lock, and the copy, later.
         """
-        async with self._cache.locked(bucket, name, self._patience.read) as locked:
-            if not locked:
+        async with AsyncExitStack() as held:
+            if not await held.enter_async_context(self._cache.locked(bucket, name, self._patience.read)):
                 return None
             copy = self.read_copy(bucket, name) if known else None
             if copy is not None:
@@ -311,8 +319,26 @@ class Coherence:
                 if not isinstance(found, Remote) or found.body is None:
                     return found
             facts = structs.replace(found.facts, stamp=view.settled)
+            if isinstance(found.body, WholeBody) and self._keeping < self._patience.keeping_max and not any_size:
+                self._keeping += 1
+                self._clock.spawn(self._keep(bucket, name, found.body, facts, held.pop_all()), "keep a copy")
+                return found
             made = await self._cache.fill(bucket, name, found.body, facts)
             return replace(found, body=None) if made is None else made
+
+    async def _keep(
+        self, bucket: BucketRecord, name: str, body: WholeBody, facts: CachedFacts, held: AsyncExitStack
+    ) -> None:
+        """Make the copy of what was given out already, then let go of its lock."""
+        try:
+            async with held:
+                made = await self._cache.fill(bucket, name, body, facts)
+                if made is not None:
+                    made.close()
+        except AisError as error:  # that costs a copy, nothing more
+            _log.warning("%s/%s could not be kept here: %s", bucket.uri, name, error.message)
+        finally:
+            self._keeping -= 1
 
     async def head(self, bucket: BucketRecord, name: str, *, forwarded: bool = False, latest: bool = False) -> Any:
         """Return an object's ObjectInfo and whether a copy is here, or Elsewhere; raises ObjectNotFoundError."""

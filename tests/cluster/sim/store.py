@@ -7,7 +7,7 @@ simulated network, so they may take effect after their sender gave up, or died.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from aistore.errors import (
@@ -18,6 +18,7 @@ from aistore.errors import (
 )
 from aistore.storage.objectstore.contract import ABSENT, StoredInfo, StoredPage
 from aistore.storage.objectstore.metadata import NONCE
+from aistore.storage.objectstore.whole import WholeBody
 
 from .network import STORE, Network
 
@@ -25,27 +26,6 @@ from .network import STORE, Network
 LATE_SECONDS = 25.0
 #: How long a read is tried before the store is said to be unavailable.
 READ_SECONDS = 10.0
-
-
-class Body:
-    """The bytes of one version, whole from the moment the store answered."""
-
-    def __init__(self, info: StoredInfo, data: bytes) -> None:
-        self.info = info
-        self.start = 0
-        self.length = len(data)
-        self._data = data
-
-    def chunks(self) -> Iterator[bytes]:
-        """Return the bytes in pieces."""
-        yield self._data
-
-    def read(self) -> bytes:
-        """Return all bytes."""
-        return self._data
-
-    def close(self) -> None:
-        """Do nothing."""
 
 
 class ObjectStore:
@@ -131,11 +111,11 @@ class StoreClient:
         key = self._prefix + key
         return self._mine(await self._read(lambda: self._store.head(key)))
 
-    async def get(self, key: str, unless_etag: str = "") -> Body | None:
+    async def get(self, key: str, unless_etag: str = "") -> WholeBody | None:
         """Begin to read a key, None if it still has that ETag."""
         key = self._prefix + key
         info, data = await self._read(lambda: self._store.get(key))
-        return None if unless_etag and info.etag == unless_etag else Body(self._mine(info), data)
+        return None if unless_etag and info.etag == unless_etag else WholeBody(self._mine(info), data)
 
     async def put(self, key: str, data: Any, metadata: Mapping[str, str], condition: Any, seconds: float) -> StoredInfo:
         """Write a key under a condition."""

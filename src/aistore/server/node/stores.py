@@ -15,6 +15,7 @@ from ...model.names import check_object_name
 from ...settings import ServeSettings
 from ...storage.objectstore.contract import Absent, Capabilities, ObjectStore, StoredBody, StoredInfo, StoredPage
 from ...storage.objectstore.urls import Place, open_object_store, parse_url
+from ...storage.objectstore.whole import WHOLE_BYTES_MAX, WholeBody
 
 T = TypeVar("T")
 
@@ -63,8 +64,15 @@ class ThreadedStore:
         return await self._run(self.blocking.head, key)
 
     async def get(self, key: str, unless_etag: str = "") -> StoredBody | None:
-        """Begin to read a key."""
-        return await self._run(self.blocking.get, key, unless_etag=unless_etag)
+        """Begin to read a key; a small one comes whole."""
+        return await self._run(self._get, key, unless_etag)
+
+    def _get(self, key: str, unless_etag: str) -> StoredBody | None:
+        body = self.blocking.get(key, unless_etag=unless_etag)
+        if body is None or body.length > WHOLE_BYTES_MAX:
+            return body
+        with body:
+            return WholeBody(body.info, body.read())
 
     async def put(
         self, key: str, data: Any, metadata: Mapping[str, str], condition: Absent | str | None, seconds: float

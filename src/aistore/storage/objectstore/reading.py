@@ -15,6 +15,7 @@ from ...model.objects import ByteRange, ObjectInfo
 from ..checksums import STORED_TYPE
 from ..verified import wrong_checksum
 from .contract import ObjectStore, StoredBody
+from .whole import WHOLE_BYTES_MAX, WholeBody
 
 
 class StoredReading:
@@ -25,9 +26,6 @@ class StoredReading:
     of the object, None where nothing was asked for yet. Of what is asked for later no more than ``part`` is, if all
     that will be read is known to be in there.
     """
-
-    #: What ``keep`` keeps.
-    KEPT_BYTES = 1 << 20
 
     def __init__(
         self, store: ObjectStore, key: str, info: ObjectInfo, etag: str, body: StoredBody | None,
@@ -49,7 +47,7 @@ class StoredReading:
 
     def keep(self) -> None:
         """Fetch all of a small object now, so that nothing can happen to it any more; blocks."""
-        if self._whole is None and self.info.size <= self.KEPT_BYTES:
+        if self._whole is None and self.info.size <= WHOLE_BYTES_MAX:
             self._whole = self.read(0, self.info.size)
             self.close()
 
@@ -66,6 +64,8 @@ class StoredReading:
 
     def read_cached(self, start: int, length: int) -> bytes | None:
         """Return the bytes of an object that is here as a whole."""
+        if isinstance(self._body, WholeBody):
+            self.keep()
         return self.read(start, length) if self._whole is not None or length == 0 else None
 
     def damaged(self, problem: str) -> ObjectDamagedError:
