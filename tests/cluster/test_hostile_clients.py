@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 import urllib3
+from hostile import create, the_store
 
-from aistore.storage.objectstore.contract import ObjectStore
-from aistore.storage.objectstore.urls import open_object_store
 from aistore.testing import LocalCluster
 
 
@@ -18,12 +15,6 @@ from aistore.testing import LocalCluster
 def http() -> Iterator[urllib3.PoolManager]:
     with urllib3.PoolManager(retries=False) as pool:
         yield pool
-
-
-def create(http: urllib3.PoolManager, endpoint: str, bucket: str, props: dict[str, Any] | None = None) -> int:
-    name, _, provider = bucket.partition("@")
-    path = f"/v1/buckets/{name}?provider={provider or 'ais'}"
-    return http.request("POST", endpoint + path, json={"action": "create-bck", "value": props or {}}).status
 
 
 def test_the_clusters_own_place_is_not_reached_by_the_name_of_its_store(
@@ -101,12 +92,3 @@ def test_what_other_programs_note_with_objects(cluster: LocalCluster, http: urll
     assert {http.request("GET", f"{n.endpoint}/v1/objects/{bucket}/damaged").data for n in cluster.running} == {
         b"again"
     }
-
-
-def the_store(cluster: LocalCluster) -> ObjectStore:
-    """Return the cluster's place in its store, as another program would open it."""
-    environment = {**os.environ, **cluster.weed.environment}
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in environment.items():
-            patch.setenv(name, value)
-        return open_object_store(cluster.store_url)

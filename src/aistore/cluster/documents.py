@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 from msgspec import structs
 
-from ..errors import BadRequestError, InternalError, TooLargeError
+from ..errors import BadRequestError, InternalError, NotSupportedError, TooLargeError
 from ..model.etl import EtlSpec
 from ..model.names import SCHEMES
 
@@ -155,18 +155,19 @@ class _Format(msgspec.Struct):
 
 
 def decode_root(data: bytes, where: str) -> RootDocument:
-    """Read a root document; raises BadRequestError for one of a later format, and for what is none."""
+    """Read a root document; raises NotSupportedError for one of a later format, BadRequestError for what is none."""
     try:
         found = msgspec.json.decode(data, type=_Format).format
         if found != FORMAT:
-            raise BadRequestError(
+            raise NotSupportedError(
                 f"{where} has the format {found}, this version of pyaistore knows {FORMAT}",
                 hint="upgrade pyaistore on this node",
             )
         return msgspec.json.decode(data, type=RootDocument)
     except msgspec.DecodeError as error:
         raise BadRequestError(
-            f"{where} is no root document of a cluster: {error}", hint="choose another --store"
+            f"{where} is no root document of a cluster: {error}",
+            hint="put back what was there, or choose another --store",
         ) from error
 
 

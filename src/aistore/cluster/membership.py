@@ -22,7 +22,16 @@ from dataclasses import dataclass, field
 
 from msgspec import structs
 
-from ..errors import AisError, ConflictError, RetryLaterError, StaleConditionError, StoredNotFoundError
+from ..errors import (
+    AisError,
+    BackendUnavailableError,
+    BadRequestError,
+    ConflictError,
+    InternalError,
+    RetryLaterError,
+    StaleConditionError,
+    StoredNotFoundError,
+)
 from ..storage.objectstore.contract import ABSENT
 from .documents import (
     LEASES,
@@ -46,6 +55,7 @@ _log = logging.getLogger("aistore.cluster")
 #: The part of a lease in which its holder acts.
 _HOLDER_PART = 0.9
 _LIST_LIMIT = 1000
+_PUT_BACK = "put back what was there; nothing can be changed until then"
 
 #: Makes the next root document of the current one. May be called several times, and again after it had its effect
 #: already without anybody knowing; returns None, or what it was given, where nothing is left to do.
@@ -95,6 +105,16 @@ class Self:
 
 async def _nothing(view: View) -> None:
     return
+
+
+def _check_follows(root: RootDocument, known: RootDocument) -> None:
+    """Raise ConflictError unless ``root``, asked for when ``known`` was read already, came of it by changes."""
+    if root.uuid == known.uuid and (root.version > known.version or root == known):
+        return
+    raise ConflictError(
+        f"{ROOT_KEY} was replaced: version {root.version} of {root.uuid} came after {known.version} of {known.uuid}",
+        hint="to go back to an older one, stop all nodes and empty their caches first",
+    )
 
 
 class Membership:
@@ -307,11 +327,18 @@ class Membership:
     # The root document.
 
     async def _read_root(self) -> tuple[RootDocument, str]:
-        """Return the newest root document and its ETag, making the first one."""
+        """Return the newest root document and its ETag, making the first one.
+
+        Raises BackendUnavailableError while it is gone or no document: nobody can change it then, so what is known of
+        it holds. Raises ConflictError where somebody put another one in its place: nobody knows who acts on it.
+        """
         while True:
+            known = self._root
             try:
                 body = await self._store.get(ROOT_KEY, self._etag)
             except StoredNotFoundError:
+                if known is not None:
+                    raise BackendUnavailableError(f"{ROOT_KEY} is gone from the store", hint=_PUT_BACK) from None
                 try:
                     await self._store.put(ROOT_KEY, encode_root(new_root()), {}, ABSENT, self.times.call)
                 except (StaleConditionError, RetryLaterError):
@@ -320,7 +347,14 @@ class Membership:
             if body is None:
                 assert self._root is not None
                 return self._root, self._etag
-            root = decode_root(bytes(body.read()), ROOT_KEY)
+            try:
+                root = decode_root(bytes(body.read()), ROOT_KEY)
+            except BadRequestError as error:
+                if known is None:
+                    raise
+                raise BackendUnavailableError(error.message, hint=_PUT_BACK) from error
+            if known is not None:
+                _check_follows(root, known)
             if self._root is None or root.version > self._root.version:
                 self._root, self._etag = root, body.info.etag
             return root, body.info.etag
@@ -447,7 +481,10 @@ class Membership:
         except StoredNotFoundError:
             return
         assert body is not None
-        self._note(key, decode_lease(bytes(body.read())).version)
+        try:
+            self._note(key, decode_lease(bytes(body.read())).version)
+        except InternalError as error:  # it says nothing; its holder writes it again, or it lapses
+            _log.warning("%s: %s", key, error.message)
 
     def _note(self, key: str, version: int) -> None:
         self._shown[key] = max(version, self._shown.get(key, 0))

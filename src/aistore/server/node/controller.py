@@ -174,7 +174,7 @@ class SharedBuckets:
         states = self.membership.states()
         return {
             "state": states.get(view.me, "joining"), "states": states, "epoch": view.epoch, "version": view.version,
-            "settled": view.settled, "lease_seconds_left": round(self.membership.lease_seconds_left, 1),
+            "settled": view.settled, "lease_seconds_left": max(0.0, round(self.membership.lease_seconds_left, 1)),
             "cached_objects": usage.objects, "cached_bytes": usage.bytes, "cache_capacity": usage.capacity_bytes,
             "pinned_bytes": usage.pinned_bytes, "store": self._settings.serve.store,
             "lease_seconds": self.membership.times.lease, "renew_seconds": self.membership.times.renew,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from ...cluster.documents import ROOT_KEY, decode_root, encode_root, new_root
-from ...errors import BadRequestError, StaleConditionError, StoredNotFoundError
+from ...cluster.documents import LEASES, ROOT_KEY, decode_root, encode_root, new_root
+from ...errors import BadRequestError, ConflictError, StaleConditionError, StoredNotFoundError
 from ...storage.objectstore.contract import ABSENT, ObjectStore
 from ...storage.objectstore.probe import probe
 from ...storage.objectstore.urls import open_object_store
@@ -43,11 +43,23 @@ def open_cluster(url: str) -> tuple[str, dict[str, Any]]:
 
 
 def _secret(store: ObjectStore) -> str:
-    """Return the secret in the root document, which is made if there is none."""
+    """Return the secret in the root document, which is made if there is none.
+
+    Raises ConflictError if a cluster was there: with another document all its buckets would be gone.
+    """
+    emptied = False
     while True:
         try:
             body = store.get(ROOT_KEY)
         except StoredNotFoundError:
+            if emptied:
+                raise ConflictError(
+                    f"{store.url}/{ROOT_KEY} is gone, but nodes were here: {store.url}/{LEASES}",
+                    hint="put it back; or, to begin anew, stop all nodes and remove what is below .ais/",
+                ) from None
+            if store.list(LEASES, limit=1).entries:
+                emptied = True  # unless another node has made both meanwhile
+                continue
             try:
                 store.put(ROOT_KEY, encode_root(new_root()), {}, ABSENT, _SECONDS)
             except StaleConditionError:
