@@ -62,6 +62,8 @@ def test_what_is_refused(transcript):
         [1]
         $ ais cp ais://same/a.jpg ais://other 2>&1 | tail -1
         Error: ais://same/a.jpg names an object: end it with / for all that is under it, or use --prefix
+        $ ais cp /tmp/a.jpg ais://other 2>&1 | tail -1
+        Error: /tmp/a.jpg is a path: `ais put` and `ais get` copy files, this copies buckets
         $ ais etl bucket missing-etl ais://same ais://other
         ! Error: etl job missing-etl does not exist
         ! Hint: `ais etl list` shows the transforms there are

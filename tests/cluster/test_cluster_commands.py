@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -89,6 +90,32 @@ def test_a_node_is_drained_and_removed(new_cluster: Callable[..., LocalCluster])
     assert all(bucket.object(str(number)).get().read() == b"1" for number in range(20))
 
 
+def test_the_last_home_is_neither_drained_nor_removed(new_cluster: Callable[..., LocalCluster]) -> None:
+    cluster = new_cluster(nodes=2)
+    one, two = cluster.running
+    assert ais(one.endpoint, "cluster", "drain", one.id).returncode == 0
+    for arguments in (["drain", two.id], ["remove", two.id, "-y"]):
+        refused = ais(one.endpoint, "cluster", *arguments)
+        assert (refused.returncode, refused.stdout) == (1, "")
+        assert f"node {two.id} is the only one that keeps objects" in refused.stderr
+    assert ais(one.endpoint, "cluster", "remove", one.id, "-y").returncode == 0
+    assert rows(ais(two.endpoint, "show", "cluster").stdout).keys() == {"NODE", two.id}
+
+
+def test_a_node_with_another_lease_is_refused(cluster: LocalCluster, tmp_path: Path) -> None:
+    started = subprocess.run(
+        [
+            sys.executable, "-m", "aistore", "serve", "--port", "0", "--workers", "1", "--lease", "7",
+            "--store", cluster.store_url, "--cache", str(tmp_path / "cache"),
+        ],
+        capture_output=True, text=True, check=False, env={**os.environ, **cluster.environment}, timeout=60,
+    )  # fmt: skip
+    assert started.returncode == 1
+    assert "the nodes of this cluster have leases of 6 s" in started.stderr
+    assert "--lease 6" in started.stderr
+    assert len(cluster.map(1)[1]) == 3
+
+
 def test_a_node_that_does_not_answer_is_shown(new_cluster: Callable[..., LocalCluster]) -> None:
     cluster = new_cluster(nodes=2, lease_seconds=60)
     cluster.node(2).kill()
@@ -105,8 +132,9 @@ def test_a_node_that_does_not_answer_is_shown(new_cluster: Callable[..., LocalCl
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["cluster", "drain", "tNoSuchId"], "tNoSuchId"),
-        (["cluster", "remove", "tNoSuchId", "-y"], "tNoSuchId"),
+        (["cluster", "drain", "tNoSuchId"], "'tNoSuchId'"),
+        (["cluster", "drain", "machine7"], "'machine7'"),
+        (["cluster", "remove", "tNoSuchId", "-y"], "'tNoSuchId'"),
         (["cluster", "wait", "--nodes", "7", "--timeout", "0"], "there are 3 nodes, not 7"),
     ],
 )

@@ -26,6 +26,9 @@ HISTORY_MAX = 64
 #: The property that names prefixes of objects to keep copies of, separated by commas; ``*`` is all objects.
 PINNED = "lru.pinned"
 
+#: The setting that says how long a lease holds, on all nodes.
+LEASE_SECONDS = "lease_seconds"
+
 #: Names below the base of the store that are the cluster's own. No bucket's name begins with a dot.
 SYSTEM = ".ais/"
 ROOT_KEY = SYSTEM + "root"

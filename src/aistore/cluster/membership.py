@@ -34,6 +34,7 @@ from ..errors import (
 )
 from ..storage.objectstore.contract import ABSENT
 from .documents import (
+    LEASE_SECONDS,
     LEASES,
     ROOT_KEY,
     Lease,
@@ -372,7 +373,15 @@ class Membership:
                 raise ConflictError(
                     f"another process runs as node {me.id}", hint="give each node a cache directory of its own"
                 )
+            # Observers of a shorter lease would think a holder of a longer one gone while it acts.
+            lease = root.settings.get(LEASE_SECONDS, self.times.lease)
+            if lease != self.times.lease and root.nodes.keys() - {me.id}:
+                raise ConflictError(
+                    f"the nodes of this cluster have leases of {lease:g} s, node {me.id} of {self.times.lease:g} s",
+                    hint=f"start it with --lease {lease:g}; another lease needs all nodes stopped first",
+                )
             removed = {node: start for node, start in root.removed.items() if node != me.id}
+            root = structs.replace(root, settings={**root.settings, LEASE_SECONDS: self.times.lease})
             record = NodeRecord(me.url, me.incarnation, me.draining or bool(found and found.draining), me.started_ns)
             return structs.replace(with_node(root, me.id, record, self._settled), removed=removed)
 

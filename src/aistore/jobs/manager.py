@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from ..errors import JobNotFoundError, RetryLaterError, StaleJobError
+from ..errors import AisError, JobNotFoundError, StaleJobError
 from .document import FORMAT, Job, JobKind, JobOptions, check_options, new_job_id
 from .records import JobRecords, KeptJob
 from .run import JobRun, LostError, Workers
@@ -45,6 +45,7 @@ class Manager:
         self._lease_seconds = lease_seconds
         self._observer = Observer(node, lease_seconds)
         self._runs: dict[str, tuple[JobRun, asyncio.Task[None]]] = {}
+        self._starting: set[str] = set()
         self._ended: dict[str, Job] = {}
         self._watch: asyncio.Task[None] | None = None
 
@@ -74,8 +75,12 @@ class Manager:
             destination=str(arguments["destination"]), owner=self._node, started_ns=time.time_ns(), options=options,
         )  # fmt: skip
         sent_at = self._now()
-        tag = await asyncio.to_thread(self._records.create, job)
-        self._run(KeptJob(job, tag), sent_at)
+        self._starting.add(job.id)  # else who looks at the records meanwhile would run it too
+        try:
+            tag = await asyncio.to_thread(self._records.create, job)
+            self._run(KeptJob(job, tag), sent_at)
+        finally:
+            self._starting.discard(job.id)
         return job.id
 
     async def _stop(self, arguments: dict[str, Any], report: ReportProgress) -> list[str]:
@@ -164,7 +169,7 @@ class Manager:
             await asyncio.sleep(self._lease_seconds / _LOOKS)
             try:
                 await self._look()
-            except RetryLaterError as error:
+            except AisError as error:
                 _log.warning("the records of jobs cannot be read: %s", error)
 
     async def _look(self) -> None:
@@ -175,7 +180,7 @@ class Manager:
         ours = [one.job for one in kept.values() if one.job.runs and one.job.owner == self._node]
         lost = self._observer.lapsed((one.job for one in kept.values()), asked_at, self._now())
         for job in (*ours, *lost):
-            if job.id in self._runs:
+            if job.id in self._runs or job.id in self._starting:
                 continue
             sent_at = self._now()
             taken = job.taken_over(self._node)

@@ -242,6 +242,9 @@ def _parse_ext(text: str) -> dict[str, str]:
 
 
 def _start(what: str, etl: str, source: str, destination: str, options: dict[str, Any]) -> None:
+    for text in (source, destination):
+        if text.startswith(("/", "./", "../", "~")):
+            raise click.UsageError(f"{text} is a path: `ais put` and `ais get` copy files, this copies buckets")
     place, target = parse_uri(source), parse_uri(destination)
     wait_, timeout, terse = (
         options.pop("wait_") or options.pop("progress"),

@@ -13,7 +13,7 @@ import xxhash
 
 from ... import __version__
 from ...cluster.view import View
-from ...errors import BadRequestError, NotFoundError, NotSupportedError
+from ...errors import BadRequestError, NotFoundError, NotSupportedError, OverloadedError
 from ...fallbacks import lacks
 from ...storage.local.facts import MountpathFacts
 from ...wire import headers as names
@@ -92,6 +92,8 @@ def _shared_map(view: View) -> dict[str, Any]:
         f"p{node[1:]}": _member(f"p{node[1:]}", "proxy", one.url, draining=one.draining)
         for node, one in root.nodes.items()
     }
+    if not proxies:
+        raise OverloadedError("no node is left in the map of this cluster", hint="start a node, and ask that")
     me = f"p{view.me[1:]}"
     created = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(root.created_ns / 1e9))
     return {
@@ -247,7 +249,8 @@ async def _change_membership(store: Store, verb: str, value: Mapping[str, Any]) 
     node = str(value.get("sid") or "")
     if not node:
         raise BadRequestError("no node is named", hint='expected {"sid": "t…"}; `ais show cluster` lists the nodes')
-    node = f"t{node[1:]}"
+    if node.startswith("p"):  # the same node: it is a proxy and a target
+        node = f"t{node[1:]}"
     if verb == "decommissionnode":
         await store.controller.call("cluster.remove", node=node)
     else:

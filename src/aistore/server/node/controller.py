@@ -196,9 +196,8 @@ class SharedBuckets:
 
         def drain(root: RootDocument) -> RootDocument:
             record = _node_of(root, node)
-            homes = [name for name, one in root.nodes.items() if not one.draining and name != node]
-            if draining and not homes:
-                raise ConflictError(f"node {node} is the only one that keeps objects", hint="start another one first")
+            if draining:
+                _check_others(root, node)
             return with_node(root, node, structs.replace(record, draining=draining), self.view.settled)
 
         await self.change(drain)
@@ -208,6 +207,7 @@ class SharedBuckets:
 
         def remove(root: RootDocument) -> RootDocument:
             record = _node_of(root, node)
+            _check_others(root, node)
             removed = {**root.removed, node: record.incarnation}
             return structs.replace(with_node(root, node, None, self.view.settled), removed=removed)
 
@@ -340,6 +340,12 @@ class SharedBuckets:
             _log.warning("the objects of %s are not all removed yet: %s", key, error.message)
         finally:
             self._deleting.discard(key)
+
+
+def _check_others(root: RootDocument, node: str) -> None:
+    """Raise ConflictError when no other node would be home to the objects of ``node``."""
+    if all(one.draining for name, one in root.nodes.items() if name != node):
+        raise ConflictError(f"node {node} is the only one that keeps objects", hint="start another one first")
 
 
 def _node_of(root: RootDocument, node: str) -> NodeRecord:
