@@ -45,6 +45,9 @@ from .facts import facts_of, info_of, is_of
 from .view import View
 from .world import Cache, Clock, Fence, Places, Staged, Store
 
+#: Marks the lock of those who make a copy of an object; no name has the character.
+_FETCHING = "\0fetching"
+
 
 @dataclass(frozen=True, slots=True)
 class Patience:
@@ -288,9 +291,13 @@ class Coherence:
     ) -> CachedReading | Remote | None:
         """Make a good copy and open it, unless (with ``known``) another process has made one meanwhile.
 
-        None while a write takes its time, which may be most of a minute when the store does not answer it.
+        None while a write takes its time, which may be most of a minute when the store does not answer it. Who makes a
+        copy is waited for as long as that takes: it holds a lock of its own before that of the object.
         """
-        async with self._cache.locked(bucket, name, self._patience.read) as locked:
+        async with (
+            self._cache.locked(bucket, name + _FETCHING),
+            self._cache.locked(bucket, name, self._patience.read) as locked,
+        ):
             if not locked:
                 return None
             copy = self.read_copy(bucket, name) if known else None
