@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -66,7 +67,7 @@ def test_a_hundred_readers_are_one_fetch(bucket: Bucket, weed: Weed, watched: Wa
     with ThreadPoolExecutor(100) as threads, urllib3.PoolManager(maxsize=100) as pool:
         readers = [threads.submit(lambda: pool.request("GET", url).data) for _ in range(100)]
         assert watched.holding.wait(30)
-        watched.release()
+        threading.Timer(2.5, watched.release).start()  # longer than a read waits for a write of its object
         assert all(reader.result() == data for reader in readers)
     assert len(watched.of("cold", "GET")) == 1
     assert cached(bucket) == ["cold"]

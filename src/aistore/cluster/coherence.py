@@ -49,6 +49,9 @@ from .world import Cache, Clock, Fence, Places, Staged, Store
 
 _log = logging.getLogger("aistore.cluster")
 
+#: Marks the lock of those who make a copy of an object; no name has the character.
+_FETCHING = "\0fetching"
+
 
 @dataclass(frozen=True, slots=True)
 class Patience:
@@ -295,10 +298,12 @@ class Coherence:
     ) -> CachedReading | Remote | None:
         """Make a good copy and open it, unless (with ``known``) another process has made one meanwhile.
 
-        None while a write takes its time, which may be most of a minute when the store does not answer it. An object
-        that came whole is given out at once, and its copy made meanwhile: others get the lock, and the copy, later.
+        None while a write takes its time, which may be most of a minute when the store does not answer it. Who makes a
+        copy is waited for as long as that takes: it holds a lock of its own before that of the object. An object that
+        came whole is given out at once, and its copy made meanwhile: others get the locks, and the copy, later.
         """
         async with AsyncExitStack() as held:
+            await held.enter_async_context(self._cache.locked(bucket, name + _FETCHING))
             if not await held.enter_async_context(self._cache.locked(bucket, name, self._patience.read)):
                 return None
             copy = self.read_copy(bucket, name) if known else None
