@@ -113,6 +113,7 @@ def test_a_node_with_another_lease_is_refused(cluster: LocalCluster, tmp_path: P
     assert started.returncode == 1
     assert "the nodes of this cluster have leases of 6 s" in started.stderr
     assert "--lease 6" in started.stderr
+    assert "Traceback" not in started.stderr
     assert len(cluster.map(1)[1]) == 3
 
 

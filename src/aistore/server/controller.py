@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 
-from ..errors import OutOfSpaceError
+from ..errors import AisError, OutOfSpaceError
 from ..etl.managed import Places
 from ..etl.manager import Manager
 from ..jobs.manager import Manager as Jobs
@@ -134,4 +134,8 @@ def main() -> None:
     end_with_parent(lifeline)
     settings = read_settings()
     begin(sys.argv[4], settings)
-    asyncio.run(_run(settings, ready))
+    try:
+        asyncio.run(_run(settings, ready))
+    except AisError as error:  # the cluster does not take this node, say
+        print(f"Error: {error}", file=sys.stderr)
+        sys.exit(1)
