@@ -135,3 +135,15 @@ def test_the_store_stands_still(three: LocalCluster, under_load: UnderLoad) -> N
         time.sleep(2 * LEASE_SECONDS)
         three.weed.process.signal(signal.SIGCONT)
         three.wait_settled()
+
+
+def test_the_store_stands_still_while_a_node_joins(three: LocalCluster) -> None:
+    node = three.node(2)
+    node.kill()
+    node.begin()
+    poll(30, "a controller", lambda: any(command.endswith(" controller") for command in node.processes().values()))
+    three.weed.process.signal(signal.SIGSTOP)
+    time.sleep(1.5 * LEASE_SECONDS)  # longer than one answer is waited for
+    three.weed.process.signal(signal.SIGCONT)
+    node.wait_ready()
+    three.wait_settled()

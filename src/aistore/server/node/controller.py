@@ -24,6 +24,7 @@ from ...errors import (
     NotFoundError,
     OverloadedError,
     PeerUnreachableError,
+    RetryLaterError,
 )
 from ...etl.everywhere import Everywhere
 from ...etl.manager import Manager
@@ -46,6 +47,8 @@ _log = logging.getLogger("aistore.cluster")
 #: How long a change waits for all nodes to follow; a node that has died is waited for until its lease has lapsed.
 _BARRIER_SECONDS = 60.0
 _ASK_SECONDS = 3.0
+#: How long a node that starts insists where the object store does not answer in time, and how often it asks.
+_JOIN_SECONDS, _JOIN_AGAIN_SECONDS = 60.0, 0.5
 _LIST_LIMIT = 1000
 
 
@@ -130,8 +133,16 @@ class SharedBuckets:
             await self.everywhere.ready(view)
 
     async def start(self) -> None:
-        """Join; returns when this node answers for objects."""
-        await self.membership.start()
+        """Join; returns when this node answers for objects. A store that does not answer is asked again for a while."""
+        until = self.clock.now() + _JOIN_SECONDS
+        while True:
+            try:
+                return await self.membership.start()
+            except RetryLaterError as error:
+                if self.clock.now() > until:
+                    raise
+                _log.warning("has not joined yet: %s", error.message)
+                await self.clock.sleep(_JOIN_AGAIN_SECONDS)
 
     async def close(self) -> None:
         """Leave: the other nodes take over at once. The supervisor has ended the HTTP workers before."""
