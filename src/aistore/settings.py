@@ -18,6 +18,8 @@ DEFAULT_PORT = 8080
 Durability = Literal["default", "durable"]
 DURABILITIES: tuple[Durability, ...] = get_args(Durability)
 _RUNTIME_PREFIX = "ais-run-"
+#: Names the data directory of the store whose runtime directory it is.
+_OWNER = "owner"
 SOCKET_PATH_BYTES_MAX = 107  # sun_path of Linux without its last byte
 _SOCKET_NAME_BYTES = len("/etl-12345678-123456-123456.sock")
 RUNTIME_PATH_BYTES = len(f"/{_RUNTIME_PREFIX}12345678") + _SOCKET_NAME_BYTES  #: what is below the temporary directory
@@ -207,13 +209,15 @@ class ProcessSettings:
 def make_runtime_directory(data: str) -> str:
     """Create the private directory for sockets, and remove the one that a killed store of ``data`` left.
 
+    A copy of a data directory names that of the store it was copied from, which may run, so each says whose it is.
     It lies in the system's temporary directory: a socket's path may have 107 bytes only. The caller owns ``data``.
     """
     note = os.path.join(data, "runtime")
     try:
         with open(note, encoding="utf-8") as file:
             left = file.read()
-        if os.path.basename(left).startswith(_RUNTIME_PREFIX) and os.stat(left).st_uid == os.geteuid():
+        ours = os.path.basename(left).startswith(_RUNTIME_PREFIX) and os.stat(left).st_uid == os.geteuid()
+        if ours and _owner_of(left) == _identity(data):
             shutil.rmtree(left, ignore_errors=True)
     except FileNotFoundError:
         pass
@@ -224,6 +228,19 @@ def make_runtime_directory(data: str) -> str:
             f"the directory for temporary files, {os.path.dirname(path)}, is too long a path for sockets",
             hint="set TMPDIR to a shorter one, such as /tmp",
         )
+    with open(os.path.join(path, _OWNER), "w", encoding="utf-8") as file:
+        file.write(_identity(data))
     with open(note, "w", encoding="utf-8") as file:
         file.write(path)
     return path
+
+
+def _identity(directory: str) -> str:
+    """Return what tells a directory from its copies."""
+    found = os.stat(directory)
+    return f"{found.st_dev} {found.st_ino}"
+
+
+def _owner_of(runtime: str) -> str:
+    with open(os.path.join(runtime, _OWNER), encoding="utf-8") as file:
+        return file.read()

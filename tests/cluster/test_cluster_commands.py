@@ -158,3 +158,13 @@ def test_one_machine_has_no_nodes(store: StoreProcess, arguments: list[str], sai
     done = ais(store.endpoint, *arguments)
     assert (done.returncode, done.stdout) == (1, "")
     assert said in done.stderr
+
+
+@pytest.mark.parametrize(
+    "url", ["nonsense", "http://", "ftp://x", "https://h", "http://h/path", "http://u:p@h", "http://h:x", "http://h:0"]
+)
+def test_an_address_that_no_node_could_call_is_refused(url: str, tmp_path: Path) -> None:
+    done = ais("", "serve", "--store", "s3://lake/x", "--cache", str(tmp_path / "cache"), "--advertise", url)
+    assert done.returncode == 1
+    assert "is no address of a node" in done.stderr
+    assert "http://host:port" in done.stderr

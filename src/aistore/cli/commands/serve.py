@@ -9,6 +9,7 @@ import shlex
 import shutil
 import sqlite3
 import sys
+from urllib.parse import urlsplit
 
 import click
 
@@ -130,6 +131,7 @@ def serve(
 
     try:
         _check_place(store, cache, data, mountpath)
+        _check_advertised(advertise or "")
         own = os.path.join(os.path.abspath(cache), "objects") if cache else ""
         settings = ServeSettings(
             data=own or (os.path.abspath(data) if data else default_data_directory()),
@@ -162,6 +164,17 @@ def serve(
         hint = "make room" if full else "choose another with --data or AIS_DATA"
         click.echo(f"Error: the data directory {settings.data} cannot be used: {reason}\nHint: {hint}", err=True)
         sys.exit(1)
+
+
+def _check_advertised(url: str) -> None:
+    """Refuse an address that no other node could call."""
+    try:
+        parts = urlsplit(url)
+        whole = parts.scheme == "http" and parts.hostname and parts.port != 0 and url.isprintable() and " " not in url
+    except ValueError:
+        parts, whole = urlsplit(""), False
+    if url and (not whole or parts.path.strip("/") or parts.query or parts.fragment or "@" in parts.netloc):
+        raise BadRequestError(f"--advertise {url!r} is no address of a node", hint="expected http://host:port")
 
 
 def _check_place(store: str | None, cache: str | None, data: str | None, mountpath: tuple[str, ...]) -> None:
