@@ -500,6 +500,7 @@ class Coherence:
             left = (until if self.is_leased() else min(until, lapsed)) - self._clock.now()
             if left <= 0:
                 why = "waits for the others to follow the map" if self.is_leased() else "has lost its lease"
+                why = why if home else "knows of no node that keeps objects"
                 raise NotHomeError(f"node {view.me} {why}: it cannot write {bucket.name}/{name} now", hint="try again")
             await self._until_changed(min(left, 0.25))
 

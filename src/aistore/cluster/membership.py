@@ -312,7 +312,7 @@ class Membership:
 
     def _give_up(self, error: AisError) -> None:
         """Stop acting for good: this node is not, or should not be, a part of the cluster any more."""
-        _log.error("%s", error)
+        _log.error("%s (%s)", error.message, error.hint)
         self.lost = error
         self._leaving = True
         self._deadline = float("-inf")

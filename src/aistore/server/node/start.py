@@ -21,6 +21,9 @@ def open_cluster(url: str) -> tuple[str, dict[str, Any]]:
     """
     store = open_object_store(url)
     try:
+        if store.url.startswith("memory:"):
+            raise BadRequestError(f"{store.url} cannot hold a cluster: each process has a memory of its own")
+        store.list("", "", 1)  # a bucket that is not there; some stores make one for whoever writes
         store.capabilities = found = probe(store)
         lacking = [
             words
