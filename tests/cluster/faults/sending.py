@@ -70,17 +70,17 @@ class Sender:
                 method, endpoint + path, body=body, headers=headers or {},
                 timeout=urllib3.Timeout(connect=_CONNECT_SECONDS, read=seconds),
             )  # fmt: skip
-            if reply.status == 404 and self._is_stranger(endpoint, reply.data):
+            if reply.status == 404 and self._is_stranger(reply.data):
                 return Answer(0, b"a program of somebody else answers there", endpoint)
             return Answer(reply.status, reply.data, endpoint)
         except urllib3.exceptions.HTTPError as error:
             self._avoided[endpoint] = time.monotonic() + _AVOIDED_SECONDS
             return Answer(0, type(error).__name__.encode(), endpoint)
 
-    def _is_stranger(self, endpoint: str, error: bytes) -> bool:
+    def _is_stranger(self, error: bytes) -> bool:
         """Whether the store that says there is no such thing is another one, to which a dead node's port went."""
-        ours = self._places()[endpoint]
-        return json.loads(error).get("node") not in (ours, ours[1:])  # a target's id is its node's after a "t"
+        ours = self._places().values()
+        return json.loads(error).get("node") not in {*ours, *(node[1:] for node in ours)}  # a target's has a "t" more
 
     def until_answered(self, chance: random.Random, what: str, attempt: Callable[[str], Answer]) -> tuple[Answer, int]:
         """Attempt it at one node after the other; return the answer and the number of attempts that were in vain.
