@@ -10,8 +10,7 @@ import urllib3
 from hostile import create, the_store
 from msgspec import structs
 
-from aistore.cluster.documents import decode_root, encode_root, new_root
-from aistore.cluster.membership import _check_follows
+from aistore.cluster.documents import check_follows, decode_root, encode_root, new_root
 from aistore.errors import AisError, ConflictError, NotSupportedError
 from aistore.laptop.weed import BUCKET, Weed
 from aistore.storage.objectstore.contract import ObjectStore
@@ -127,10 +126,10 @@ def test_nobody_acts_on_a_document_that_was_replaced(new_cluster: Callable[..., 
 def test_which_documents_follow_another() -> None:
     root = new_root()
     for follows in (root, structs.replace(root, version=2), structs.replace(root, version=9, epoch=3)):
-        _check_follows(follows, root)
+        check_follows(follows, root)
     later = structs.replace(root, version=5)
     for other in (root, structs.replace(later, uuid="another", version=9), structs.replace(later, epoch=1)):
         with pytest.raises(ConflictError, match="was replaced"):
-            _check_follows(other, later)
+            check_follows(other, later)
     with pytest.raises(NotSupportedError, match="has the format 2"):
         decode_root(encode_root(structs.replace(root, format=2)), "x")

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 from msgspec import structs
 
-from ..errors import BadRequestError, InternalError, NotSupportedError, TooLargeError
+from ..errors import BadRequestError, ConflictError, InternalError, NotSupportedError, TooLargeError
 from ..model.etl import EtlSpec
 from ..model.names import SCHEMES
 
@@ -172,6 +172,16 @@ def decode_root(data: bytes, where: str) -> RootDocument:
             f"{where} is no root document of a cluster: {error}",
             hint="put back what was there, or choose another --store",
         ) from error
+
+
+def check_follows(root: RootDocument, known: RootDocument) -> None:
+    """Raise ConflictError unless ``root``, asked for when ``known`` was read already, came of it by changes."""
+    if root.uuid == known.uuid and (root.version > known.version or root == known):
+        return
+    raise ConflictError(
+        f"{ROOT_KEY} was replaced: version {root.version} of {root.uuid} came after {known.version} of {known.uuid}",
+        hint="to go back to an older one, stop all nodes and empty their caches first",
+    )
 
 
 def encode_lease(lease: Lease) -> bytes:

@@ -40,6 +40,7 @@ from .documents import (
     Lease,
     NodeRecord,
     RootDocument,
+    check_follows,
     decode_lease,
     decode_root,
     encode_lease,
@@ -106,16 +107,6 @@ class Self:
 
 async def _nothing(view: View) -> None:
     return
-
-
-def _check_follows(root: RootDocument, known: RootDocument) -> None:
-    """Raise ConflictError unless ``root``, asked for when ``known`` was read already, came of it by changes."""
-    if root.uuid == known.uuid and (root.version > known.version or root == known):
-        return
-    raise ConflictError(
-        f"{ROOT_KEY} was replaced: version {root.version} of {root.uuid} came after {known.version} of {known.uuid}",
-        hint="to go back to an older one, stop all nodes and empty their caches first",
-    )
 
 
 class Membership:
@@ -355,7 +346,7 @@ class Membership:
                     raise
                 raise BackendUnavailableError(error.message, hint=_PUT_BACK) from error
             if known is not None:
-                _check_follows(root, known)
+                check_follows(root, known)
             if self._root is None or root.version > self._root.version:
                 self._root, self._etag = root, body.info.etag
             return root, body.info.etag
