@@ -44,6 +44,7 @@ from ..storage.objectstore.metadata import NONCE, encode, version_of
 from ..storage.objectstore.whole import WholeBody
 from .documents import BucketRecord
 from .facts import facts_of, info_of, is_of
+from .patience import DEFAULT_PATIENCE, Patience
 from .view import View
 from .world import Cache, Clock, Fence, Places, Staged, Store
 
@@ -51,28 +52,6 @@ _log = logging.getLogger("aistore.cluster")
 
 #: Marks the lock of those who make a copy of an object; no name has the character.
 _FETCHING = "\0fetching"
-
-
-@dataclass(frozen=True, slots=True)
-class Patience:
-    """How long things may take, in seconds."""
-
-    #: A write's wait for its turn: for a map that settles, which takes a lease when a node has died.
-    turn: float = 45.0
-    #: A write's wait on a node that has lost its lease. It may be cut off: another one will be the home soon.
-    lapsed: float = 3.0
-    #: One write to the store, beside the time for its bytes.
-    write: float = 20.0
-    #: How long the store may still do what it gave no answer to. Nobody writes the object meanwhile: a create that is
-    #: done after a later delete, or a replacement after a later write of the old bytes, would be done once too often.
-    late: float = 30.0
-    bytes_per_second: float = 4e6
-    #: A read's wait for the writes of its object; then it reads the store, which is right always.
-    read: float = 1.0
-    #: Bytes above which an object that is not here is read from the store and not copied.
-    copied_bytes_max: int = 64 << 20
-    #: Copies that one process makes of what it has given out already; reads beyond that wait for theirs.
-    keeping_max: int = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +88,7 @@ class Coherence:
     """The objects of a cluster, as one process of one node serves them."""
 
     def __init__(
-        self, clock: Clock, places: Places, cache: Cache, fence: Fence, patience: Patience = Patience()
+        self, clock: Clock, places: Places, cache: Cache, fence: Fence, patience: Patience = DEFAULT_PATIENCE
     ) -> None:
         self._clock = clock
         self._places = places

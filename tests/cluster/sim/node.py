@@ -12,9 +12,10 @@ from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from aistore.cluster.coherence import Coherence, Elsewhere, Patience, Remote
+from aistore.cluster.coherence import Coherence, Elsewhere, Remote
 from aistore.cluster.documents import BucketRecord, NodeRecord
 from aistore.cluster.membership import Membership, Self
+from aistore.cluster.patience import Patience
 from aistore.cluster.view import View
 from aistore.errors import AisError, NotHomeError, PeerUnreachableError
 from aistore.model.objects import ObjectInfo, PutOptions

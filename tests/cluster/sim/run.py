@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
-from aistore.cluster.coherence import Patience
+from aistore.cluster.patience import Patience
 
 from .cluster import Plan, SimulatedCluster, seeded_secrets
 from .history import Read, Violation

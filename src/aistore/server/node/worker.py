@@ -12,8 +12,9 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import Any
 
-from ...cluster.coherence import Coherence, Elsewhere, Patience, Remote
+from ...cluster.coherence import Coherence, Elsewhere, Remote
 from ...cluster.documents import BucketRecord
+from ...cluster.patience import Patience
 from ...cluster.view import View, urls
 from ...errors import AisError, BucketNotFoundError, NotHomeError, OutOfSpaceError, PeerUnreachableError
 from ...model.names import SCHEMES
