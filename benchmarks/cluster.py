@@ -11,7 +11,9 @@ Needs ``wrk`` and ``weed`` (``pip install 'pyaistore[cluster]'``). The sections,
   the load generator's included, is the honest one.
 - cold: the first GET ever of each object through a node, which fetches it from the object store and keeps a copy,
   against a GET of the same objects straight from the object store. One Python process asks on both sides, through one
-  library (obstore), over as many threads. Goal: 1.3 times as long.
+  library (obstore), over as many threads. Goal: 1.3 times as long. ``--delay 5`` puts the object store as many
+  milliseconds away, there and back, from node and process alike (root, Linux): where it is on the same machine, its
+  answer takes less time than all that a node does besides.
 - dispatch: transforms that sleep, on clusters of 1, 2 and 4 nodes, each node asked for objects that it is the home of.
   That shows that requests find free workers on every node and nothing else: who sleeps needs no core. Goal: 0.95 of
   the rate of one node times the number of nodes.
@@ -27,6 +29,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import Any
 
 import obstore
@@ -35,9 +38,10 @@ from harness import cpu_seconds, interleave, print_table
 from obstore.store import HTTPStore, S3Store
 
 from aistore import Client
+from aistore.laptop.cluster import Place
 from aistore.laptop.weed import BUCKET
 from aistore.model import rendezvous
-from aistore.testing import LocalCluster, LocalNode, StoreProcess
+from aistore.testing import LocalCluster, LocalNode, Network, StoreProcess
 
 _SMALL, _LARGE = 20_000, 1_000_000
 _TRANSFORM = """
@@ -136,7 +140,16 @@ def wrong(options: argparse.Namespace, root: str) -> None:
 
 def cold(options: argparse.Namespace, root: str) -> None:
     """Read objects for the first time, through a node and from the object store."""
-    with LocalCluster(nodes=1, arguments=("--workers", str(options.workers))) as cluster:
+    with ExitStack() as stack:
+        where: dict[str, Place] = {}
+        if options.delay:
+            network = stack.enter_context(Network())
+            where["store"] = network.place("store")
+            network.shape("host", "store", delay_seconds=options.delay / 2000)
+        arguments = ("--workers", str(options.workers))
+        cluster = stack.enter_context(
+            LocalCluster(nodes=1, arguments=arguments, place=lambda name: where.get(name, Place()))
+        )
         node = cluster.node(1)
         cluster.wait_settled()
         Client(node.endpoint).bucket("bench").create()
@@ -155,6 +168,7 @@ def cold(options: argparse.Namespace, root: str) -> None:
                     row["time ratio"] = row["ms/object"] / rows["direct"]["ms/object"]
                     row["p50 ratio"] = row["p50 ms"] / rows["direct"]["p50 ms"]
                 title = f"cold: first GET of {count} objects of {size:,} bytes, {threads} threads of one Python process"
+                title += f", the store {options.delay:g} ms away" if options.delay else ""
                 print_table(f"{title}, median of {options.rounds}", rows, "goal: node / direct <= 1.3; CPU per object")
 
 
@@ -250,6 +264,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 8], help="cold: of the process that reads")
     parser.add_argument("--cold-small", type=int, default=400, help="objects of 20 KB a round")
     parser.add_argument("--cold-large", type=int, default=40, help="objects of 1 MB a round")
+    parser.add_argument("--delay", type=float, default=0, help="cold: milliseconds to the object store and back")
     parser.add_argument("--sleep", type=float, default=0.05, help="dispatch: seconds that a transform takes")
     parser.add_argument("--transforms", type=int, default=2, help="dispatch: workers of the transform on each node")
     options = parser.parse_args()
