@@ -92,6 +92,11 @@ def test_reader_that_goes_away_ends_a_listing_quietly(cli_store, tmp_path):
     listing.stderr.close()
 
 
+def hear_interrupts() -> None:
+    """Undo what a shell does to commands in the background, whose interrupts it has ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_interrupt_ends_with_130_and_leaves_no_file(cli_store, tmp_path):
     with Client(cli_store.endpoint) as client:
         client.bucket("interrupt").create().object("big").put(bytes(64 << 20))
@@ -100,8 +105,9 @@ def test_interrupt_ends_with_130_and_leaves_no_file(cli_store, tmp_path):
     os.mkfifo(fifo)
     # The pipe is read no further than its first bytes, so the download cannot end by itself.
     getting = subprocess.Popen(
-        [*AIS, "get", "ais://interrupt/big", str(fifo)], env=env, stderr=subprocess.PIPE, text=True
-    )
+        [*AIS, "get", "ais://interrupt/big", str(fifo)], env=env, stderr=subprocess.PIPE, text=True,
+        preexec_fn=hear_interrupts,
+    )  # fmt: skip
     with open(fifo, "rb") as reading:
         assert reading.read(1)
         getting.send_signal(signal.SIGINT)
@@ -121,7 +127,7 @@ def test_interrupted_transfer_says_how_many_were_done(cli_store, tmp_path):
     putting = subprocess.Popen(
         [*AIS, "put", str(source), "ais://interrupt-many", "--num-workers", "1"],
         env=environment(tmp_path, AIS_ENDPOINT=cli_store.endpoint),
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, preexec_fn=hear_interrupts,
     )  # fmt: skip
     with open(source / "b", "wb"):  # opens when the second file is read, so the first is done
         putting.send_signal(signal.SIGINT)
