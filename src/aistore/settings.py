@@ -15,6 +15,7 @@ from .errors import BadRequestError
 from .fallbacks import usable_cores
 
 DEFAULT_PORT = 8080
+DEFAULT_LEASE_SECONDS = 30.0
 Durability = Literal["default", "durable"]
 DURABILITIES: tuple[Durability, ...] = get_args(Durability)
 _RUNTIME_PREFIX = "ais-run-"
@@ -143,8 +144,8 @@ class ServeSettings:
     advertise: str = ""
     #: What all nodes of a cluster know and nobody else; empty where there is no cluster.
     cluster_secret: str = ""
-    #: How long a node that says nothing counts as there.
-    lease_seconds: float = 30.0
+    #: How long a node that says nothing counts as there; 0 for as long as its cluster has it.
+    lease_seconds: float = DEFAULT_LEASE_SECONDS
 
     @property
     def worker_count(self) -> int:

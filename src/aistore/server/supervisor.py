@@ -26,7 +26,7 @@ from ..etl.probe import SandboxFound, probe_sandbox
 from ..fallbacks import VARIABLE, taken_away
 from ..observe.counters import COUNTERS
 from ..observe.layout import RESTARTS
-from ..settings import ProcessSettings, ServeSettings, make_runtime_directory
+from ..settings import DEFAULT_LEASE_SECONDS, ProcessSettings, ServeSettings, make_runtime_directory
 from ..storage.cache.keeper import recover_cache
 from ..storage.cache.layout import own_cache, refuse_cache_as_data
 from ..storage.local.housekeeping import recover_store
@@ -91,10 +91,11 @@ class Supervisor:
             ownership = held.enter_context(closing(self._own()))
             if self._settings.store:
                 recover_cache(self._settings.cache)
-                secret, found = open_cluster(self._settings.store)
+                found, asked = open_cluster(self._settings.store), self._settings
                 self._settings = replace(
-                    self._settings, cluster_secret=self._settings.cluster_secret or secret, store_capabilities=found
-                )
+                    asked, cluster_secret=asked.cluster_secret or found.secret, store_capabilities=found.capabilities,
+                    lease_seconds=asked.lease_seconds or found.lease_seconds or DEFAULT_LEASE_SECONDS,
+                )  # fmt: skip
             listener = held.enter_context(listen(self._settings.host, self._settings.port))
             runtime = make_runtime_directory(self._settings.data)
             held.callback(shutil.rmtree, runtime, ignore_errors=True)

@@ -15,6 +15,7 @@ import click
 
 from ...errors import AisError, BadRequestError
 from ...settings import (
+    DEFAULT_LEASE_SECONDS,
     DEFAULT_PORT,
     DURABILITIES,
     Durability,
@@ -63,9 +64,7 @@ Examples:
 @click.option(
     "--lease",
     type=click.FloatRange(1.0, 600.0),
-    default=30.0,
-    show_default=True,
-    help="Seconds after which a node that says nothing counts as gone; the same on all nodes.",
+    help="Seconds after which a silent node counts as gone [default: as the cluster has it, 30 in a new one]",
 )
 @click.option(
     "--port", type=click.IntRange(0, 65535), default=DEFAULT_PORT, show_default=True, help="Port; 0 takes a free one."
@@ -110,7 +109,7 @@ def serve(
     cache: str | None,
     cache_size: str,
     advertise: str | None,
-    lease: float,
+    lease: float | None,
     port: int,
     host: str,
     workers: int,
@@ -139,7 +138,7 @@ def serve(
             cache=os.path.abspath(cache) if cache else "",
             cache_size=cache_size,
             advertise=(advertise or "").rstrip("/"),
-            lease_seconds=lease,
+            lease_seconds=lease or (0.0 if store else DEFAULT_LEASE_SECONDS),
             cluster_secret=Secret(os.environ.get("AIS_CLUSTER_SECRET", "")),
             host=host,
             port=port,

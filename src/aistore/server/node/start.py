@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
+from typing import Any, NamedTuple
 
-from ...cluster.documents import LEASES, ROOT_KEY, decode_root, encode_root, new_root
+from ...cluster.documents import LEASE_SECONDS, LEASES, ROOT_KEY, RootDocument, decode_root, encode_root, new_root
 from ...errors import BadRequestError, ConflictError, StaleConditionError, StoredNotFoundError
 from ...storage.objectstore.contract import ABSENT, ObjectStore
 from ...storage.objectstore.probe import probe
@@ -14,8 +14,16 @@ from ...storage.objectstore.urls import open_object_store
 _SECONDS = 20.0
 
 
-def open_cluster(url: str) -> tuple[str, dict[str, Any]]:
-    """Make the cluster at ``url`` if there is none; return the secret of its nodes, and what the store can do.
+class ClusterFound(NamedTuple):
+    """What nodes have in common: a secret, how long their leases are (0: no node yet), what their store can do."""
+
+    secret: str
+    lease_seconds: float
+    capabilities: dict[str, Any]
+
+
+def open_cluster(url: str) -> ClusterFound:
+    """Make the cluster at ``url`` if there is none, and return what its nodes have in common.
 
     Raises BadRequestError when the store lacks what several nodes need, and what the store raises.
     """
@@ -40,13 +48,14 @@ def open_cluster(url: str) -> tuple[str, dict[str, Any]]:
                 f"{store.url} cannot hold a cluster: it lacks {', '.join(lacking)}",
                 hint="docs/object-stores.md says which stores can; `ais serve --data DIR` needs none",
             )
-        return _secret(store), asdict(found)
+        root = _root(store)
+        return ClusterFound(root.secret, float(root.settings.get(LEASE_SECONDS, 0.0)), asdict(found))
     finally:
         store.close()
 
 
-def _secret(store: ObjectStore) -> str:
-    """Return the secret in the root document, which is made if there is none.
+def _root(store: ObjectStore) -> RootDocument:
+    """Return the root document, which is made if there is none.
 
     Raises ConflictError if a cluster was there: with another document all its buckets would be gone.
     """
@@ -70,4 +79,4 @@ def _secret(store: ObjectStore) -> str:
         else:
             assert body is not None
             with body:
-                return decode_root(body.read(), f"{store.url}/{ROOT_KEY}").secret
+                return decode_root(body.read(), f"{store.url}/{ROOT_KEY}")
