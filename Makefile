@@ -17,24 +17,27 @@ FALLBACKS_STORE = tests/server/test_etl.py tests/server/test_etl_life.py tests/s
 	tests/server/test_supervision.py tests/storage/test_conformance.py
 
 # What starts several nodes, or an object store.
-NODES = tests/cluster tests/jobs tests/laptop tests/storage/objectstore tests/server/test_cluster_transforms.py \
+NODES = tests/jobs tests/laptop tests/storage/objectstore tests/server/test_cluster_transforms.py \
 	tests/server/test_forwarding.py tests/server/test_peers.py tests/server/test_reads.py tests/etl/test_everywhere.py \
 	tests/docs/test_cluster_document.py tests/pytorch/test_torch_cluster.py
 
-.PHONY: demo test test-machine test-nodes test-fallbacks fallbacks-etl fallbacks-store lint bench clean
+.PHONY: demo test test-machine test-nodes test-cluster test-fallbacks fallbacks-etl fallbacks-store lint bench clean
 
 demo: $(INSTALLED)
 	$(BIN)/python examples/demo/run.py
 
-# Two at a time here and below: they wait for processes more than they compute.
+# Several at a time here and below: they wait for processes more than they compute.
 test: $(INSTALLED)
-	$(MAKE) -j2 --output-sync=target --keep-going test-machine test-nodes
+	$(MAKE) -j3 --output-sync=target --keep-going test-machine test-nodes test-cluster
 
 test-machine:
-	$(BIN)/python -m pytest -p no:cacheprovider $(addprefix --ignore=,$(NODES))
+	$(BIN)/python -m pytest -p no:cacheprovider $(addprefix --ignore=,tests/cluster $(NODES))
+
+test-cluster:
+	$(BIN)/python -m pytest -p no:cacheprovider --durations=15 tests/cluster
 
 test-nodes:
-	$(BIN)/python -m pytest -p no:cacheprovider $(NODES)
+	$(BIN)/python -m pytest -p no:cacheprovider --durations=15 $(NODES)
 
 test-fallbacks: $(INSTALLED)
 	$(MAKE) -j2 fallbacks-etl fallbacks-store
