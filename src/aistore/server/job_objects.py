@@ -182,7 +182,12 @@ async def _to_its_end(writing: asyncio.Future[T]) -> T:
     try:
         return await asyncio.shield(writing)
     except asyncio.CancelledError:
-        await asyncio.wait((writing,))
-        if not writing.cancelled():
-            writing.exception()  # of interest to nobody
+        writing.add_done_callback(_look)
+        await asyncio.wait((writing,))  # which may be cancelled too
         raise
+
+
+def _look(writing: asyncio.Future[T]) -> None:
+    """Take note of how a write ended that nobody waits for any more."""
+    if not writing.cancelled():
+        writing.exception()

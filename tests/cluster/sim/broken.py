@@ -120,7 +120,6 @@ class EtagIsEnough(Coherence):
 BROKEN: dict[str, tuple[Rules, dict[str, Any]]] = {
     "a new home does not wait until the map is settled": (Rules(NewHomeDoesNotWait), mixture("handovers")),
     "an epoch is settled at once": (Rules(membership=SettlesAtOnce), mixture("handovers")),
-    "an old home does not end its writes": (Rules(OldHomeDoesNotDrain), mixture("slow handovers")),
     "writes have no condition": (Rules(conditions=False), mixture("stops")),
     "a node ignores its fence": (Rules(IgnoresTheFence), mixture("lapses")),
     "a lapsed node does not read the root again": (Rules(membership=LapsedDoesNotLook), mixture("returns")),
@@ -135,6 +134,7 @@ BROKEN: dict[str, tuple[Rules, dict[str, Any]]] = {
 
 #: What takes more schedules to show.
 RARE: dict[str, tuple[Rules, dict[str, Any]]] = {
+    "an old home does not end its writes": (Rules(OldHomeDoesNotDrain), mixture("slow handovers")),
     "a write is acknowledged without a lease": (
         Rules(AcknowledgesWithoutLease),
         mixture("slow lapses") | {"times": SHORT, "keys": 2, "clients": 6, "nodes": 3, "first": 3},
