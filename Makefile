@@ -31,7 +31,7 @@ test: $(INSTALLED)
 	$(MAKE) -j3 --output-sync=target --keep-going test-machine test-nodes test-cluster
 
 test-machine:
-	$(BIN)/python -m pytest -p no:cacheprovider $(addprefix --ignore=,tests/cluster $(NODES))
+	$(BIN)/python -m pytest $(addprefix --ignore=,tests/cluster $(NODES))
 
 test-cluster:
 	$(BIN)/python -m pytest -p no:cacheprovider --durations=15 tests/cluster

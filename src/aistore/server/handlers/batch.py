@@ -39,7 +39,6 @@ _ENTRY_BYTES_MAX = 4 << 30
 async def post(store: Store, request: Request, rest: str) -> Reply:
     """Stream the entries in the order of the request; an entry that fails is a frame with its error."""
     bucket = check_bucket_name(rest.strip("/"))
-    objects = _Shared(store, record) if (record := store.shared_bucket(request, bucket)) else _Own(store, bucket)
     body = await request.body(store.limits.control_body_bytes_max)
     try:
         wanted = msgspec.json.decode(body, type=frames.BatchRequest)
@@ -49,6 +48,7 @@ async def post(store: Store, request: Request, rest: str) -> Reply:
         ) from error
     if not 0 < len(wanted.entries) <= frames.ENTRIES_MAX:
         raise BadRequestError(f"{len(wanted.entries)} entries in a batch", hint=f"expected 1 to {frames.ENTRIES_MAX}")
+    objects = _Shared(store, record) if (record := store.shared_bucket(request, bucket)) else _Own(store, bucket)
     for etl in {etl for _, etl in wanted.entries if etl}:
         await store.dispatcher.find(etl)  # a missing transform is the request's error, not each entry's
     version = [(MAP_VERSION, str(store.shared.view.version))] if store.is_node and store.shared is not None else []

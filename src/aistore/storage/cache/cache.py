@@ -20,10 +20,10 @@ import msgspec
 from ...errors import (
     BucketExistsError,
     BucketNotFoundError,
-    ConflictError,
     NotFoundError,
     ObjectDamagedError,
     OutOfSpaceError,
+    StaleConditionError,
 )
 from ...model.objects import ListOptions, ListPage, ObjectInfo, PutOptions
 from ...observe.counters import COUNTERS
@@ -157,7 +157,7 @@ class Cache:
         def change(custom: Mapping[str, str]) -> Mapping[str, str]:
             known = decode_facts(custom, boot)
             if _identity(known) != _identity(facts):
-                raise _ChangedError(f"{bucket.url}/{name} is another copy now")
+                raise StaleConditionError(f"{bucket.url}/{name} is another copy now")
             return encode_facts(msgspec.structs.replace(facts, stamp=max(known.stamp, facts.stamp)), boot)
 
         after: Future[bool] = Future()
@@ -165,7 +165,7 @@ class Cache:
 
         def done(before: Future[ObjectInfo]) -> None:
             error = before.exception()
-            if error is None or isinstance(error, (_ChangedError, NotFoundError)):
+            if error is None or isinstance(error, (StaleConditionError, NotFoundError)):
                 after.set_result(error is None)
             else:
                 after.set_exception(error)
@@ -258,7 +258,3 @@ class Cache:
 
 def _identity(facts: CachedFacts) -> tuple[str, int, int]:
     return facts.etag, facts.version, facts.modified_ns
-
-
-class _ChangedError(ConflictError):
-    """The copy is not the one that was meant."""
