@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import replace
 
 import msgspec
+from msgspec import structs
 
 from ..errors import AisError
 from ..wire import headers
@@ -22,8 +22,7 @@ _AT_A_TIME = 16
 _ANSWER_SECONDS = 10.0
 
 
-@dataclass(frozen=True, slots=True)
-class NodeStatus:
+class NodeStatus(msgspec.Struct, frozen=True, rename={"others": "states"}):
     """What a node says of itself: ``error`` is why it did not, and the rest is empty then.
 
     ``state`` is what the node that was asked first thinks of it: ``online``, ``draining``, ``late``, ``lapsed``.
@@ -31,8 +30,8 @@ class NodeStatus:
     changing. Sizes are in bytes, times in seconds. ``others`` is what it thinks of each node.
     """
 
-    id: str
-    url: str
+    id: str = ""
+    url: str = ""
     state: str = ""
     version: int = 0
     epoch: int = 0
@@ -46,31 +45,12 @@ class NodeStatus:
     lease_seconds: float = 0.0
     renew_seconds: float = 0.0
     poll_seconds: float = 0.0
-    others: Mapping[str, str] = field(default_factory=dict)
+    others: Mapping[str, str] = {}
     error: str = ""
 
 
-class _Reported(msgspec.Struct):
-    """``cluster`` of a node's node_status; what a later version adds is ignored."""
-
-    state: str = ""
-    version: int = 0
-    epoch: int = 0
-    settled: int = 0
-    cached_objects: int = 0
-    cached_bytes: int = 0
-    cache_capacity: int = 0
-    lease_seconds_left: float = 0.0
-    load: float = 0.0
-    store: str = ""
-    lease_seconds: float = 0.0
-    renew_seconds: float = 0.0
-    poll_seconds: float = 0.0
-    states: dict[str, str] = {}
-
-
 class _Answer(msgspec.Struct):
-    cluster: _Reported | None = None
+    cluster: NodeStatus | None = None
 
 
 class Nodes:
@@ -102,7 +82,7 @@ class Nodes:
             return []
         known = [status for status in found if status is not None]
         asked = next((status.others for status in known if not status.error), {})
-        return [replace(status, state=asked.get(status.id, status.state)) for status in known]
+        return [structs.replace(status, state=asked.get(status.id, status.state)) for status in known]
 
     def drain(self, node: str) -> None:
         """Make node ``node`` home to no object; it goes on answering. Returns when all nodes know."""
@@ -140,5 +120,4 @@ def _status(transport: Transport, node: Node) -> NodeStatus | None:
         return NodeStatus(node.id, node.url, error=error.message)
     if said is None or not said.state:
         return None
-    values: dict[str, Any] = {name: getattr(said, name) for name in _Reported.__struct_fields__ if name != "states"}
-    return NodeStatus(node.id, node.url, others=said.states, **values)
+    return structs.replace(said, id=node.id, url=node.url)

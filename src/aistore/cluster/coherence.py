@@ -356,12 +356,9 @@ class Coherence:
         asked = False
         until = self._clock.now() + self._patience.turn
         while True:
-            view = await self._turn(bucket, name, until, forwarded=forwarded)
-            if isinstance(view, Elsewhere):
-                return view
-            async with self._writing(view, bucket, name) as owned:
-                if not owned:
-                    continue
+            async with self._owning(bucket, name, until, forwarded=forwarded) as view:
+                if isinstance(view, Elsewhere):
+                    return view
                 store, key = self._places.of(bucket, name)
                 if not asked:
                     known = await self._known(store, key, bucket, name, options)
@@ -389,12 +386,9 @@ class Coherence:
         until = self._clock.now() + self._patience.turn
         removed: ObjectInfo | None = None
         while True:
-            view = await self._turn(bucket, name, until, forwarded=forwarded)
-            if isinstance(view, Elsewhere):
-                return view
-            async with self._writing(view, bucket, name) as owned:
-                if not owned:
-                    continue
+            async with self._owning(bucket, name, until, forwarded=forwarded) as view:
+                if isinstance(view, Elsewhere):
+                    return view
                 if bucket.immutable:
                     raise self._refuse(bucket, name, "removed")
                 store, key = self._places.of(bucket, name)
@@ -427,12 +421,9 @@ class Coherence:
         """
         nonce, until = secrets.token_hex(8), self._clock.now() + self._patience.turn
         while True:
-            view = await self._turn(bucket, name, until, forwarded=forwarded)
-            if isinstance(view, Elsewhere):
-                return view
-            async with self._writing(view, bucket, name) as owned:
-                if not owned:
-                    continue
+            async with self._owning(bucket, name, until, forwarded=forwarded) as view:
+                if isinstance(view, Elsewhere):
+                    return view
                 if bucket.immutable:
                     raise self._refuse(bucket, name, "changed")
                 store, key = self._places.of(bucket, name)
@@ -460,6 +451,21 @@ class Coherence:
                 facts = facts_of(stored, view.settled, version=before.version, custom=custom)
                 await self._cache.keep(bucket, name, staged, facts)
                 return info_of(bucket, name, stored, facts, checksum=staged.checksum, size=staged.size)
+
+    @asynccontextmanager
+    async def _owning(
+        self, bucket: BucketRecord, name: str, until: float, *, forwarded: bool
+    ) -> AsyncIterator[View | Elsewhere]:
+        """Hold the lock of an object that this node owns, and give the view by which it does; raises NotHomeError."""
+        while True:
+            view = await self._turn(bucket, name, until, forwarded=forwarded)
+            if isinstance(view, Elsewhere):
+                yield view
+                return
+            async with self._writing(view, bucket, name) as owned:
+                if owned:
+                    yield view
+                    return
 
     async def _turn(self, bucket: BucketRecord, name: str, until: float, *, forwarded: bool) -> View | Elsewhere:
         """Wait until this node owns the object; raises NotHomeError when that is not so in time."""

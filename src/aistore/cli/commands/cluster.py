@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from typing import TYPE_CHECKING
 
 import click
+from msgspec import structs
 
 from ...errors import AisError, RetryLaterError
 from ..complete import complete_node
@@ -59,7 +59,7 @@ def _summary(info: ClusterInfo, statuses: list[NodeStatus]) -> Record:
     for node in info.nodes:
         record: Record = {"node": node.id, "type": node.type, "url": node.url}
         if node.id in known:
-            said = dataclasses.asdict(known[node.id])
+            said = structs.asdict(known[node.id])
             record |= {name: value for name, value in said.items() if name not in ("id", "url", "others")}
         nodes.append(record)
     return {"uuid": info.uuid, "version": info.version, "primary": info.primary, "nodes": nodes}

@@ -9,7 +9,7 @@ from ...errors import BadRequestError, BucketNotFoundError, ClientGoneError, Not
 from ...model.names import check_bucket_name, check_object_name
 from ...model.objects import ByteRange, Checksum, ObjectInfo, PutOptions, parse_range
 from ...storage import verified
-from ...storage.engine import Reading, Staging
+from ...storage.engine import Reading
 from ...wire import headers as names
 from ...wire.messages import Action, decode_action
 from ..conditions import etag, is_unchanged
@@ -18,6 +18,7 @@ from ..replies import Bytes, Empty, Headers, Pieces, Reply
 from ..request import Request
 from ..store import Store
 from . import shared
+from .bodies import write_body
 
 #: Query parameters that ask for something this store does not do; silently ignoring one would answer wrongly.
 _NOT_SUPPORTED_GET = ("archpath", "archregx", "archmime", "etl_pipeline")
@@ -362,24 +363,6 @@ async def _put_staged(store: Store, request: Request, bucket: str, name: str, op
     except BaseException:
         await store.in_thread(staging.abort)
         raise
-
-
-async def write_body(store: Store, request: Request, staging: Staging) -> None:
-    """Write the body in pieces of about the size that is worth a thread hop."""
-    pending: list[bytes] = []
-    size = total = 0
-    async for chunk in request.chunks():
-        pending.append(chunk)
-        size += len(chunk)
-        if size >= store.limits.piece_bytes:
-            await store.in_thread(staging.write, b"".join(pending))
-            total += size
-            pending, size = [], 0
-    if pending:
-        await store.in_thread(staging.write, b"".join(pending))
-        total += size
-    if request.content_length not in (None, total):
-        raise ClientGoneError
 
 
 def _refuse_conditions(request: Request, what: str) -> None:

@@ -13,12 +13,11 @@ from ..node.copies import cache_bucket
 from ..replies import Empty, Reply
 from ..request import Request
 from ..store import Store
+from .bodies import write_body
 
 
 async def put(store: Store, request: Request, bucket: BucketRecord, name: str, options: PutOptions) -> Reply:
     """Write an object from the body: kept in memory when it is small, staged in the cache when it is not."""
-    from .objects import write_body
-
     shared = store.shared
     assert shared is not None
     shared.check_home(request, bucket, name)
