@@ -126,7 +126,8 @@ def test_what_other_programs_change(bucket: Bucket, weed: Weed, watched: Watched
     assert item.get().read() == b"three"
     asked = len(watched.of("dir/x"))
     assert item.get().read() == b"three"
-    assert [one.method for one in watched.of("dir/x")[asked:]] == ["HEAD"]
+    # Asked, not fetched. A set: the object store's client may ask again where a connection broke.
+    assert {one.method for one in watched.of("dir/x")[asked:]} == {"HEAD"}
     foreign(weed, "DELETE", bucket.name, "dir/x")
     with pytest.raises(ObjectNotFoundError):
         item.get().read()
