@@ -9,8 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from aistore.errors import OverloadedError
-from aistore.etl.dispatch import Dispatcher, Running, _Call
+from aistore.etl.dispatch import Dispatcher
 from aistore.etl.peers import MESSAGES_KIND
+from aistore.etl.running import Running
+from aistore.etl.warm import _Call
 from aistore.settings import Limits
 
 

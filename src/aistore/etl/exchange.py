@@ -7,10 +7,13 @@ through ``/proc/self/fd``) reaches stored bytes.
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import os
 import tempfile
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from concurrent.futures import Executor
+from typing import TYPE_CHECKING, Any
 
 from ..errors import InternalError, TransformError
 from ..fallbacks import lacks
@@ -173,3 +176,19 @@ def read_tail(descriptor: int, limit: int) -> str:
     """Return the last ``limit`` bytes of a file as text: what a transform wrote to standard error."""
     size = os.fstat(descriptor).st_size
     return os.pread(descriptor, limit, max(0, size - limit)).decode(errors="replace")
+
+
+async def in_thread(threads: Executor, copy: Callable[..., int], *arguments: Any) -> int:
+    """Run what makes a descriptor in a thread; if nobody waits for it any more, close that."""
+    copying = asyncio.get_running_loop().run_in_executor(threads, copy, *arguments)
+    try:
+        return await asyncio.shield(copying)
+    except asyncio.CancelledError:
+        copying.add_done_callback(_close_result)  # the thread goes on, and what it makes has no other owner
+        raise
+
+
+def _close_result(copying: asyncio.Future[int]) -> None:
+    """Close the descriptor that nobody waits for any more."""
+    if not copying.cancelled() and copying.exception() is None:
+        os.close(copying.result())

@@ -143,6 +143,7 @@ class Manager:
             "socket_path": etl.socket_path,
             "object_timeout_seconds": etl.spec.object_timeout_seconds,
             "uid": etl.uid,
+            "digest": etl.digest(),
         }
 
     async def _start(self, arguments: dict[str, Any], report: ReportProgress) -> None:

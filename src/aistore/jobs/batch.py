@@ -27,6 +27,7 @@ from ..errors import (
     OutOfSpaceError,
     RetryLaterError,
 )
+from ..model.etl import TransformCall
 from ..model.objects import ListOptions, ListPage, ObjectInfo, PutOptions
 from ..storage.engine import Reading
 from .document import MESSAGE_CHARACTERS_MAX, Counts, JobKind, JobOptions, ObjectError
@@ -102,8 +103,8 @@ class Objects(Protocol):
     async def list_cached(self, bucket: str, options: ListOptions) -> ListPage:
         """Return one page of the objects that some node has a copy of."""
 
-    async def transform(self, etl: str, reading: Reading, seconds: float) -> Made:
-        """Run an object through a transform and close it; ``seconds`` 0 leaves it the transform's own time."""
+    async def transform(self, call: TransformCall, reading: Reading) -> Made:
+        """Run an object through transforms and close it."""
 
     async def copy(self, reading: Reading, bucket: str, name: str, options: PutOptions) -> ObjectInfo:
         """Write the bytes of an opened object, verified; raises ConflictError for a precondition that is not met."""
@@ -259,7 +260,7 @@ async def _write(objects: Objects, batch: Batch, reading: Reading, target: str, 
     options = PutOptions(custom=custom, if_version=seen.version if seen is not None else 0, size=size)
     if not wanted.etl:
         return (await objects.copy(reading, batch.destination, target, options)).size
-    made = await objects.transform(wanted.etl, reading, wanted.etl_seconds)
+    made = await objects.transform(TransformCall(wanted.etl, seconds=wanted.etl_seconds), reading)
     try:
         if wanted.dry_run:
             return made.size

@@ -41,6 +41,12 @@ class Sandbox(str, enum.Enum):
     OFF = "off"
 
 
+#: Fields of a specification that change nothing of what a transform makes.
+_NO_PART_OF_RESULTS = (
+    "name", "filename", "init_timeout_seconds", "object_timeout_seconds", "workers", "deterministic", "memory_bytes",
+    "cpus", "init_message",
+)  # fmt: skip
+
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
 _UNIT_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
@@ -53,17 +59,41 @@ def parse_duration(text: str) -> float:
     return sum(float(number) * _UNIT_SECONDS[unit] for number, unit in parts)
 
 
+class Network(str, enum.Enum):
+    """What of the network a transform reaches: nothing (``none``), or what the node reaches (``full``)."""
+
+    NONE = "none"
+    FULL = "full"
+
+
+class Source(str, enum.Enum):
+    """What a transform is made from."""
+
+    CODE = "code"
+    CLASS = "class"
+    COMMAND = "command"
+    IMAGE = "image"
+
+
 @dataclass(frozen=True, slots=True)
 class EtlSpec:
-    """Everything that defines a transform made from code.
+    """Everything that defines a transform.
 
-    ``code`` is a Python program: for ``io://`` a script from standard input to standard output, for ``hpush://`` a
-    module with ``transform(data: bytes) -> bytes``. ``dependencies`` is the text of a requirements file. Times are in
-    seconds; ``workers`` 0 means as many as cores. ``filename`` is what tracebacks call the code, a base name.
+    Made from code, ``code`` is a Python program: for ``io://`` a script from standard input to standard output, else a
+    module with ``transform(data: bytes) -> bytes``. Made from a class, ``class_payload`` is the base64 of a cloudpickle
+    of a subclass of the SDK's ``ETLServer``. Made from a command, ``command`` is the argument list of a program that
+    serves HTTP at ``port``. Made from an image, ``image`` is what a container engine runs, with ``command`` instead
+    of its own if that is given.
+
+    ``dependencies`` is the text of a requirements file. Times are in seconds; ``workers`` 0 means as many as cores.
+    ``filename`` is what tracebacks call the code, a base name. ``env`` is given to the transform's processes. With
+    ``direct_file`` it gets the path of a file instead of bytes; with ``direct_put`` it may send its result on itself.
+    ``deterministic`` is its author's word that equal input and arguments give equal bytes. ``memory_bytes`` 0 and
+    ``cpus`` 0 mean no limit of its own. ``init_message`` is the JSON that it was made with, as it was sent.
     """
 
     name: str
-    code: str
+    code: str = ""
     dependencies: str = ""
     runtime: str = "python3"
     communication: str = "hpush://"
@@ -73,13 +103,58 @@ class EtlSpec:
     object_timeout_seconds: float = 60.0
     workers: int = 0
     filename: str = ""
+    class_payload: str = ""
+    command: tuple[str, ...] = ()
+    image: str = ""
+    port: int = 8000
+    env: tuple[tuple[str, str], ...] = ()
+    os_packages: tuple[str, ...] = ()
+    network: Network = Network.NONE
+    direct_file: bool = False
+    direct_put: bool = False
+    deterministic: bool = False
+    memory_bytes: int = 0
+    cpus: float = 0.0
+    init_message: str = ""
+
+    @property
+    def source(self) -> Source:
+        """What it is made from."""
+        if self.code:
+            return Source.CODE
+        if self.class_payload:
+            return Source.CLASS
+        return Source.IMAGE if self.image else Source.COMMAND
+
+    @property
+    def serves(self) -> bool:
+        """Whether it is an HTTP server of its own; else the store's workers run its code."""
+        return self.source is not Source.CODE
 
     def digest(self) -> str:
         """Return 16 hex digits that change with anything that can change a result, but not with the name."""
         content = asdict(self)
-        for key in ("name", "filename", "init_timeout_seconds", "object_timeout_seconds", "workers"):
+        for key in _NO_PART_OF_RESULTS:
             del content[key]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True)
+class TransformCall:
+    """How an object goes through transforms: ``etl``, then each of ``then``, all with the same ``args``.
+
+    ``seconds`` replaces the time that each transform was made with for one object, unless it is 0.
+    """
+
+    etl: str
+    args: str = ""
+    then: tuple[str, ...] = ()
+    seconds: float = 0.0
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The transforms in their order."""
+        return (self.etl, *self.then)
 
 
 def check_spec(spec: EtlSpec) -> EtlSpec:
@@ -98,6 +173,8 @@ def check_spec(spec: EtlSpec) -> EtlSpec:
             f"communication type {spec.communication!r} is not supported for code yet",
             hint="use io:// (a script from stdin to stdout) or hpush:// (a function transform(data: bytes) -> bytes)",
         )
+    if spec.serves:
+        raise NotSupportedError(f"an ETL from a {spec.source.value} is not supported yet", hint="use code")
     if not spec.code.strip():
         raise BadRequestError("the code of the transform is empty", hint="pass a Python file with --from-file")
     if len(spec.filename) > 255 or "/" in spec.filename or not (spec.filename or "x").isprintable():

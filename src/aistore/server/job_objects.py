@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from ..cluster.documents import BucketRecord
 from ..errors import BadRequestError, NotHomeError, OutOfSpaceError
 from ..jobs.batch import Made
+from ..model.etl import TransformCall
 from ..model.names import BucketRef, parse_bucket_uri
 from ..model.objects import ListOptions, ListPage, ObjectInfo, PutOptions
 from ..storage.engine import Reading
@@ -91,9 +92,9 @@ class StoreObjects:
         objects, record = self._outside(bucket)
         return await objects.evict(record, name)
 
-    async def transform(self, etl: str, reading: Reading, seconds: float) -> Made:
-        """Run an object through a transform and close it."""
-        return await self._store.dispatcher.transform(etl, reading, seconds=seconds)
+    async def transform(self, call: TransformCall, reading: Reading) -> Made:
+        """Run an object through transforms and close it."""
+        return await self._store.dispatcher.transform(call, reading)
 
     async def copy(self, reading: Reading, bucket: str, name: str, options: PutOptions) -> ObjectInfo:
         """Write the bytes of an opened object: small ones in one step, large ones in pieces, verified on the way."""

@@ -12,6 +12,7 @@ import msgspec
 from ...cluster.coherence import Elsewhere
 from ...cluster.documents import BucketRecord
 from ...errors import AisError, BadRequestError, ClientGoneError, PeerUnreachableError
+from ...model.etl import TransformCall
 from ...model.names import check_bucket_name
 from ...storage.engine import Reading
 from ...wire import batch as frames
@@ -204,7 +205,7 @@ async def _entry(
                 return found
             reading = found
         if etl:
-            result = await store.dispatcher.transform(etl, reading, etl_args)
+            result = await store.dispatcher.transform(TransformCall(etl, etl_args), reading)
             try:
                 return 200, result.data if result.data is not None else await store.in_thread(result.read_all)
             finally:

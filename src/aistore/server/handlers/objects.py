@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable
 
 from ...errors import BadRequestError, BucketNotFoundError, ClientGoneError, NotSupportedError, ObjectNotFoundError
+from ...model.etl import TransformCall
 from ...model.names import check_bucket_name, check_object_name
 from ...model.objects import ByteRange, Checksum, ObjectInfo, PutOptions, parse_range
 from ...storage import verified
@@ -206,9 +207,8 @@ async def _get_transformed(store: Store, request: Request, etl: str, bucket: str
     if request.has_body:
         await request.body(store.limits.control_body_bytes_max)
     reading = await _open(store, request, bucket, name)
-    result = await store.dispatcher.transform(
-        etl, reading, request.query.get("etl_args", ""), gone=request.disconnected
-    )
+    call = TransformCall(etl, request.query.get("etl_args", ""))
+    result = await store.dispatcher.transform(call, reading, gone=request.disconnected)
     if result.data is not None:
         return Bytes(result.data)
     return _in_pieces(store, result.read, result.close, ByteRange(0, result.size), (), 200)
