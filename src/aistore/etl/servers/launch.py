@@ -6,19 +6,21 @@ and finds the store at ``AIS_TARGET_URL``.
 
 from __future__ import annotations
 
+import base64
 import os
 import socket
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from ...fallbacks import lacking
 from ...model.etl import OUTPUT_BYTES_MAX, EtlSpec, Network, Sandbox, Source
 from .. import confinement, launcher
+from ..specs.server_program import ServerProgram, server_program
 
 #: Where a transform with a network of its own finds the store. AIStore's targets listen there in a cluster.
 CALLS_PORT = 51080
-#: Text files of a class: its payload, beside what the launcher's own programs are.
-PAYLOAD_FILE = "class_payload"
+#: What stands for the port in arguments and variables until it is known (worker/confine.py).
+PORT = "{port}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +41,6 @@ class ServerOptions:
     workers: int = 1
     hidden: Sequence[str] = ()
     namespaces: bool = True
-    env: Mapping[str, str] = field(default_factory=dict)
 
 
 def launch_server(
@@ -53,8 +54,9 @@ def launch_server(
     spec, scratch = options.spec, os.path.abspath(options.scratch)
     interpreter = confinement.inspect_interpreter(options.base_python or options.python)
     network = spec.network is Network.FULL
-    more = [*(confinement.NETWORK_PATHS if network else confinement.OWN_HOST_PATHS), options.files]
-    read = confinement.readable_paths(interpreter, *more, *([options.environment] if options.environment else []))
+    more = [*confinement.OWN_HOST_PATHS, options.files, *([options.environment] if options.environment else [])]
+    read = confinement.readable_paths(interpreter, *more, network=network)
+    program = server_program(spec, options.python, scratch, PORT)
     confined = spec.sandbox is Sandbox.ON
     if confined:
         confinement.check_hidden(read, options.hidden)
@@ -65,41 +67,22 @@ def launch_server(
         "network": network, "namespaces": options.namespaces, "must_reach": [options.python, options.files],
         "lacking": lacking(), "serves": True, "sockets_fd": sockets.fileno(), "calls_fd": calls.fileno(),
         "port": spec.port, "shared_port": spec.port if spec.source is Source.COMMAND else 0,
-        "calls_port": CALLS_PORT, "env": _variables(options), "network_env": _network_variables(options),
-        "files": _files(spec),
+        "calls_port": CALLS_PORT, "env": _variables(options, program),
+        "files": {path: base64.b64encode(content).decode() for path, content in program.files.items()},
+        "links": dict(program.links),
     }  # fmt: skip
-    command = _command(options)
     doors = [sockets.fileno(), calls.fileno()]
-    return launcher.start_confined(spec.name, config, lambda _control: command, doors, log_fd)
+    return launcher.start_confined(spec.name, config, lambda _control: list(program.argv), doors, log_fd)
 
 
-def _command(options: ServerOptions) -> list[str]:
-    if options.spec.source is Source.CLASS:
-        runner = os.path.join(confinement.WORKER_DIRECTORY, "serve_class.py")
-        return [options.python, "-s", "-B", runner]
-    return list(options.spec.command)
-
-
-def _files(spec: EtlSpec) -> dict[str, str]:
-    """Return the files that it finds in its working directory."""
-    if spec.source is Source.CLASS:
-        return {PAYLOAD_FILE: spec.class_payload}
-    return {spec.filename: spec.code} if spec.code else {}
-
-
-def _variables(options: ServerOptions) -> dict[str, str]:
-    """Return its environment, ports aside: nothing of the store's own but what every process needs."""
-    spec, scratch = options.spec, os.path.abspath(options.scratch)
+def _variables(options: ServerOptions, program: ServerProgram) -> dict[str, str]:
+    """Return its environment: nothing of the store's own but what every process needs, and what it is to be told."""
+    scratch = os.path.abspath(options.scratch)
     return {
-        "PATH": f"{os.path.dirname(os.path.abspath(options.python))}:{confinement.SYSTEM_PATH}", "HOME": scratch,
-        "TMPDIR": scratch, "LANG": "C.UTF-8", "USER": "etl", "LOGNAME": "etl", "PYTHONUNBUFFERED": "1",
-        **dict.fromkeys(launcher.ONE_THREAD, "1"), "NUM_WORKERS": str(options.workers), **dict(spec.env), **options.env,
-        **contract_variables(spec),
+        "HOME": scratch, "TMPDIR": scratch, "LANG": "C.UTF-8", "USER": "etl", "LOGNAME": "etl",
+        **dict.fromkeys(launcher.ONE_THREAD, "1"), "NUM_WORKERS": str(options.workers),
+        **contract_variables(options.spec), **program.env, "AIS_TARGET_URL": options.target_url,
     }  # fmt: skip
-
-
-def _network_variables(options: ServerOptions) -> dict[str, str]:
-    return {"PORT": "{port}", "AIS_TARGET_URL": options.target_url}
 
 
 def contract_variables(spec: EtlSpec) -> dict[str, str]:

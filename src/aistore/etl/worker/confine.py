@@ -24,14 +24,17 @@ For a command that serves:
 ``port``          where it listens if it has a network of its own
 ``shared_port``   the same where it has none; 0: at a port that is free
 ``calls_port``    where it finds the store, in a network of its own
-``network_env``   more of its environment; ``{port}`` and ``{calls_port}`` in it are replaced
-``files``         texts by name, written to ``scratch`` before it starts
+``files``         base64 of content by path, written to ``scratch`` before it starts
+``links``         targets of symbolic links there, by path
+
+An argument or a variable that is ``{port}`` becomes the port, and so does ``{calls_port}`` in ``AIS_TARGET_URL``.
 
 It is not told ``report_fd``: the guard keeps that, and says at the end how it ended.
 
 This process stays outside as the guard: it waits for the command, kills what it leaves behind, and exits as it did.
 """
 
+import base64
 import importlib.util
 import json
 import os
@@ -39,6 +42,8 @@ import signal
 import socket
 import sys
 from typing import Any, Dict, List, NoReturn
+
+_PORT, _CALLS_PORT = "{port}", "{calls_port}"
 
 
 def _package() -> Any:
@@ -109,21 +114,17 @@ def _doors(modules: Any, config: Dict[str, Any], plan: Any, report: _Report) -> 
     return made
 
 
-def _environment(config: Dict[str, Any], doors: Any) -> Dict[str, str]:
-    """Return the environment of a command that serves, with its ports put in."""
-    ports = (("{port}", str(doors.port)), ("{calls_port}", str(doors.calls_port)))
-    env = dict(config["env"])
-    for name, value in (config.get("network_env") or {}).items():
-        for placeholder, port in ports:
-            value = value.replace(placeholder, port)
-        env[name] = value
-    return env
-
-
-def _write_files(files: Dict[str, str]) -> None:
-    for name, text in files.items():
-        with open(name, "w", encoding="utf-8") as file:
-            file.write(text)
+def _write_files(files: Dict[str, str], links: Dict[str, str]) -> None:
+    """Put what the command needs into the working directory."""
+    for path in [*files, *links]:
+        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+        if os.path.lexists(path):  # of an earlier start, where the directory is not made anew
+            os.unlink(path)
+    for path, content in files.items():
+        with open(path, "wb") as file:
+            file.write(base64.b64decode(content))
+    for path, target in links.items():
+        os.symlink(target, path)
 
 
 def main(arguments: List[str]) -> NoReturn:
@@ -155,9 +156,12 @@ def main(arguments: List[str]) -> NoReturn:
         calls = sandbox.can_call_back(plan)
         report.send(dict(found, event="sandbox", port=doors.port, calls_port=doors.calls_port if calls else 0))
         report.close()
-        env = _environment(config, doors)
+        port = str(doors.port)
+        env = {name: port if value == _PORT else value for name, value in config["env"].items()}
+        env["AIS_TARGET_URL"] = env["AIS_TARGET_URL"].replace(_CALLS_PORT, str(doors.calls_port))
         doors.close()
-        _write_files(config.get("files") or {})
+        _write_files(config["files"], config["links"])
+        command = [port if argument == _PORT else argument for argument in command]
         modules.import_module("_aistore_worker.first").run(command, env, alone=plan.namespaces)
     report.send(dict(found, event="sandbox"))
     report.hand_on()
