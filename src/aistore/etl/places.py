@@ -21,7 +21,7 @@ class Places:
         # Sockets of a killed controller are still there, and HTTP workers know their names: each run has its own.
         self.run = secrets.token_hex(4)
         for name in os.listdir(runtime):
-            if name.startswith("etl-") and name.endswith(".sock"):
+            if name.startswith("etl-") and name.endswith((".sock", ".call")):
                 os.unlink(os.path.join(runtime, name))
         for directory in (self.environments, self.etls):
             os.makedirs(directory, exist_ok=True)
