@@ -9,12 +9,16 @@ from ..observe.totals import TotalsReader
 
 
 class Places:
-    """The directories of transforms on this node; ``hidden`` is what they never see (default: ``data``)."""
+    """The directories of transforms on this node; ``hidden`` is what they never see (default: ``data``).
 
-    def __init__(self, data: str, runtime: str, queue: int, hidden: str = "") -> None:
+    ``container_engine`` is the program that runs images (default: one that is there).
+    """
+
+    def __init__(self, data: str, runtime: str, queue: int, hidden: str = "", container_engine: str = "") -> None:
         self.hidden = hidden or data
         self.environments = os.path.join(data, "envs")
         self.etls = os.path.join(data, "etl")
+        self.container_engine = container_engine
         self.runtime = runtime
         self.queue = queue
         self.totals = TotalsReader(runtime)

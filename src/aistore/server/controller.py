@@ -13,6 +13,7 @@ import threading
 import time
 
 from ..errors import AisError, OutOfSpaceError
+from ..etl.containers.starter import remove_those_left
 from ..etl.manager import Manager
 from ..etl.places import Places
 from ..jobs.manager import Manager as Jobs
@@ -93,7 +94,10 @@ def _jobs(settings: ProcessSettings, node: SharedBuckets, own: OwnWorkers) -> Jo
 async def _run(settings: ProcessSettings, ready: int) -> None:
     stop = stop_on_signals()
     serve = settings.serve
-    places = Places(serve.data, settings.runtime, serve.limits.etl_queue, hidden=serve.cache if serve.store else "")
+    places = Places(
+        serve.data, settings.runtime, serve.limits.etl_queue, hidden=serve.cache if serve.store else "",
+        container_engine=serve.container_engine,
+    )  # fmt: skip
     manager = Manager(places, settings.target_id if serve.store else settings.node_id, keeps=not serve.store)
     house_stop = threading.Event()
     scrubbing = Scrubbing(settings)
@@ -107,6 +111,7 @@ async def _run(settings: ProcessSettings, ready: int) -> None:
         await jobs.load()  # before anybody can ask after a job
     server = await serve_verbs(settings.controller_socket, verbs, as_ais_error)
     try:
+        manager.in_background(remove_those_left(places))
         if not serve.store:
             manager.load()
         house.start()
