@@ -196,12 +196,14 @@ class LocalEngine:
         """Look an object up; raises as ``get``. There is a ticket only if it is ``to_keep``."""
         catalog = self._catalog.current(bucket)
         if catalog.placement.single and (entry := catalog.buckets.get(bucket)) is not None:
-            # The short way of most stores; what is not found is looked for once more below.
+            # The short way of most stores; where the catalog changed meanwhile, it is looked for once more below.
             # Before the look-up, see stamps.py.
             ticket = self._hot.ticket(self._root.words, catalog.word, bucket, key) if to_keep else None
             row = self._root.look_up(entry.id, key, bucket, name)
             if row is not None:
                 return self._root, row, ticket
+            if self._catalog.current(bucket) is catalog:
+                raise ObjectNotFoundError.of(bucket, name)
         found = self._settled(bucket, lambda catalog: self._find_among(catalog, bucket, name, key))
         if found is None:
             raise ObjectNotFoundError.of(bucket, name)
