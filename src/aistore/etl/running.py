@@ -26,7 +26,14 @@ class Running(msgspec.Struct, frozen=True):
     """Where a running ETL takes objects, and its limits.
 
     ``digest`` changes with anything that can change a result (``ManagedEtl.digest``). ``uid`` tells the ETL from others
-    that had its name, in counters.
+    that had its name, in counters. ``socket_path`` is where the workers of code accept; with a transform that is a
+    server, where connections to it are had (``servers/connect.py``). Either changes when it is started again.
+
+    The rest is of transforms that are servers. ``communication`` is how one is talked to; ``port`` is the server's.
+    ``target_url`` is AIS_TARGET_URL, the address at which it finds this store, with a secret as its last part;
+    ``gateway`` says that this leads to a listening socket of the ETL's own and not to the store's. ``files`` is a
+    directory that the transform can read under the same path, ``calls`` one that only the store can: files of the
+    calls that are under way. ``push_to_root``: objects are put to ``/``, as in 2021.
     """
 
     name: str
@@ -34,6 +41,25 @@ class Running(msgspec.Struct, frozen=True):
     object_timeout_seconds: float
     uid: int = 0
     digest: str = ""
+    communication: str = ""
+    port: int = 0
+    target_url: str = ""
+    gateway: bool = False
+    files: str = ""
+    calls: str = ""
+    direct_file: bool = False
+    direct_put: bool = False
+    push_to_root: bool = False
+
+    @property
+    def serves(self) -> bool:
+        """Whether it is an HTTP server of its own, not code that the store's workers run."""
+        return bool(self.communication)
+
+    @property
+    def secret(self) -> str:
+        """What the transform has to show when it calls back."""
+        return self.target_url.rpartition("/")[2]
 
 
 class Ask(msgspec.Struct, frozen=True):
