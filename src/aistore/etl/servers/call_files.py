@@ -70,7 +70,7 @@ class CallFiles:
         path = os.path.join(directory, self._name)
         os.mkdir(directory)
         self._undo.append(lambda: os.rmdir(directory))
-        os.chmod(directory, 0o755)  # whatever the umask is
+        os.chmod(directory, 0o755)  # noqa: S103  # the transform reads it, whatever the umask is
         await self._copy(path, 0o444)
         return path
 
@@ -167,7 +167,7 @@ class PutFile:
         """Take a piece; raises TransformError when the result gets too large."""
         self.size += len(piece)
         if self.size > OUTPUT_BYTES_MAX:
-            raise too_large()
+            raise too_large(OUTPUT_BYTES_MAX)
         with self._writing:
             if not self._file.closed:
                 exchange.write_all(self._file.fileno(), piece)
@@ -196,5 +196,6 @@ def key_of(name: str) -> str:
 
 def _not_under_way(name: str) -> NotFoundError:
     return NotFoundError(
-        f"{name} does not exist for this transform", hint="a transform can read the object that it was asked for, no other"
+        f"{name} does not exist for this transform",
+        hint="a transform can read what it was asked for",
     )

@@ -1,9 +1,9 @@
 """A transform's own calls back to the store: the object that it comes for, the result that it puts.
 
-``GET``, ``HEAD`` and ``PUT`` of ``AIS_TARGET_URL/<UNAME>``, on a socket that only this transform reaches, and of nothing
-else. What it may read is the object that it was asked for, while it is asked for it; what it may write is the result of
-that call. The secret in the address is all that it has to show. The store's own routes answer the same for transforms
-that reach those (server/handlers/etl_objects.py).
+``GET``, ``HEAD`` and ``PUT`` of ``AIS_TARGET_URL/<UNAME>``, on a socket that only this transform reaches, and of
+nothing else. What it may read is the object that it was asked for, while it is asked for it; what it may write is the
+result of that call. The secret in the address is all that it has to show. The store's own routes answer the same for
+transforms that reach those (server/handlers/etl_objects.py).
 """
 
 from __future__ import annotations
@@ -154,7 +154,8 @@ class _Caller:
         elif request.method == b"PUT":
             await self._take(offers.begin_put(name, call_id))
         else:
-            raise MethodNotAllowedError(f"{request.method.decode('latin-1')} is not allowed here", allow="GET, HEAD, PUT")
+            method = request.method.decode("latin-1")
+            raise MethodNotAllowedError(f"{method} is not allowed here", allow="GET, HEAD, PUT")
 
     def _offers(self, path: str, call_id: str) -> tuple[Offers, str]:
         """Return what the caller may have, and the object's unique name."""

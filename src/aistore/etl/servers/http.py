@@ -2,37 +2,32 @@
 
 from __future__ import annotations
 
-import os
-from concurrent.futures import Executor
-
-from ..running import Ask, Result, Running
-from .call_files import CallFiles
+from ..running import Result
+from .call import Call
 from .connection import Body, Connection, Exchange
 from .pool import Pool
 from .replies import length_put, read_error, read_result
 from .requests import is_pulled, put_url, request_head
-from .watch import Watch
 
 
-async def transform(
-    pool: Pool[Connection], running: Running, source: int, ask: Ask, files: CallFiles, watch: Watch, *,
-    fresh: bool, threads: Executor, spool: str,
-) -> Result:  # fmt: skip
-    """Run the object behind ``source`` through the server that ``pool`` has connections to.
+async def transform(pool: Pool[Connection], call: Call, *, fresh: bool) -> Result:
+    """Run an object through the server that ``pool`` has connections to.
 
-    Raises TransformError, TryAgainError, BrokenConnectionError, OSError where no connection can be made, and what
-    ``watch`` says.
+    Raises TransformError, TryAgainError, BrokenConnectionError, what making a connection raises, and what the call's
+    watch says.
     """
+    watch = call.watch
     connection = await pool.take(watch, fresh=fresh)
     reusable = False
     try:
         watch.guard(connection.cut)
-        head, body = await _request(running, source, ask, files, threads)
+        head, body = await _request(call)
         async with Exchange(connection) as exchange:
             reply = await exchange.begin(head, body)
-            if 200 <= reply.status < 300:
-                put = reply.status == 204
-                result = files.put(length_put(reply)) if put else await read_result(exchange, reply, threads, spool)
+            if reply.status == 204:
+                result = call.files.put(length_put(reply))
+            elif 200 <= reply.status < 300:
+                result = await read_result(exchange, reply, call.spool)
             else:
                 error = await read_error(exchange, reply)
                 reusable = exchange.is_clean
@@ -40,26 +35,20 @@ async def transform(
             reusable = exchange.is_clean
         if watch.error is not None:  # what came may have ended where it was cut
             result.close()
-            reusable = False
             raise watch.error
         return result
     finally:
         watch.guard(None)
-        pool.give(connection, reusable=reusable)
+        pool.give(connection, reusable=reusable and watch.error is None)
 
 
-async def _request(
-    running: Running, source: int, ask: Ask, files: CallFiles, threads: Executor
-) -> tuple[bytes, Body | None]:
+async def _request(call: Call) -> tuple[bytes, Body | None]:
     """Make what the request needs; return its head, and its body if it has one."""
-    file, node_url, body = "", "", None
-    if running.direct_file and files.can_be_file:
-        file = await files.file()
-    elif not is_pulled(running):
-        body = Body(source, os.fstat(source).st_size, threads)
-    if running.direct_put:
-        node_url = put_url(running, ask, files.id)
-    if node_url or (is_pulled(running) and not file):
+    running, ask, files = call.running, call.ask, call.files
+    pulled, file = is_pulled(running), await call.file()
+    body = call.body() if not pulled and not file else None
+    node_url = put_url(running, ask, files.id) if running.direct_put else ""
+    if node_url or (pulled and not file):
         await files.offer()
     length = body.size if body is not None else None
     return request_head(running, ask, length=length, file=file, node_url=node_url), body

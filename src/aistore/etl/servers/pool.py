@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Generic, Protocol, TypeVar
 
 from ...errors import EtlNotRunningError, OverloadedError
+from ...settings import Limits
 from .watch import Watch
 
 
@@ -31,14 +32,13 @@ class Pool(Generic[C]):
     """Connections to one server. Belongs to one event loop."""
 
     def __init__(
-        self, open_one: Callable[[], Awaitable[C]], *, connections_max: int, idle_seconds: float, queue: int,
-        queue_wait_seconds: float,
-    ) -> None:  # fmt: skip
+        self, open_one: Callable[[], Awaitable[C]], limits: Limits, *, connections_max: int, idle_seconds: float
+    ) -> None:
         self._open_one = open_one
         self._connections_max = connections_max
         self._idle_seconds = idle_seconds
-        self._queue = queue
-        self._queue_wait_seconds = queue_wait_seconds
+        self._queue = limits.etl_queue
+        self._queue_wait_seconds = limits.etl_queue_wait_seconds
         self._loop = asyncio.get_running_loop()
         self._idle: list[C] = []
         self._busy = 0
@@ -101,7 +101,9 @@ class Pool(Generic[C]):
     async def _turn(self, watch: Watch) -> None:
         """Wait until another call leaves its place to this one."""
         if len(self._waiting) >= self._queue:
-            raise OverloadedError(f"{self._queue} objects wait for this transform already", hint="try again in a second")
+            raise OverloadedError(
+                f"{self._queue} objects wait for this transform already", hint="try again in a second"
+            )
         turn: asyncio.Future[bool] = self._loop.create_future()
         self._waiting.append(turn)
         late = self._loop.call_later(self._queue_wait_seconds, _settle, turn, False)

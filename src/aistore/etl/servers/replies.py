@@ -6,6 +6,7 @@ import asyncio
 import os
 from collections.abc import Iterable
 from concurrent.futures import Executor
+from dataclasses import dataclass
 
 from ...errors import TransformError
 from ...model.etl import OUTPUT_BYTES_MAX
@@ -28,11 +29,19 @@ class TryAgainError(Exception):
     """The server asks for the object once more; the text is its error."""
 
 
+@dataclass(frozen=True, slots=True)
+class Spool:
+    """Where results go that are too large for memory, and how large one may be; ``threads`` wait for the disk."""
+
+    directory: str
+    threads: Executor
+    bytes_max: int = OUTPUT_BYTES_MAX
+
+
 class ResultWriter:
     """Takes a result piece by piece. Ends with ``finish`` or ``abort``."""
 
-    def __init__(self, threads: Executor, spool: str) -> None:
-        self._threads = threads
+    def __init__(self, spool: Spool) -> None:
         self._spool = spool
         self._pieces: list[bytes] = []
         self._pending = 0
@@ -43,8 +52,8 @@ class ResultWriter:
     async def add(self, piece: bytes) -> None:
         """Take a piece; raises TransformError when the result gets too large."""
         self._size += len(piece)
-        if self._size > OUTPUT_BYTES_MAX:
-            raise too_large()
+        if self._size > self._spool.bytes_max:
+            raise too_large(self._spool.bytes_max)
         self._pieces.append(piece)
         self._pending += len(piece)
         if self._pending > MEMORY_BYTES_MAX:
@@ -69,10 +78,10 @@ class ResultWriter:
 
     async def _flush(self) -> None:
         if self._descriptors is None:
-            self._descriptors = exchange.unlinked_file(self._spool)
+            self._descriptors = exchange.unlinked_file(self._spool.directory)
         pieces, self._pieces, self._pending = self._pieces, [], 0
         loop = asyncio.get_running_loop()
-        self._writing = loop.run_in_executor(self._threads, _write_pieces, self._descriptors[0], pieces)
+        self._writing = loop.run_in_executor(self._spool.threads, _write_pieces, self._descriptors[0], pieces)
         await asyncio.shield(self._writing)
 
 
@@ -86,16 +95,16 @@ def _write_pieces(descriptor: int, pieces: list[bytes]) -> None:
         exchange.write_all(descriptor, piece)
 
 
-def too_large() -> TransformError:
-    """Return the error of a result that is too large."""
-    return TransformError(f"the result is larger than the limit of {OUTPUT_BYTES_MAX} bytes")
+def too_large(bytes_max: int) -> TransformError:
+    """Return the error of a result that is larger than ``bytes_max``."""
+    return TransformError(f"the result is larger than the limit of {bytes_max} bytes")
 
 
-async def read_result(reply: Exchange, head: Head, threads: Executor, spool: str) -> Result:
+async def read_result(reply: Exchange, head: Head, spool: Spool) -> Result:
     """Return the body of a reply as a result; raises TransformError, BrokenConnectionError."""
-    if head.length is not None and head.length > OUTPUT_BYTES_MAX:
-        raise too_large()
-    writer = ResultWriter(threads, spool)
+    if head.length is not None and head.length > spool.bytes_max:
+        raise too_large(spool.bytes_max)
+    writer = ResultWriter(spool)
     try:
         while piece := await reply.next():
             await writer.add(piece)

@@ -43,7 +43,9 @@ def request_head(running: Running, ask: Ask, *, length: int | None, file: str, n
     """
     pulled = is_pulled(running)
     path = quote(uname(ask), safe="") if pulled else "" if running.push_to_root else quote(object_path(ask))
-    query = "&".join(f"{key}={quote(value, safe='')}" for key, value in (("etl_args", ask.args), ("etl_fqn", file)) if value)
+    query = "&".join(
+        f"{key}={quote(value, safe='')}" for key, value in (("etl_args", ask.args), ("etl_fqn", file)) if value
+    )
     target = f"/{path}?{query}" if query else f"/{path}"
     if len(target) > _TARGET_BYTES_MAX:
         raise TooLargeError(f"etl_args of {len(ask.args)} characters are too large", hint="expected 8 KiB at most")

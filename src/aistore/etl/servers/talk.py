@@ -1,7 +1,7 @@
 """One object through a transform that is a server, from the HTTP worker's side.
 
-Nothing is answered before a result is whole, so that what goes wrong on the way is an error with a status and not a reply
-cut short, and can be tried again; a large result lies in a file meanwhile.
+Nothing is answered before a result is whole, so that what goes wrong on the way is an error with a status and not a
+reply cut short, and can be tried again; a large result lies in a file meanwhile.
 """
 
 from __future__ import annotations
@@ -16,15 +16,17 @@ import msgspec
 
 from ...errors import EtlNotRunningError, TransformCrashError, TransformError
 from ...fallbacks import usable_cores
+from ...model.etl import OUTPUT_BYTES_MAX
 from ...settings import Limits
 from ..counted import count_busy
 from ..running import Ask, Find, Gone, Result, Running
 from . import http, websocket
+from .call import Call
 from .call_files import CallFiles
 from .connection import BrokenConnectionError, Connection
 from .gateway import Gateway
 from .pool import Pool
-from .replies import TryAgainError
+from .replies import Spool, TryAgainError
 from .watch import Watch
 
 #: Makes a connection to a transform's server, or returns the listening socket for its calls back.
@@ -77,12 +79,13 @@ class ServerTransforms:
     """The transforms that are servers, as one HTTP worker of the store uses them. Belongs to one event loop."""
 
     def __init__(
-        self, find: Find, threads: Executor, limits: Limits, spool: str, *, connect: Connect, listen: Connect
-    ) -> None:
+        self, find: Find, threads: Executor, limits: Limits, spool: str, *, connect: Connect, listen: Connect,
+        connections_max: int = _CONNECTIONS_MAX, output_bytes_max: int = OUTPUT_BYTES_MAX,
+    ) -> None:  # fmt: skip
         self._find = find
-        self._threads = threads
+        self._connections_max = connections_max
         self._limits = limits
-        self._spool = spool
+        self._spool = Spool(spool, threads, output_bytes_max)
         self._connect = connect
         self._listen = listen
         self._servers: dict[tuple[str, int], _Server] = {}
@@ -144,16 +147,11 @@ class ServerTransforms:
         for look in range(1, _LOOKS + 1):
             try:
                 server = await self._server(running)
-                async with CallFiles(running, ask, source, self._threads) as files:
+                async with CallFiles(running, ask, source, self._spool.threads) as files:
+                    call = Call(running, ask, source, watch, self._spool, files)
                     if running.communication == "ws://":
-                        return await websocket.transform(
-                            server.websockets, running, source, ask, files, watch, fresh=fresh, threads=self._threads,
-                            spool=self._spool,
-                        )  # fmt: skip
-                    return await http.transform(
-                        server.connections, running, source, ask, files, watch, fresh=fresh, threads=self._threads,
-                        spool=self._spool,
-                    )  # fmt: skip
+                        return await websocket.transform(server.websockets, call, fresh=fresh)
+                    return await http.transform(server.connections, call, fresh=fresh)
             except (NoConnectionError, EtlNotRunningError) as error:
                 watch.check()
                 if look == _LOOKS:
@@ -180,7 +178,9 @@ class ServerTransforms:
             self._servers.pop(key).close()
             server = None
         if server is None:
-            gateway = Gateway(running, await _made(self._listen(running)), self._threads) if running.gateway else None
+            gateway = (
+                Gateway(running, await _made(self._listen(running)), self._spool.threads) if running.gateway else None
+            )
             other = self._servers.get(key)
             if other is not None and gateway is not None:  # another call has made it meanwhile
                 gateway.close()
@@ -199,11 +199,11 @@ class ServerTransforms:
         async def socket_of_messages() -> websocket.WebSocket:
             return await websocket.WebSocket.open(await connection(), running)
 
-        bounds = {"queue": limits.etl_queue, "queue_wait_seconds": limits.etl_queue_wait_seconds}
+        most = self._connections_max
         return _Server(
             running.socket_path,
-            Pool(connection, connections_max=_CONNECTIONS_MAX, idle_seconds=_IDLE_SECONDS, **bounds),
-            Pool(socket_of_messages, connections_max=_CONNECTIONS_MAX, idle_seconds=_FORGOTTEN_SECONDS, **bounds),
+            Pool(connection, limits, connections_max=most, idle_seconds=_IDLE_SECONDS),
+            Pool(socket_of_messages, limits, connections_max=most, idle_seconds=_FORGOTTEN_SECONDS),
             gateway,
         )
 

@@ -17,7 +17,7 @@ _WATCH_AFTER_SECONDS = 0.05
 class Watch:
     """Looks after one call for as long as it is entered. Belongs to one event loop.
 
-    Whatever the call waits for is given to ``guard``; when the call has to end, that is ended, and ``check`` raises why.
+    What the call waits for is given to ``guard``; when the call has to end, that is ended, and ``check`` raises why.
     """
 
     def __init__(self, seconds: float, gone: Gone | None) -> None:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from concurrent.futures import Executor
-
 import msgspec
 from wsproto import ConnectionType, WSConnection
 from wsproto.events import (
@@ -22,19 +19,20 @@ from wsproto.events import (
 from wsproto.utilities import ProtocolError
 
 from ...errors import TransformError
-from ..running import Ask, Result, Running
-from .call_files import CallFiles
+from ..running import Result, Running
+from .call import Call
 from .connection import Body, BrokenConnectionError, Connection
 from .pool import Pool
 from .replies import ResultWriter
 from .requests import object_path
-from .watch import Watch
 
 _PATH = "/ws"
 _TEXT_CHARACTERS_MAX = 8 << 10
+_DIGITS_MAX = 19
 #: Codes by which a server says that it ends, and not because of the object (RFC 6455, section 7.4.1).
 _GOING_AWAY = (1000, 1001, 1012, 1013)
 _TOO_BIG = 1009
+_NOT_THE_PROTOCOL = (1002, 1003, 1007)
 
 
 class WebSocket:
@@ -133,46 +131,42 @@ class WebSocket:
         await self._connection.send(data)
 
 
-async def transform(
-    pool: Pool[WebSocket], running: Running, source: int, ask: Ask, files: CallFiles, watch: Watch, *,
-    fresh: bool, threads: Executor, spool: str,
-) -> Result:  # fmt: skip
-    """Run the object behind ``source`` through the server that ``pool`` has WebSockets to.
+async def transform(pool: Pool[WebSocket], call: Call, *, fresh: bool) -> Result:
+    """Run an object through the server that ``pool`` has WebSockets to.
 
-    Raises TransformError, BrokenConnectionError, OSError where no connection can be made, and what ``watch`` says.
+    Raises TransformError, BrokenConnectionError, what making a connection raises, and what the call's watch says.
     """
-    websocket = await pool.take(watch, fresh=fresh)
+    websocket = await pool.take(call.watch, fresh=fresh)
     try:
         websocket.begin()
-        watch.guard(websocket.cut)
-        await _ask(websocket, running, source, ask, files, threads)
-        return await _answer(websocket, files, ResultWriter(threads, spool))
+        call.watch.guard(websocket.cut)
+        await _ask(websocket, call)
+        return await _answer(websocket, call)
     finally:
-        watch.guard(None)
-        pool.give(websocket, reusable=websocket.is_at_rest and watch.error is None)
+        call.watch.guard(None)
+        pool.give(websocket, reusable=websocket.is_at_rest and call.watch.error is None)
 
 
-async def _ask(
-    websocket: WebSocket, running: Running, source: int, ask: Ask, files: CallFiles, threads: Executor
-) -> None:
-    told = {"path": object_path(ask)}
-    if ask.args:
-        told["etl_args"] = ask.args
-    if running.direct_file and files.can_be_file:
-        told["fqn"] = await files.file()
-    if running.direct_put:
-        await files.offer()
+async def _ask(websocket: WebSocket, call: Call) -> None:
+    told = {"path": object_path(call.ask)}
+    if call.ask.args:
+        told["etl_args"] = call.ask.args
+    file = await call.file()
+    if file:
+        told["fqn"] = file
+    if call.running.direct_put:
+        await call.files.offer()
     try:
         await websocket.send_bytes(msgspec.json.encode(told))
-        if "fqn" not in told:
-            await websocket.send_body(Body(source, os.fstat(source).st_size, threads))
+        if not file:
+            await websocket.send_body(call.body())
     except OSError:
         pass  # the server does not listen any more; it may have said why
 
 
-async def _answer(websocket: WebSocket, files: CallFiles, writer: ResultWriter) -> Result:
+async def _answer(websocket: WebSocket, call: Call) -> Result:
     """Return the result that a server sends, or has put; raises TransformError for what it says else."""
-    text = ""
+    writer, text = ResultWriter(call.spool), ""
     try:
         while True:
             event = await websocket.receive()
@@ -183,9 +177,7 @@ async def _answer(websocket: WebSocket, files: CallFiles, writer: ResultWriter) 
             elif isinstance(event, TextMessage):
                 text += event.data[: _TEXT_CHARACTERS_MAX - len(text)]
                 if event.message_finished:
-                    if text.isdecimal():
-                        return files.put(int(text))
-                    raise TransformError(text.strip() or "the transform's server answered with no text")
+                    return _told(text, call)
             elif isinstance(event, CloseConnection):
                 raise _closed(event)
             elif not isinstance(event, RejectData):
@@ -194,12 +186,19 @@ async def _answer(websocket: WebSocket, files: CallFiles, writer: ResultWriter) 
         writer.abort()
 
 
+def _told(text: str, call: Call) -> Result:
+    """Return the result that a server says it has put; raises TransformError for any other text."""
+    if text.isdecimal() and len(text) <= _DIGITS_MAX:
+        return call.files.put(int(text))
+    raise TransformError(text.strip() or "the transform's server answered with an empty text")
+
+
 def _closed(event: CloseConnection) -> Exception:
     code, reason = int(event.code), event.reason or ""
     if code in _GOING_AWAY and not reason:
         return BrokenConnectionError("closed the WebSocket before it answered", heard=False)
+    if code in _NOT_THE_PROTOCOL:  # ours, as the library tells it, or the server's
+        return TransformError(f"the transform's server does not speak the WebSocket protocol: {reason}")
     if code == _TOO_BIG:
         return TransformError("the object is larger than the transform's server takes over a WebSocket")
     return TransformError(f"the transform's server closed the WebSocket: {reason or f'code {code}'}")
-
-
