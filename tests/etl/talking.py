@@ -218,10 +218,10 @@ def descriptors() -> int:
 
 def talk(
     port: int, use: Callable[[Talk], Awaitable[Any]], *, seconds: float = PATIENCE, gateway: bool = False,
-    options: dict[str, Any] | None = None, limits: Limits | None = None, **fields: Any,
+    gateway_port: int = 0, options: dict[str, Any] | None = None, limits: Limits | None = None, **fields: Any,
 ) -> Any:  # fmt: skip
     """Run ``use`` with transforms whose server is at ``port``; checks that nothing is left behind."""
-    with tempfile.TemporaryDirectory() as directory, _listener(gateway) as listener:
+    with tempfile.TemporaryDirectory() as directory, _listener(gateway, gateway_port) as listener:
         for name in ("files", "calls", "spool"):
             os.mkdir(os.path.join(directory, name))
         url = f"http://127.0.0.1:{listener.getsockname()[1] if listener else 1}/v1/etl/_object/test-etl/s3cret"
@@ -254,11 +254,11 @@ def talk(
 
 
 @contextlib.contextmanager
-def _listener(wanted: bool) -> Iterator[socket.socket | None]:
+def _listener(wanted: bool, port: int) -> Iterator[socket.socket | None]:
     if not wanted:
         yield None
         return
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    with socket.create_server(("127.0.0.1", port)) as listener:
         yield listener
 
 

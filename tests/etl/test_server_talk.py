@@ -658,3 +658,33 @@ def test_who_waits_for_a_connection_gives_up_in_time() -> None:
 
     with RawServer(script) as server:
         talk(server.port, use, options={"connections_max": 1}, limits=Limits(etl_queue_wait_seconds=0.2))
+
+
+# An end that is that of the connection.
+
+
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+def test_nothing_until_the_end_is_a_result_of_nothing_only(version: str) -> None:
+    def script(server: RawServer, caller: Caller) -> None:
+        caller.request()
+        caller.send(f"HTTP/{version} 200 OK\r\n\r\n".encode())
+
+    async def use(t: Talk) -> None:
+        with pytest.raises(TransformCrashError, match="before any of its result"):
+            await t.object(b"words")
+        assert await t.object(b"") == b""
+
+    with RawServer(script) as server:
+        talk(server.port, use)
+
+
+def test_an_error_page_is_told_as_text() -> None:
+    def script(server: RawServer, caller: Caller) -> None:
+        caller.request()
+        page = (
+            b"<!DOCTYPE HTML><html><head><title>E</title></head><body><h1>Error</h1>\n<p>no picture</p></body></html>"
+        )
+        caller.reply(page, "500 X", "Content-Type: text/html;charset=utf-8")
+
+    with RawServer(script) as server:
+        assert failure(server).message == "Error no picture"

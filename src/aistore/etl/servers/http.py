@@ -28,6 +28,8 @@ async def transform(pool: Pool[Connection], call: Call, *, fresh: bool) -> Resul
                 result = call.files.put(length_put(reply))
             elif 200 <= reply.status < 300:
                 result = await read_result(exchange, reply, call.spool)
+                if reply.ends_with_connection and not result.size:
+                    call.check_empty()
             else:
                 error = await read_error(exchange, reply)
                 reusable = exchange.is_clean

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from ...errors import TransformError
 from ...model.etl import OUTPUT_BYTES_MAX
 from ...wire.http1 import Head
+from ...wire.messages import without_markup
 from .. import exchange
 from ..running import Result
 from .connection import BrokenConnectionError, Exchange
@@ -122,6 +123,8 @@ async def read_error(reply: Exchange, head: Head) -> TransformError:
     except BrokenConnectionError:
         pass  # what came of the text is better than nothing
     text = data[:_ERROR_BYTES_TOLD].decode("utf-8", "replace").strip()
+    if head.header(b"content-type").startswith("text/html"):
+        text = without_markup(text)
     if head.status == 503 and head.header(RETRY_REASON) == _TRANSIENT:
         raise TryAgainError(text or "the transform could not put its result where it should be")
     if head.status < 400:
