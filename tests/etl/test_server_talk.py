@@ -688,3 +688,22 @@ def test_an_error_page_is_told_as_text() -> None:
 
     with RawServer(script) as server:
         assert failure(server).message == "Error no picture"
+
+
+@pytest.mark.parametrize("size", [0, 5, 2 << 20])
+def test_a_second_reply_behind_what_was_streamed_is_an_error(size: int) -> None:
+    head = b"HTTP/1.0 200 OK\r\nServer: BaseHTTP/0.6\r\n\r\n"
+    second = b"HTTP/1.0 500 E\r\nServer: BaseHTTP/0.6\r\nContent-Length: 10\r\n\r\nno picture"
+
+    def script(server: RawServer, caller: Caller) -> None:
+        heard = caller.request()
+        tail = second if heard is not None and heard.body == b"bad" else second + b"."
+        caller.send(head, b"x" * size, tail)
+
+    async def use(t: Talk) -> None:
+        with pytest.raises(TransformError, match=r"^no picture$"):
+            await t.object(b"bad")
+        assert await t.object(b"good") == b"x" * size + second + b"."  # which may be what the object is about
+
+    with RawServer(script) as server:
+        talk(server.port, use)

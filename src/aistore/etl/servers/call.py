@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from ...errors import TransformCrashError
 from ..running import Ask, Running
 from .call_files import CallFiles
 from .connection import Body
@@ -28,14 +27,10 @@ class Call:
         """Return the object as what is sent with a request."""
         return Body(self.source, os.fstat(self.source).st_size, self.spool.threads)
 
-    def check_empty(self) -> None:
-        """Raise TransformCrashError for an empty result with no other end than that of its connection.
-
-        Where a server fails before the first byte of what it streams, that is all one sees of it. Of an empty object
-        nothing is a result.
-        """
-        if self.watch.error is None and os.fstat(self.source).st_size:
-            raise TransformCrashError("the transform's server closed the connection before any of its result")
+    @property
+    def is_empty(self) -> bool:
+        """Whether the object has no bytes."""
+        return not os.fstat(self.source).st_size
 
     async def file(self) -> str:
         """Return the path of a file of the object for a transform that wants files; empty if it gets bytes."""

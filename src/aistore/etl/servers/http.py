@@ -6,7 +6,7 @@ from ..running import Result
 from .call import Call
 from .connection import Body, Connection, Exchange
 from .pool import Pool
-from .replies import length_put, read_error, read_result
+from .replies import check_unmarked_end, length_put, read_error, read_result
 from .requests import is_pulled, put_url, request_head
 
 
@@ -28,8 +28,8 @@ async def transform(pool: Pool[Connection], call: Call, *, fresh: bool) -> Resul
                 result = call.files.put(length_put(reply))
             elif 200 <= reply.status < 300:
                 result = await read_result(exchange, reply, call.spool)
-                if reply.ends_with_connection and not result.size:
-                    call.check_empty()
+                if reply.ends_with_connection:
+                    check_unmarked_end(result, reply, empty=call.is_empty)
             else:
                 error = await read_error(exchange, reply)
                 reusable = exchange.is_clean

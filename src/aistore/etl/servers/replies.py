@@ -8,9 +8,9 @@ from collections.abc import Iterable
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
-from ...errors import TransformError
+from ...errors import TransformCrashError, TransformError
 from ...model.etl import OUTPUT_BYTES_MAX
-from ...wire.http1 import Head
+from ...wire.http1 import Head, MalformedReplyError, parse_head
 from ...wire.messages import without_markup
 from .. import exchange
 from ..running import Result
@@ -20,6 +20,8 @@ from .connection import BrokenConnectionError, Exchange
 MEMORY_BYTES_MAX = 1 << 20
 #: How much of an error's text is read, and how much of it is told.
 _ERROR_BYTES_READ, _ERROR_BYTES_TOLD = 64 << 10, 8 << 10
+#: Where a second reply is looked for.
+_TAIL_BYTES = 16 << 10
 
 DIRECT_PUT_LENGTH = b"ais-direct-put-length"
 RETRY_REASON = b"ais-etl-retry-reason"
@@ -122,14 +124,51 @@ async def read_error(reply: Exchange, head: Head) -> TransformError:
             data += piece
     except BrokenConnectionError:
         pass  # what came of the text is better than nothing
-    text = data[:_ERROR_BYTES_TOLD].decode("utf-8", "replace").strip()
-    if head.header(b"content-type").startswith("text/html"):
-        text = without_markup(text)
+    text = _text(head, data)
     if head.status == 503 and head.header(RETRY_REASON) == _TRANSIENT:
         raise TryAgainError(text or "the transform could not put its result where it should be")
     if head.status < 400:
         return TransformError(f"the transform's server answered with status {head.status}, which is no result")
     return TransformError(text or f"the transform's server answered with status {head.status} and said nothing")
+
+
+def _text(head: Head, body: bytes) -> str:
+    text = body[:_ERROR_BYTES_TOLD].decode("utf-8", "replace").strip()
+    return without_markup(text) if head.header(b"content-type").startswith("text/html") else text
+
+
+def check_unmarked_end(result: Result, head: Head, *, empty: bool) -> None:
+    """Look whether a result without an end of its own is one; closes it and raises TransformError if not.
+
+    Python's own web server, on which one of the field's classes is built, says nothing of a length when it streams.
+    What fails on the way then is nothing at all, which is a result only of an ``empty`` object, or a second reply behind
+    the bytes of the first.
+    """
+    error: TransformError | None = None
+    if not result.size and not empty:
+        error = TransformCrashError("the transform's server closed the connection before any of its result")
+    length = min(result.size, _TAIL_BYTES)
+    tail = result.data[result.size - length :] if result.data is not None else result.read(result.size - length, length)
+    second = _second_reply(tail, head)
+    if second is not None:
+        error = TransformError(_text(second, tail[-(second.length or 0) :]))
+    if error is not None:
+        result.close()
+        raise error
+
+
+def _second_reply(tail: bytes, first: Head) -> Head | None:
+    """Return the head of the error that the last bytes of a result are, by the server that has sent the first head."""
+    start = tail.rfind(b"HTTP/1.")
+    if start < 0:
+        return None
+    try:
+        second = parse_head(tail[start:], bodiless=False)
+    except MalformedReplyError:
+        return None
+    if second is None or second.status < 400 or second.length != len(tail) - start - second.size:
+        return None
+    return second if second.header(b"server") == first.header(b"server") else None
 
 
 def length_put(head: Head) -> int | None:
