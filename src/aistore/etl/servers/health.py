@@ -18,6 +18,8 @@ async def ask_health(running: Running) -> str:
     """Return nothing if the server says that it is healthy, else what is wrong, in words."""
     try:
         connection = await connect(running)
+    except EtlNotRunningError:
+        return f"nothing listens at port {running.port}"
     except AisError as error:
         return error.message
     loop = asyncio.get_running_loop()
@@ -54,10 +56,7 @@ class Health:
         """Return when it is healthy. Asks as long as nobody cancels it."""
         pause = _PAUSE_SECONDS
         while True:
-            try:
-                self.says = await ask_health(self._running)
-            except EtlNotRunningError as error:
-                self.says = error.message
+            self.says = await ask_health(self._running)
             if not self.says:
                 return
             await asyncio.sleep(pause)
