@@ -141,8 +141,8 @@ def check_unmarked_end(result: Result, head: Head, *, empty: bool) -> None:
     """Look whether a result without an end of its own is one; closes it and raises TransformError if not.
 
     Python's own web server, on which one of the field's classes is built, says nothing of a length when it streams.
-    What fails on the way then is nothing at all, which is a result only of an ``empty`` object, or a second reply behind
-    the bytes of the first.
+    What fails on the way then is nothing at all, which is a result only of an ``empty`` object, or a second reply
+    behind the bytes of the first.
     """
     error: TransformError | None = None
     if not result.size and not empty:
