@@ -185,7 +185,7 @@ def read_variables(spec: EtlSpec) -> EtlSpec:
     workers = spec.workers
     if spec.class_payload and "NUM_WORKERS" in env:
         text = env.pop("NUM_WORKERS")
-        if not text.isdecimal() or not 1 <= int(text[:6]) <= 1024:
+        if not (text.isascii() and text.isdecimal()) or not 1 <= int(text[:6]) <= 1024:
             raise BadRequestError(f"NUM_WORKERS={text!r} is no number of processes", hint="expected 1 to 1024")
         workers = int(text)
     return replace(
