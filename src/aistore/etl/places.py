@@ -26,6 +26,10 @@ class Places:
         for directory in (self.environments, self.etls):
             os.makedirs(directory, exist_ok=True)
 
+    def exchange(self, number: int) -> str:
+        """Return the directory of files for the calls of the ETL that is this controller's ``number``-th."""
+        return os.path.join(self.runtime, f"exchange-{number}")
+
     def socket(self, number: int, incarnation: int) -> str:
         """Return the path of a socket of the ETL that is this controller's ``number``-th, launched so many times."""
         return os.path.join(self.runtime, f"etl-{self.run}-{number}-{incarnation}.sock")
