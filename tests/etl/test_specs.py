@@ -156,6 +156,7 @@ def test_the_image_of_classes_runs_a_command_too() -> None:
 PAYLOAD_ENV = {"name": "ETL_CLASS_PAYLOAD", "value": PAYLOAD}
 
 WRONG: list[tuple[Any, str]] = [
+    (message(runtime={"comand": ["x"]}), "unknown key 'runtime.comand'\ndid you mean 'command'?"),
     ([], "the message: []"),
     ({}, "runtime says nothing to run"),
     (message(name="x"), "etl name 'x'"),
