@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import msgspec
+from server_program import SERVER
 
 from aistore.etl.managed import ManagedEtl
 from aistore.etl.manager import Manager
@@ -17,35 +19,9 @@ from aistore.etl.places import Places
 from aistore.etl.running import Running
 from aistore.etl.servers.connect import connect
 from aistore.etl.servers.runner import ServerRunner
+from aistore.fallbacks import lacks
 
 DEADLINE_SECONDS = 60.0
-
-#: A server that answers ``/health``, and ``PUT /run`` with what its body, Python that sets ``answer``, makes.
-SERVER = """
-import http.server, json, os, signal, socket, subprocess, sys, threading, time, urllib.request
-class Handler(http.server.BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    def do_GET(self):
-        self.reply(200, b"Running")
-    def do_PUT(self):
-        code = self.rfile.read(int(self.headers["Content-Length"])).decode()
-        found = {"answer": None}
-        try:
-            exec(code, {**globals(), "handler": self}, found)
-            self.reply(200, json.dumps(found["answer"]).encode())
-        except BaseException as error:
-            self.reply(500, f"{type(error).__name__}: {error}".encode())
-    def reply(self, status, body):
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-    def log_message(self, *arguments):
-        pass
-print("the server begins", flush=True)
-address = os.environ.get("LISTEN", "127.0.0.1"), int(os.environ["PORT"])
-http.server.ThreadingHTTPServer(address, Handler).serve_forever()
-"""
 
 
 async def no_report(stage: str, message: str) -> None:
@@ -66,9 +42,18 @@ async def managing(directory: Path) -> AsyncIterator[Manager]:
 
 async def new(manager: Manager, name: str = "some-server", code: str = SERVER, **fields: Any) -> ManagedEtl:
     """Make a transform from a command, with its code beside it."""
+    if lacks("namespaces"):  # else it has a port of its own whichever it is
+        fields.setdefault("port", free_port())
     spec = {"name": name, "command": ["python", "server.py"], "code": code, "filename": "server.py", **fields}
     await asyncio.wait_for(manager.verbs()["etl_init"]({"spec": spec}, no_report), DEADLINE_SECONDS)
     return manager.get(name)
+
+
+def free_port() -> int:
+    """Return a port of this machine that nobody listens at."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port: int = free.getsockname()[1]
+        return port
 
 
 def runner_of(etl: ManagedEtl) -> ServerRunner:

@@ -11,12 +11,14 @@ from pathlib import Path
 
 import pytest
 from hosts import needs
-from servers_running import SERVER, ask, found, managing, new, no_report, run_inside, runner_of, until
+from server_program import SERVER
+from servers_running import ask, found, free_port, managing, new, no_report, run_inside, runner_of, until
 
 from aistore.errors import EtlInitError, EtlNotRunningError
 from aistore.etl.machine import RESTARTS_MAX
 from aistore.etl.manager import Manager
 from aistore.etl.servers.connect import connect, listen
+from aistore.fallbacks import lacks
 from aistore.model.etl import Stage
 
 Test = Callable[[Manager], Awaitable[None]]
@@ -179,7 +181,8 @@ def test_the_guards_death_is_nothing_the_transform_pays_for(tmp_path: Path) -> N
             assert launched is not None
             os.kill(launched.guard_pid, signal.SIGKILL)
             await until(etl, lambda before=before: etl.runs and found(etl).socket_path != before)  # type: ignore[misc]
-        assert etl.life.restarts == ()
+        if not lacks("namespaces"):  # else the port may be taken for a moment longer, by what the guard had kept
+            assert etl.life.restarts == ()
 
     run(tmp_path, test)
 
@@ -191,7 +194,7 @@ def test_the_guards_death_is_nothing_the_transform_pays_for(tmp_path: Path) -> N
         ({"code": "import nothing_of_the_kind"}, r"exit status 1\n[\s\S]*nothing_of_the_kind"),
         ({"command": ["no-such-program"], "code": "", "filename": ""}, r"status 127\n.*no-such-program: No such file"),
         ({"code": "import time; print('slowly', flush=True); time.sleep(99)", "init_timeout_seconds": 1.5},
-         r"timeout: .*not ready within 1.5 s \(starting: nothing listens at port 8000\)\nslowly"),
+         r"timeout: .*not ready within 1.5 s \(starting: nothing listens at port \d+\)\nslowly"),
         ({"code": SERVER.replace("200, b\"Running\"", "503, b\"\""), "init_timeout_seconds": 1.5},
          r"timeout: .*GET /health: 503"),
         ({"code": "import os; os.kill(os.getpid(), 11)"}, r"was ended by SIGSEGV"),
@@ -226,10 +229,8 @@ def test_without_a_network_of_its_own_its_port_may_be_taken(tmp_path: Path) -> N
 
 def test_with_the_nodes_network_it_reaches_what_the_node_reaches(tmp_path: Path) -> None:
     async def test(manager: Manager) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as outside, socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
-            free.close()
-            etl = await new(manager, network="full", port=port)
+        with socket.create_server(("127.0.0.1", 0)) as outside:
+            etl = await new(manager, network="full", port=free_port())
             outside.setblocking(False)
             await run_inside(etl, f"socket.create_connection(('127.0.0.1', {outside.getsockname()[1]}), 5).close()")
             outside.accept()[0].close()

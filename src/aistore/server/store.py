@@ -127,6 +127,7 @@ class Store:
 
     def close(self) -> None:
         """Finish accepted writes and give everything back."""
+        self.dispatcher.close()
         self.threads.shutdown(wait=True, cancel_futures=True)
         if self._engine is not None:
             self._engine.close()

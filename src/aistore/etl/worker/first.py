@@ -55,12 +55,12 @@ def _ask_for_notice() -> None:
 
 
 def _end_group(server: int, guard: int) -> None:
-    """End the server, and if the guard has gone, which else does that, whatever was started by it."""
+    """End the server; and whatever was started by it, if the guard has gone, which else does that."""
     for number in _SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+    if os.getppid() != guard:
+        os.kill(0, signal.SIGKILL)
     os.kill(0, signal.SIGTERM)
     deadline = time.monotonic() + _GRACE_SECONDS
     while time.monotonic() < deadline and os.waitpid(server, os.WNOHANG)[0] == 0:
         time.sleep(0.01)
-    if os.getppid() != guard:
-        os.kill(0, signal.SIGKILL)
