@@ -29,7 +29,8 @@ class JobInfo:
 
     ``source`` and ``destination`` are URIs of buckets.
 
-    ``failed`` objects were left out, ``gone`` ones were removed before their turn. ``error`` is why not all was done.
+    ``failed`` objects were left out, ``gone`` ones were removed before their turn. ``total`` is how many names there
+    are, 0 while that is not known. ``error`` is why not all was done.
     """
 
     id: str
@@ -47,6 +48,7 @@ class JobInfo:
     about: str
     dry_run: bool
     etl: str
+    total: int = 0
 
     @property
     def runs(self) -> bool:
@@ -147,6 +149,7 @@ def _merge(snaps: list[JobSnap]) -> JobInfo:
         about=first.ctlmsg,
         dry_run=extras[0].dry_run,
         etl=extras[0].etl,
+        total=sum(extra.total for extra in extras),
     )
 
 

@@ -115,6 +115,11 @@ class Counts(msgspec.Struct, frozen=True):
     failed: int = 0
     gone: int = 0
 
+    @property
+    def names(self) -> int:
+        """All names that were worked on."""
+        return self.objects + self.failed + self.gone
+
     def __add__(self, other: Counts) -> Counts:
         return Counts(
             self.objects + other.objects,
@@ -130,8 +135,9 @@ class Job(msgspec.Struct, frozen=True, omit_defaults=True):
     ``source`` and ``destination`` are URIs of buckets. ``counter`` is raised by every write of the owner: whoever
     watches sees by it that the owner lives (takeover.py).
     ``done`` is K, the last name of which all before are done; empty before the first. Where the names were given it is
-    how many of them are done. ``checked`` says that no two
-    names of the source lead to one at the destination. ``stop`` is the reason why somebody asked it to end.
+    how many of them are done. ``checked`` says that no two names of the source lead to one at the destination.
+    ``total`` is how many names there are, 0 while that is not known: where names are listed, until the last of them is.
+    ``stop`` is the reason why somebody asked it to end.
     """
 
     format: int
@@ -146,6 +152,7 @@ class Job(msgspec.Struct, frozen=True, omit_defaults=True):
     state: JobState = JobState.RUNNING
     ended_ns: int = 0
     checked: bool = False
+    total: int = 0
     done: str = ""
     counts: Counts = Counts()
     errors: tuple[ObjectError, ...] = ()

@@ -139,13 +139,17 @@ class SnapStats(msgspec.Struct, frozen=True, rename="kebab"):
 
 
 class JobExtra(msgspec.Struct, frozen=True):
-    """What this store tells beyond AIStore: objects that failed, names that were gone, how far the listing is done."""
+    """What this store tells beyond AIStore: objects that failed, names that were gone, how far the listing is done.
+
+    ``total`` is how many names the job is about, 0 while that is not known.
+    """
 
     failed: int = 0
     gone: int = 0
     done_through: str = ""
     dry_run: bool = False
     etl: str = ""
+    total: int = 0
 
 
 class JobSnap(msgspec.Struct, frozen=True):

@@ -320,7 +320,7 @@ def _snap(job: Job) -> JobSnap:
         err=job.error,
         ctlmsg=_what(job),
         packed=str(job.options.workers << 10),
-        ext=JobExtra(job.counts.failed, job.counts.gone, job.done, job.options.dry_run, job.options.etl),
+        ext=JobExtra(job.counts.failed, job.counts.gone, job.done, job.options.dry_run, job.options.etl, job.total),
     )
 
 
