@@ -278,10 +278,12 @@ etl.add_command(etl_inspect)
 
 @etl.command("object")
 @click.argument("name", shell_complete=complete_etl)
-@click.argument("places", metavar="BUCKET/NAME FILE|-|/dev/null", nargs=-1, shell_complete=complete_uri)
+@click.argument(
+    "places", metavar="[cp] BUCKET/NAME FILE|-|/dev/null|BUCKET[/NAME]", nargs=-1, shell_complete=complete_uri
+)
 @click.option("--args", "arguments", help="Arguments for the transform.")
 def object_(name: str, places: tuple[str, ...], arguments: str | None) -> None:
-    """Read one object through a transform, or copy what it makes of one: ETL cp BUCKET/NAME BUCKET[/NAME].
+    """Read one object through a transform, or write what it makes of one to another.
 
     NAME may be several transforms: each gets what the one before it made.
 
