@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -60,11 +61,12 @@ def inline(client: Client, source: Any) -> dict[str, Any]:
         with path.open("wb") as file:
             words.get_reader(etl=ETLConfig(upper), writer=file)
         found["written"] = path.read_text()
-    found["urls"] = {
-        "object": words.get_url(etl=ETLConfig("sdk-upper", args="x")),
-        "bucket": next(iter(source.list_urls(prefix="01", etl=ETLConfig("sdk-upper")))),
-        "group": next(iter(source.objects(obj_names=["01.txt"]).list_urls(etl=ETLConfig("sdk-upper")))),
-    }
+    urls = [
+        words.get_url(etl=ETLConfig("sdk-upper")),
+        next(iter(source.list_urls(prefix="01", etl=ETLConfig("sdk-upper")))),
+        next(iter(source.objects(obj_names=["01.txt"]).list_urls(etl=ETLConfig("sdk-upper")))),
+    ]
+    found["urls"] = [urllib.request.urlopen(url).read().decode() for url in urls]
     found["refused by the third"] = outcome(
         lambda: source.object("07.txt").get_reader(etl=ETLConfig(upper >> picky)).read_all()
     )
@@ -128,7 +130,7 @@ def jobs(client: Client, source: Any) -> dict[str, Any]:
         name: sorted(error.obj_name for error in client.etl(name).view(inspected.job_id).obj_errors or ())
         for name in ("sdk-picky", "sdk-upper")
     }
-    found["messages"] = [error.message for error in client.etl("sdk-picky").view(inspected.job_id).obj_errors or ()]
+    found["messages"] = [error.msg for error in client.etl("sdk-picky").view(inspected.job_id).obj_errors or ()]
     lone = client.job(source.objects(obj_names=["07.txt", "08.txt"]).inspect("sdk-picky"))
     lone.wait(timeout=JOB_SECONDS)
     found["inspect group"] = [error.obj_name for error in client.etl("sdk-picky").view(lone.job_id).obj_errors or ()]
@@ -162,7 +164,7 @@ def life(client: Client, source: Any) -> dict[str, Any]:
     (log,) = upper.logs()
     found["logs"] = [log.logs, [again.target_id == log.target_id for again in upper.logs(log.target_id)]]
     details = upper.view()
-    found["view"] = [details.init_msg.name, details.init_msg.communication, details.obj_errors]
+    found["view"] = [details.init_msg.name, details.init_msg.communication]
     upper.stop()
     found["stopped"] = outcome(lambda: words.get_reader(etl=ETLConfig(client.etl("sdk-reverse") >> upper)).read_all())
     found["job of a stopped one"] = outcome(
