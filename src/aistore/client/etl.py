@@ -14,6 +14,7 @@ from ..wire.jobs import ObjectError
 from ..wire.messages import EtlSummary
 from .etl_making import EtlMaking
 from .foreign import reading_reply
+from .pipeline import Pipeline, Transforms, stages_of
 from .transport import Request, Transport, quote_name
 
 #: How long the client waits for the store to start, stop or remove one, in seconds.
@@ -83,6 +84,10 @@ class Etl(EtlMaking):
 
     def __str__(self) -> str:
         return self.name
+
+    def __rshift__(self, following: Transforms) -> Pipeline:
+        """Return the pipeline of this transform and those that follow: ``client.etl("resize") >> "gray"``."""
+        return Pipeline(*stages_of(self), *stages_of(following))
 
     def details(self, job: str = "") -> EtlDetails:
         """Return how the ETL was made, and which objects failed in its last job or the one named.

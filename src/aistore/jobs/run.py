@@ -247,11 +247,15 @@ class JobRun:
     async def _work(self) -> None:
         if not self._job.checked:
             await self._check_names()
-        after, more = self._job.done, True
+        after, more, listed = self._job.done, True, self._job.counts.names
+        if self._job.options.named:
+            self._job = msgspec.structs.replace(self._job, total=await asyncio.to_thread(self._chosen.count))
         while more or self._pages:
             while more and len(self._pages) < PAGES_MAX:
                 page = await self._list(after)
-                more = bool(page.continuation)
+                more, listed = bool(page.continuation), listed + len(page.entries)
+                if not more:
+                    self._job = msgspec.structs.replace(self._job, total=listed)
                 after = page.continuation or (page.entries[-1][0] if page.entries else after)
                 self._begin(page.entries, after)
             first = self._pages[0]

@@ -37,8 +37,20 @@ def kind_of(text: str) -> str:
     return _KINDS.get(text, "")
 
 
+class NamedBucket(msgspec.Struct, frozen=True):
+    """A bucket as the value of a request names it."""
+
+    name: str
+    provider: str = ""
+    namespace: dict[str, str] | str | None = None
+
+
 class CopyMessage(msgspec.Struct, frozen=True, rename={"name": "id"}):
-    """The value of ``copy-bck`` and ``etl-bck``; the last three are of ``etl-bck`` alone."""
+    """The value of ``copy-bck``, ``etl-bck``, ``copy-listrange`` and ``etl-listrange``.
+
+    ``name``, ``request_timeout``, ``pipeline`` and ``etl_args`` (which is ours) are of transforms alone, ``objnames``,
+    ``template`` and ``to`` of requests that choose objects.
+    """
 
     prefix: str = ""
     prepend: str = ""
@@ -53,6 +65,10 @@ class CopyMessage(msgspec.Struct, frozen=True, rename={"name": "id"}):
     name: str = ""
     request_timeout: str = ""
     pipeline: list[str] | None = None
+    etl_args: str = ""
+    objnames: list[str] | None = None
+    template: str = ""
+    to: NamedBucket | None = msgspec.field(name="tobck", default=None)
 
 
 class SelectionMessage(msgspec.Struct, frozen=True):
@@ -123,13 +139,17 @@ class SnapStats(msgspec.Struct, frozen=True, rename="kebab"):
 
 
 class JobExtra(msgspec.Struct, frozen=True):
-    """What this store tells beyond AIStore: objects that failed, names that were gone, how far the listing is done."""
+    """What this store tells beyond AIStore: objects that failed, names that were gone, how far the listing is done.
+
+    ``total`` is how many names the job is about, 0 while that is not known.
+    """
 
     failed: int = 0
     gone: int = 0
     done_through: str = ""
     dry_run: bool = False
     etl: str = ""
+    total: int = 0
 
 
 class JobSnap(msgspec.Struct, frozen=True):
