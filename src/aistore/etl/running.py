@@ -37,11 +37,15 @@ class Running(msgspec.Struct, frozen=True):
 
 
 class Ask(msgspec.Struct, frozen=True):
-    """What a transform is told with an object: which one it is, and the arguments of the request."""
+    """What a transform is told with an object: which one it is, and the arguments of the request.
+
+    ``seed`` is what its random generators are to be seeded with, 64 hex digits (seeds.py); empty for nothing.
+    """
 
     bucket: str
     object: str
     args: str = ""
+    seed: str = ""
 
 
 @dataclass(slots=True)
