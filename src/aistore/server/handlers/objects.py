@@ -18,13 +18,13 @@ from ..description import BYTES, FLAG, PROVIDER, Content, Parameter, header, ope
 from ..replies import Bytes, Empty, Headers, Pieces, Reply
 from ..request import Request
 from ..store import Store
-from . import shared
+from . import object_copy, shared
 from .bodies import write_body
 from .transform_calls import PARAMETERS, asks_for_transform, call_of_query
 
 #: Query parameters that ask for something this store does not do; silently ignoring one would answer wrongly.
 _NOT_SUPPORTED_GET = ("archpath", "archregx", "archmime")
-_NOT_SUPPORTED_PUT = ("append_type", "append_handle", "object_to", "archpath", "uploadId", "partNumber")
+_NOT_SUPPORTED_PUT = ("append_type", "append_handle", "archpath", "uploadId", "partNumber")
 
 _HEAD_PROPS = frozenset(
     "name size checksum atime version copies ec custom location chunked last-modified etag cached status".split()
@@ -314,21 +314,25 @@ def _header_text(text: str) -> str:
 
 @operation(
     _OBJECT_PATH,
-    "Write an object.",
+    "Write an object, or copy it to another one, as it is or through transforms.",
     PROVIDER,
+    *object_copy.DESCRIBED,
     header(names.CHECKSUM_TYPE, "Kind of the checksum that the bytes must have.", {"type": "string"}),
     header(names.CHECKSUM_VALUE, "That checksum, in hexadecimal digits."),
     header(names.CUSTOM, "Metadata to keep with the object: k=v, k=v."),
     header("If-None-Match", "Write only if there is no such object.", {"type": "string", "enum": ["*"]}),
     body=_OBJECT,
-    errors=(409, 501, 507),
+    errors=(409, 413, 422, 501, 507),
 )
 async def put(store: Store, request: Request, rest: str) -> Reply:
     """Write an object from the body: whole in one step when it is small, staged piece by piece when it is not."""
     _refuse(request, _NOT_SUPPORTED_PUT)
-    if asks_for_transform(request.query):
-        raise NotSupportedError("PUT through an ETL is not supported by this store")
     bucket, name = _checked_path(rest)
+    if request.query:
+        if request.query.get(object_copy.OBJECT_TO):
+            return await object_copy.copy(store, request, bucket, name)
+        if asks_for_transform(request.query):
+            raise NotSupportedError("PUT through an ETL is not supported by this store")
     record = store.shared_bucket(request, bucket)
     if record is not None:
         return await shared.put(store, request, record, name, put_options(request))
