@@ -170,6 +170,8 @@ class ManagedEtl:
                 hint="give it more time with --init-timeout",
             )
         ready.result()
+        with open(self._mark, "w"):
+            pass
         await self._set(self.life.ready())
 
     def _ended(self, launch: int, reason: str) -> None:
@@ -234,7 +236,14 @@ class ManagedEtl:
         await self._set(self.life.failed(reason)[0])
         await self._end_processes()
 
+    @property
+    def _mark(self) -> str:
+        """A file that is there while what was launched last is what there is of this ETL."""
+        return self._places.mark(self._number, self._launches)
+
     async def _end_processes(self) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._mark)  # first: from now on nobody gives out what it made before
         self._launches += 1
         await self.runner.end()
 
@@ -254,7 +263,8 @@ class ManagedEtl:
         """Return where it takes objects, as ``Running`` has it."""
         return {
             "name": self.spec.name, "object_timeout_seconds": self.spec.object_timeout_seconds, "uid": self.uid,
-            "digest": self.digest(), **self.runner.found(),
+            "digest": self.digest(), "mark": self._mark, "deterministic": self.spec.deterministic,
+            "cache": self.spec.cache, **self.runner.found(),
         }  # fmt: skip
 
     def summary(self) -> dict[str, Any]:

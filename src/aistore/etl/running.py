@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import msgspec
 
@@ -48,8 +48,9 @@ class Running(msgspec.Struct, frozen=True):
     """Where a running ETL takes objects, and its limits.
 
     ``digest`` changes with anything that can change a result (``ManagedEtl.digest``). ``uid`` tells the ETL from others
-    that had its name, in counters. One made of code has ``socket_path``, where its workers accept; one that ``serves``
-    has ``server``.
+    that had its name, in counters. ``mark`` is a file that is there as long as this is true. ``deterministic`` and
+    ``cache`` are of its specification. One made of code has ``socket_path``, where its workers accept; one that
+    ``serves`` has ``server``.
     """
 
     name: str
@@ -57,6 +58,9 @@ class Running(msgspec.Struct, frozen=True):
     object_timeout_seconds: float
     uid: int = 0
     digest: str = ""
+    mark: str = ""
+    deterministic: bool = False
+    cache: bool = False
     server: Server | None = None
 
     @property
@@ -79,11 +83,15 @@ class Ask(msgspec.Struct, frozen=True):
 
 @dataclass(slots=True)
 class Result:
-    """What a transform made of an object: in memory if it is small, else behind a sealed descriptor."""
+    """What a transform made of an object: in memory if it is small, else behind a sealed descriptor.
+
+    ``cache`` says whether it was kept and is given out again (``hit``), or has just been made and kept (``miss``).
+    """
 
     size: int
     data: bytes | None
     descriptor: int = -1
+    cache: Literal["", "hit", "miss"] = ""
 
     def read(self, start: int, length: int) -> bytes:
         """Return a part of the result."""
