@@ -20,7 +20,7 @@ ALLOWED = {
     "model": {"errors"},
     "wire": {"errors", "model"},
     "storage": {"errors", "fallbacks", "model", "settings", "observe"},
-    "etl": {"cluster", "errors", "fallbacks", "model", "settings", "storage", "observe"},
+    "etl": {"cluster", "errors", "fallbacks", "model", "settings", "storage", "observe", "wire"},
     "cluster": {"errors", "model", "storage"},
     "jobs": {"errors", "model", "storage"},
     "server": {"cluster", "jobs", "errors", "fallbacks", "model", "settings", "wire", "storage", "etl", "observe", ""},

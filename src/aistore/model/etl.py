@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import enum
 import hashlib
 import json
@@ -9,12 +10,11 @@ import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
-from ..errors import BadRequestError, NotSupportedError, TooLargeError
+from ..errors import BadRequestError, TooLargeError
 from .names import check_etl_name
 
-#: The communication types of the field, and those that this store runs.
+#: The communication types of the field.
 COMMUNICATION_TYPES = ("hpush://", "hpull://", "ws://", "io://", "hrev://")
-COMMUNICATION_TYPES_SUPPORTED = ("io://", "hpush://")
 
 OUTPUT_BYTES_MAX = 512 << 20  # guessed: a transformed sample of half a GiB is a mistake, not a sample
 
@@ -54,15 +54,27 @@ _NO_PART_OF_RESULTS = (
 #: Guessed: room for a name of a run and the number of an epoch.
 SEED_CHARACTERS_MAX = 256
 
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
-_UNIT_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h)")
+_UNIT_SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_DURATION_LENGTH_MAX = 64
+
+_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,255}")
+ENV_VALUE_BYTES_MAX = 100_000  # Linux: 128 KiB for a variable, its name included
+ENV_BYTES_MAX = 1 << 20
+COMMAND_BYTES_MAX = 100_000
+MEMORY_BYTES_MIN = 16 << 20  # below it no interpreter starts
+CPUS_MAX = 1024.0
+
+#: Variables that the store gives a transform, which nobody else may.
+_ENV_OURS = ("AIS_TARGET_URL",)
+_PAYLOAD = "ETL_CLASS_PAYLOAD"  # reaches its process as a file
 
 
 def parse_duration(text: str) -> float:
     """Return the seconds of a duration such as ``45s``, ``5m`` or ``1h30m`` (the wire's spelling of durations)."""
-    parts = _DURATION.findall(text)
+    parts = _DURATION.findall(text) if len(text) <= _DURATION_LENGTH_MAX else []
     if not parts or "".join(number + unit for number, unit in parts) != text:
-        raise BadRequestError(f"{text!r} is not a duration", hint="expected for example 45s, 5m or 1h30m")
+        raise BadRequestError(f"{text[:80]!r} is not a duration", hint="expected for example 45s, 5m or 1h30m")
     return sum(float(number) * _UNIT_SECONDS[unit] for number, unit in parts)
 
 
@@ -89,8 +101,8 @@ class EtlSpec:
     Made from code, ``code`` is a Python program: for ``io://`` a script from standard input to standard output, else a
     module with ``transform(data: bytes) -> bytes``. Made from a class, ``class_payload`` is the base64 of a cloudpickle
     of a subclass of the SDK's ``ETLServer``. Made from a command, ``command`` is the argument list of a program that
-    serves HTTP at ``port``. Made from an image, ``image`` is what a container engine runs, with ``command`` instead
-    of its own if that is given.
+    serves HTTP at ``port``; if there is ``code`` too, it lies as the file ``filename`` in the working directory. Made
+    from an image, ``image`` is what a container engine runs, with ``command`` instead of its own if that is given.
 
     ``dependencies`` is the text of a requirements file. Times are in seconds; ``workers`` 0 means as many as cores.
     ``filename`` is what tracebacks call the code, a base name. ``env`` is given to the transform's processes. With
@@ -129,11 +141,11 @@ class EtlSpec:
     @property
     def source(self) -> Source:
         """What it is made from."""
-        if self.code:
-            return Source.CODE
         if self.class_payload:
             return Source.CLASS
-        return Source.IMAGE if self.image else Source.COMMAND
+        if self.image:
+            return Source.IMAGE
+        return Source.COMMAND if self.command else Source.CODE
 
     @property
     def serves(self) -> bool:
@@ -218,33 +230,107 @@ def check_args(args: str) -> str:
     return args
 
 
-def check_spec(spec: EtlSpec) -> EtlSpec:
-    """Return ``spec`` if every field can be honoured, else raise BadRequestError or NotSupportedError.
+def check_env(env: tuple[tuple[str, str], ...], where: str = "env") -> tuple[tuple[str, str], ...]:
+    """Return ``env`` if a process can have these variables; raises BadRequestError."""
+    for name, value in env:
+        if not _ENV_NAME.fullmatch(name):
+            raise BadRequestError(
+                f"{where}: {name[:80]!r} is not the name of a variable",
+                hint="expected letters, digits, '_', '-' or '.', not starting with a digit",
+            )
+        if name in _ENV_OURS:
+            raise BadRequestError(f"{where}: {name} is given by the store", hint="leave it out")
+        if "\0" in value:
+            raise BadRequestError(f"{where}: the value of {name} has a zero byte in it")
+        if len(value.encode(errors="surrogatepass")) > ENV_VALUE_BYTES_MAX and name != _PAYLOAD:
+            raise BadRequestError(
+                f"{where}: the value of {name} is too long", hint=f"expected at most {ENV_VALUE_BYTES_MAX} bytes"
+            )
+    return env
 
-    Checks what needs no interpreter: names, types, ranges. Syntax is checked with the ETL's own interpreter.
+
+def check_spec(spec: EtlSpec) -> EtlSpec:
+    """Return ``spec`` if every field can be honoured, else raise BadRequestError.
+
+    Checks what needs no interpreter: names, types, ranges, what goes together. Syntax is checked with the ETL's own
+    interpreter.
     """
     check_etl_name(spec.name)
     if spec.communication not in COMMUNICATION_TYPES:
         raise BadRequestError(
-            f"unknown communication type {spec.communication!r}",
-            hint="expected one of: " + ", ".join(COMMUNICATION_TYPES_SUPPORTED),
+            f"unknown communication type {spec.communication[:80]!r}",
+            hint="expected one of: " + ", ".join(COMMUNICATION_TYPES),
         )
-    if spec.communication not in COMMUNICATION_TYPES_SUPPORTED:
-        raise NotSupportedError(
-            f"communication type {spec.communication!r} is not supported for code yet",
-            hint="use io:// (a script from stdin to stdout) or hpush:// (a function transform(data: bytes) -> bytes)",
-        )
-    if spec.serves:
-        raise NotSupportedError(f"an ETL from a {spec.source.value} is not supported yet", hint="use code")
-    if not spec.code.strip():
-        raise BadRequestError("the code of the transform is empty", hint="pass a Python file with --from-file")
+    _check_source(spec)
+    _check_text("filename", spec.filename)
     if len(spec.filename) > 255 or "/" in spec.filename or not (spec.filename or "x").isprintable():
-        raise BadRequestError(f"{spec.filename!r} is no name of a file", hint="expected for example code.py")
+        raise BadRequestError(f"{spec.filename[:300]!r} is no name of a file", hint="expected for example code.py")
+    _check_limits(spec)
+    check_env(spec.env)
+    if sum(len(name) + len(value) for name, value in spec.env) > ENV_BYTES_MAX:
+        raise BadRequestError("env: the variables are too long", hint=f"expected at most {ENV_BYTES_MAX} bytes in all")
+    return spec
+
+
+def _check_source(spec: EtlSpec) -> None:
+    """Raise BadRequestError unless what the transform is made from is whole, and can speak its communication type."""
+    if spec.source is Source.CODE:
+        if not spec.code.strip():
+            raise BadRequestError("the code of the transform is empty", hint="pass a Python file with --from-file")
+        return
+    if spec.communication == "io://":
+        raise BadRequestError(
+            f"io:// is for code, not for a {spec.source.value}", hint="use hpush://, hpull://, hrev:// or ws://"
+        )
+    if spec.isolation is not Isolation.WARM:
+        raise BadRequestError(
+            f"isolation {spec.isolation.value} is for code, not for a {spec.source.value}",
+            hint="a server decides itself what its objects share",
+        )
+    if spec.source is Source.CLASS:
+        _check_payload(spec)
+    if spec.code and not (spec.source is Source.COMMAND and spec.filename not in ("", ".", "..")):
+        raise BadRequestError(
+            "code beside a command needs a filename, which the command names", hint="for example code.py"
+        )
+    for index, word in enumerate(spec.command):
+        _check_text(f"command[{index}]", word)
+        if index == 0 and not word:
+            raise BadRequestError("command[0] is empty", hint="expected the name of a program")
+    if sum(map(len, spec.command)) > COMMAND_BYTES_MAX:
+        raise BadRequestError("command is too long", hint=f"expected at most {COMMAND_BYTES_MAX} bytes")
+
+
+def _check_payload(spec: EtlSpec) -> None:
+    if spec.command or spec.code:
+        raise BadRequestError("a class is served by the store's own runner", hint="leave command and code out")
+    try:
+        base64.b64decode(spec.class_payload, validate=True)
+    except ValueError as error:
+        raise BadRequestError(
+            f"the class payload is not base64: {error}", hint="expected the base64 of a class that cloudpickle pickled"
+        ) from error
+
+
+def _check_limits(spec: EtlSpec) -> None:
     if not 0 <= spec.workers <= 1024:
         raise BadRequestError(f"workers={spec.workers} is out of range", hint="expected 0 (as many as cores) to 1024")
+    if not 1 <= spec.port <= 65_535:
+        raise BadRequestError(f"port={spec.port} is out of range", hint="expected 1 to 65535")
+    if spec.memory_bytes and not MEMORY_BYTES_MIN <= spec.memory_bytes < 1 << 50:
+        raise BadRequestError(
+            f"a memory limit of {spec.memory_bytes} bytes is out of range",
+            hint="expected 16Mi or more, for example 1Gi",
+        )
+    if not 0 <= spec.cpus <= CPUS_MAX:
+        raise BadRequestError(f"cpus={spec.cpus:g} is out of range", hint=f"expected 0 (no limit) to {CPUS_MAX:g}")
     for label, seconds in (("init", spec.init_timeout_seconds), ("object", spec.object_timeout_seconds)):
         if not 0 < seconds <= 86_400:
             raise BadRequestError(
-                f"{label} timeout of {seconds} s is out of range", hint="expected more than 0, up to 24h"
+                f"{label} timeout of {seconds:g} s is out of range", hint="expected more than 0, up to 24h"
             )
-    return spec
+
+
+def _check_text(what: str, text: str) -> None:
+    if "\0" in text:
+        raise BadRequestError(f"{what} has a zero byte in it")

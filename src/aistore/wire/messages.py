@@ -171,7 +171,9 @@ class EtlInitCode(msgspec.Struct, frozen=True, omit_defaults=True):
     """``POST /v1/etl/init_code`` of 2021; ``code`` and ``dependencies`` are base64.
 
     The fields after ``wait_timeout`` are ours: how objects are isolated from one another (``warm``, ``fork``),
-    whether the sandbox is used (``on``, ``off``), limits, and what tracebacks call the code (a base name).
+    whether the sandbox is used (``on``, ``off``), limits, what tracebacks call the code (a base name), what of the
+    network it reaches (``none``, ``full``), whether equal input gives equal bytes, variables by name, and limits as
+    Kubernetes spells them (``1Gi``, ``500m``).
     """
 
     code: str = ""
@@ -186,6 +188,11 @@ class EtlInitCode(msgspec.Struct, frozen=True, omit_defaults=True):
     sandbox: str = "on"
     workers: int = 0
     filename: str = ""
+    network: str = "none"
+    deterministic: bool = False
+    env: dict[str, str] = {}
+    memory: str = ""
+    cpus: str | float = ""
 
 
 def encode_base64(text: str) -> str:
