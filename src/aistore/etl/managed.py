@@ -16,7 +16,15 @@ import msgspec
 
 from ..errors import AisError, ConflictError, EtlInitError, EtlNotFoundError, EtlNotRunningError
 from ..model.etl import EtlSpec, Stage
-from ..observe.layout import ETL_ERRORS, ETL_IN_BYTES, ETL_OBJECTS, ETL_OUT_BYTES
+from ..observe.layout import (
+    ETL_CACHE_HIT_BYTES,
+    ETL_CACHE_HITS,
+    ETL_CACHE_MISSES,
+    ETL_ERRORS,
+    ETL_IN_BYTES,
+    ETL_OBJECTS,
+    ETL_OUT_BYTES,
+)
 from .counted import count_restart
 from .environments.lock import Lock
 from .log import TransformLog
@@ -259,6 +267,13 @@ class ManagedEtl:
             numbers[ETL_OBJECTS], numbers[ETL_ERRORS], numbers[ETL_IN_BYTES], numbers[ETL_OUT_BYTES],
         )  # fmt: skip
 
+    def _cache_counts(self) -> dict[str, int]:
+        numbers = self._places.totals.read().etl(self.spec.name, self.uid)
+        return {
+            "cache_hits": numbers[ETL_CACHE_HITS], "cache_hit_bytes": numbers[ETL_CACHE_HIT_BYTES],
+            "cache_misses": numbers[ETL_CACHE_MISSES],
+        }  # fmt: skip
+
     def found(self) -> dict[str, Any]:
         """Return where it takes objects, as ``Running`` has it."""
         return {
@@ -297,6 +312,9 @@ class ManagedEtl:
             "code": self.spec.code,
             "dependencies": self.spec.dependencies,
             "digest": self.digest(),
+            "deterministic": self.spec.deterministic,
+            "cache": self.spec.cache,
+            **self._cache_counts(),
             "lock": msgspec.to_builtins(self.lock),
             **self.runner.details(),
         }  # fmt: skip
