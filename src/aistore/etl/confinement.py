@@ -95,9 +95,12 @@ def _inspect(python: str, _changed_ns: int) -> Interpreter:
     return Interpreter(found["executable"], version, tuple(_minimal([*paths, *executables])))
 
 
-def readable_paths(interpreter: Interpreter, *more: str) -> list[str]:
-    """Return what an ETL may read: system libraries, its interpreter, our worker code, and ``more``."""
-    return _minimal([*_SYSTEM_PATHS, *interpreter.read, WORKER_DIRECTORY, *more])
+def readable_paths(interpreter: Interpreter, *more: str, network: bool = False) -> list[str]:
+    """Return what an ETL may read: system libraries, its interpreter, our worker code, and ``more``.
+
+    With ``network`` that includes what a program needs to find and trust a server.
+    """
+    return _minimal([*_SYSTEM_PATHS, *(_NETWORK_PATHS if network else ()), *interpreter.read, WORKER_DIRECTORY, *more])
 
 
 def _link_chain(path: str) -> list[str]:

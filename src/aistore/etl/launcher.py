@@ -49,8 +49,8 @@ class LaunchOptions:
     itself, which is then run outside once). ``environment`` is the directory of ``python`` where its content is not
     trusted. ``scratch`` is an existing directory of this ETL alone, emptied at the end. ``hidden`` are directories
     that the transform must never see, first of all the store's data. ``namespaces`` False does without them even
-    where the system has them. ``filename`` is what tracebacks call the code (default: where it lies). Root gives the
-    ETL a user of its own: ``uid``, or one that nobody has.
+    where the system has them. With ``network`` it reaches what this machine reaches. ``filename`` is what tracebacks
+    call the code (default: where it lies). Root gives the ETL a user of its own: ``uid``, or one that nobody has.
     """
 
     name: str
@@ -68,6 +68,7 @@ class LaunchOptions:
     thread_seconds_max: float = THREAD_SECONDS_MAX
     sandbox: bool = True
     namespaces: bool = True
+    network: bool = False
     env: Mapping[str, str] = field(default_factory=dict)
     hidden: Sequence[str] = ()
     uid: int | None = None
@@ -185,7 +186,8 @@ def launch(options: LaunchOptions, listener: socket.socket, log_fd: int) -> Laun
     # Without "..": in the new root there may be no directory to go up from.
     options = replace(options, python=os.path.abspath(options.python), scratch=os.path.abspath(options.scratch))
     interpreter = confinement.inspect_interpreter(options.base_python or options.python)
-    read = confinement.readable_paths(interpreter, *([options.environment] if options.environment else []))
+    environments = [options.environment] if options.environment else []
+    read = confinement.readable_paths(interpreter, *environments, network=options.network)
     if options.sandbox:
         confinement.check_hidden(read, options.hidden)
     # Workers wait in accept(), unless they have to watch a pipe at the same time.
@@ -196,7 +198,7 @@ def launch(options: LaunchOptions, listener: socket.socket, log_fd: int) -> Laun
     config = {
         "mode": "on" if options.sandbox else "off", "uid": uid, "gid": uid, "read": read,
         "write": [options.scratch], "scratch": options.scratch, "scratch_bytes_max": options.scratch_bytes_max,
-        "output_bytes_max": options.output_bytes_max, "network": False, "env": environment_variables(options),
+        "output_bytes_max": options.output_bytes_max, "network": options.network, "env": environment_variables(options),
         "namespaces": options.namespaces, "must_reach": [options.python, confinement.WORKER_DIRECTORY],
         "lacking": lacking(),
     }  # fmt: skip

@@ -31,6 +31,7 @@ from .log import TransformLog
 from .machine import Life, Todo
 from .places import Places
 from .runners import Assignment, ReportProgress, Runner
+from .specs.runtime_message import shown_message
 from .warm_runner import WarmRunner
 
 _log = logging.getLogger("aistore.etl")
@@ -289,30 +290,21 @@ class ManagedEtl:
             "id": self.spec.name, "stage": self.life.stage.value, "xaction_id": f"etl-{self._number}",
             "obj_count": objects, "errors": errors, "in_bytes": in_bytes, "out_bytes": out_bytes,
             "communication": self.spec.communication, "runtime": self.spec.runtime,
-            "sandbox": self.spec.sandbox.value, "isolation": self.spec.isolation.value, "message": self.life.message,
+            "source": self.spec.source.value, "sandbox": self.spec.sandbox.value,
+            "isolation": self.spec.isolation.value, "message": self.life.message,
         }  # fmt: skip
 
     def details(self) -> dict[str, Any]:
         """Return everything there is to know about the ETL, its code included."""
         return {
-            "init_msg": {
-                "name": self.spec.name,
-                "communication": self.spec.communication,
-                "init_timeout": f"{self.spec.init_timeout_seconds:g}s",
-                "obj_timeout": f"{self.spec.object_timeout_seconds:g}s",
-                "support_direct_put": False,
-                "runtime": {
-                    "image": "",
-                    "command": [],
-                    "env": [],
-                },
-            },
+            "init_msg": shown_message(self.spec),
             "obj_errors": [],
             **self.summary(),
             "code": self.spec.code,
             "dependencies": self.spec.dependencies,
-            "digest": self.digest(),
+            "network": self.spec.network.value,
             "deterministic": self.spec.deterministic,
+            "digest": self.digest(),
             "cache": self.spec.cache,
             **self._cache_counts(),
             "lock": msgspec.to_builtins(self.lock),

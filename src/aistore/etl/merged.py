@@ -48,8 +48,8 @@ def _summary(record: EtlRecord, lines: Mapping[str, dict[str, Any] | None], foun
     spec = record.spec
     summary: dict[str, Any] = {
         "id": spec.name, "xaction_id": f"etl-{record.uid % 10**9}", **dict.fromkeys(_COUNTS, 0),
-        "communication": spec.communication, "runtime": spec.runtime, "sandbox": spec.sandbox.value,
-        "isolation": spec.isolation.value,
+        "communication": spec.communication, "runtime": spec.runtime,
+        "source": spec.source.value, "sandbox": spec.sandbox.value, "isolation": spec.isolation.value,
     }  # fmt: skip
     for count in _COUNTS:
         summary[count] = sum(line[count] for line in known)

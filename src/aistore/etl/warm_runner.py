@@ -13,7 +13,7 @@ from typing import Any
 
 from ..errors import EtlInitError, EtlNotRunningError
 from ..fallbacks import usable_cores
-from ..model.etl import Isolation, Sandbox
+from ..model.etl import Isolation, Network, Sandbox
 from . import launcher
 from .counted import set_workers
 from .dependencies import Dependencies
@@ -114,6 +114,8 @@ class WarmRunner:
             sandbox=spec.sandbox is Sandbox.ON,
             hidden=(self._etl.places.hidden,),
             filename=spec.filename,
+            env=dict(spec.env),
+            network=spec.network is Network.FULL,
         )
 
     async def _watch_parent(

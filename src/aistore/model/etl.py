@@ -109,7 +109,8 @@ class EtlSpec:
     ``direct_file`` it gets the path of a file instead of bytes; with ``direct_put`` it may send its result on itself.
     ``deterministic`` is its author's word that equal input and arguments give equal bytes. With ``cache`` results that
     must come out equal again (seeded, or of a deterministic transform) are kept and given out again. ``memory_bytes`` 0
-    and ``cpus`` 0 mean no limit of its own. ``init_message`` is the JSON that it was made with, as it was sent.
+    and ``cpus`` 0 mean no limit of its own. With ``push_to_root`` objects are put to ``/``, as servers of 2021 expect.
+    ``init_message`` is the JSON that it was made with, as it was sent.
     """
 
     name: str
@@ -135,6 +136,7 @@ class EtlSpec:
     deterministic: bool = False
     memory_bytes: int = 0
     cpus: float = 0.0
+    push_to_root: bool = False
     init_message: str = ""
     cache: bool = False
 

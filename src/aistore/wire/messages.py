@@ -216,6 +216,7 @@ class EtlSummary(msgspec.Struct, frozen=True):
     isolation: str = "warm"
     message: str = ""
     errors: int = 0
+    source: str = "code"
 
 
 class MountpathState(msgspec.Struct, frozen=True):

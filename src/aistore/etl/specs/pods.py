@@ -45,11 +45,12 @@ def is_pod(document: object) -> bool:
     return isinstance(document, dict) and ("kind" in document or "apiVersion" in document)
 
 
-def spec_from_pod(text: str | bytes, message: object = None) -> EtlSpec:
+def spec_from_pod(text: str | bytes, message: object = None, *, of_2021: bool = False) -> EtlSpec:
     """Return the checked specification in the YAML of a pod. Blocks for a long text.
 
-    ``message`` is what came around it (``name``, ``communication``, timeouts), whose values come first. Raises
-    BadRequestError, and NotSupportedError for what a pod has and a process of the store has not.
+    ``message`` is what came around it (``name``, ``communication``, timeouts), whose values come first. Servers
+    ``of_2021`` take objects at their root. Raises BadRequestError, and NotSupportedError for what a pod has and a
+    process of the store has not.
     """
     documents = read_yaml(text, "the pod specification")
     if len(documents) != 1:
@@ -72,7 +73,7 @@ def spec_from_pod(text: str | bytes, message: object = None) -> EtlSpec:
     around.finish()
     encoded = base64.b64encode(text if isinstance(text, bytes) else text.encode()).decode()
     sent = {"name": made.name, "spec": encoded, **(message if isinstance(message, dict) else {})}
-    return check_spec(replace(made, init_message=kept_message(sent, made)))
+    return check_spec(replace(made, push_to_root=of_2021, init_message=kept_message(sent, made)))
 
 
 def decode_pod(text: str) -> bytes:

@@ -71,7 +71,7 @@ async def spec_from_message(body: bytes) -> EtlSpec:
 
 async def spec_from_pod_body(body: bytes, name: str) -> EtlSpec:
     """Return the specification in the YAML of a pod, with another ``name`` unless that is empty."""
-    return await asyncio.to_thread(spec_from_pod, body, {"name": name} if name else None)
+    return await asyncio.to_thread(spec_from_pod, body, {"name": name} if name else None, of_2021=True)
 
 
 def spec_from_code(body: bytes) -> EtlSpec:
