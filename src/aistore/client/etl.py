@@ -41,6 +41,8 @@ class EtlDetails(msgspec.Struct, frozen=True, rename={"errors": "obj_errors"}):
     ``digest`` changes with anything that can change a result, ``python`` is the interpreter, ``dependencies`` the list
     that was asked for and ``lock`` what it came to. ``sandbox_layers`` hold, ``sandbox_missing`` this machine lacks.
     ``nodes`` has an entry for each node of a cluster; python and sandbox are then those of the node that answered.
+    With ``cache`` results are kept: ``cache_objects`` of ``cache_bytes`` now, ``cache_hits`` reads were answered with
+    ``cache_hit_bytes`` of them, ``cache_misses`` were computed. The counters begin with the store.
     """
 
     init_msg: dict[str, Any]
@@ -52,6 +54,13 @@ class EtlDetails(msgspec.Struct, frozen=True, rename={"errors": "obj_errors"}):
     sandbox_layers: list[str] = []
     sandbox_missing: list[str] = []
     nodes: list[EtlNode] = []
+    deterministic: bool = False
+    cache: bool = False
+    cache_hits: int = 0
+    cache_hit_bytes: int = 0
+    cache_misses: int = 0
+    cache_objects: int = 0
+    cache_bytes: int = 0
 
     @property
     def packages(self) -> list[str]:
@@ -106,6 +115,8 @@ class Etl:
         object_timeout: str = "",
         workers: int = 0,
         filename: str = "",
+        deterministic: bool = False,
+        cache: bool = False,
         on_progress: Callable[[Progress], None] | None = None,
     ) -> str:
         """Make a transform from code, wait until it is ready and return its name.
@@ -114,7 +125,9 @@ class Etl:
         from standard input to standard output, with ``hpush://`` a module with ``transform(data: bytes) -> bytes``.
         ``dependencies`` is the text of a requirements file, or a list of requirements. Timeouts are spelled ``45s``
         or ``5m``, empty for the store's default. ``filename`` is what tracebacks call the code, for a path its base
-        name. ``on_progress`` is called with each stage: resolving, installing, importing, ready.
+        name. ``deterministic`` is your word that equal input and arguments give equal bytes; with ``cache`` the store
+        keeps such results, and those of reads with a seed, and gives them out again. ``on_progress`` is called with
+        each stage: resolving, installing, importing, ready.
 
         Raises EtlExistsError, and EtlInitError with the reason why it could not be made ready.
         """
@@ -135,6 +148,8 @@ class Etl:
             sandbox=str(getattr(sandbox, "value", sandbox)),
             workers=workers,
             filename=filename,
+            deterministic=deterministic,
+            cache=cache,
         )
         patience = parse_duration(init_timeout) + INIT_MARGIN_SECONDS if init_timeout else 3600.0
         reply = self._transport.send(

@@ -12,6 +12,7 @@ from typing import TextIO
 import click
 
 from ...client import Etl
+from ...client.etl import EtlDetails
 from ...errors import AisError, EtlInitError, EtlNotFoundError, NotSupportedError, TransformError
 from ...wire.messages import EtlSummary, Progress
 from ..complete import complete_etl, complete_uri
@@ -112,6 +113,8 @@ def _no_specifications() -> NotSupportedError:
 )
 @click.option("--object-timeout", default="", metavar="DURATION", help="For one object.")
 @click.option("--workers", type=click.IntRange(0, 1024), default=0, help="Processes; 0 for as many as cores.")
+@click.option("--deterministic", is_flag=True, help="Equal objects and arguments give equal results: your word.")
+@click.option("--cache", is_flag=True, help="Keep results that come out equal again, and give them out again.")
 def init_code(
     name: str,
     source: TextIO,
@@ -124,6 +127,8 @@ def init_code(
     init_timeout: str,
     object_timeout: str,
     workers: int,
+    deterministic: bool,
+    cache: bool,
 ) -> None:
     """Make a transform from code and wait until it is ready; prints its name.
 
@@ -163,6 +168,8 @@ def init_code(
                 object_timeout=object_timeout,
                 workers=workers,
                 filename="" if source is sys.stdin else os.path.basename(source.name),
+                deterministic=deterministic,
+                cache=cache,
                 on_progress=on_progress,
             )  # fmt: skip
     except KeyboardInterrupt:
@@ -254,6 +261,7 @@ def _detail_of(summary: EtlSummary, *, as_json: bool) -> Record:
         "init_timeout": details.init_msg.get("init_timeout", ""),
         "obj_timeout": details.init_msg.get("obj_timeout", ""),
         "digest": details.digest,
+        **_cache_of(details, as_json=as_json),
         "python": details.python,
         "dependencies": details.dependencies if as_json else ", ".join(details.dependencies.split("\n")).strip(", "),
         "lock": details.packages if as_json else ", ".join(details.packages),
@@ -265,6 +273,19 @@ def _detail_of(summary: EtlSummary, *, as_json: bool) -> Record:
         record["nodes"] = nodes if as_json else ", ".join(f"{one.node} {one.stage}" for one in details.nodes)
     if summary.message:
         record["message"] = summary.message
+    return record
+
+
+def _cache_of(details: EtlDetails, *, as_json: bool) -> Record:
+    """Return what is kept of a transform's results, if anything is to be."""
+    record: Record = {"deterministic": details.deterministic, "cache": details.cache}
+    if details.cache:
+        sizes = {"cache_bytes": details.cache_bytes, "cache_hit_bytes": details.cache_hit_bytes}
+        record |= {
+            "cache_objects": details.cache_objects, "cache_hits": details.cache_hits,
+            "cache_misses": details.cache_misses,
+            **{key: size if as_json else format_size(size) for key, size in sizes.items()},
+        }  # fmt: skip
     return record
 
 
@@ -280,7 +301,8 @@ etl.add_command(etl_inspect)
 @click.argument("name", shell_complete=complete_etl)
 @click.argument("places", metavar="BUCKET/NAME FILE|-|/dev/null", nargs=-1, shell_complete=complete_uri)
 @click.option("--args", "arguments", help="Arguments for the transform.")
-def object_(name: str, places: tuple[str, ...], arguments: str | None) -> None:
+@click.option("--seed", help="Fixes what the transform draws at random.")
+def object_(name: str, places: tuple[str, ...], arguments: str | None, seed: str | None) -> None:
     """Read one object through a transform, or copy what it makes of one: ETL cp BUCKET/NAME BUCKET[/NAME].
 
     NAME may be several transforms: each gets what the one before it made.
@@ -300,9 +322,11 @@ def object_(name: str, places: tuple[str, ...], arguments: str | None) -> None:
     place, destination = object_uri(places[-2]), places[-1]
     try:
         if copies:
-            copy_object(place, object_at(destination, place), what=f"ETL[{name}]:", etl=name, arguments=arguments)
+            copy_object(
+                place, object_at(destination, place), what=f"ETL[{name}]:", etl=name, arguments=arguments, seed=seed
+            )
             return
-        with client().bucket(place.bucket).object(place.name).get(etl=name, etl_args=arguments) as reader:
+        with client().bucket(place.bucket).object(place.name).get(etl=name, etl_args=arguments, seed=seed) as reader:
             if destination == "-":
                 copy_to_stdout(reader)
             else:
