@@ -35,6 +35,8 @@ class EtlDetails(msgspec.Struct, frozen=True, rename={"errors": "obj_errors"}):
     ``digest`` changes with anything that can change a result, ``python`` is the interpreter, ``dependencies`` the list
     that was asked for and ``lock`` what it came to. ``sandbox_layers`` hold, ``sandbox_missing`` this machine lacks.
     ``nodes`` has an entry for each node of a cluster; python and sandbox are then those of the node that answered.
+    With ``cache`` results are kept: ``cache_objects`` of ``cache_bytes`` now, ``cache_hits`` reads were answered with
+    ``cache_hit_bytes`` of them, ``cache_misses`` were computed. The counters begin with the store.
     """
 
     init_msg: dict[str, Any]
@@ -48,6 +50,12 @@ class EtlDetails(msgspec.Struct, frozen=True, rename={"errors": "obj_errors"}):
     nodes: list[EtlNode] = []
     network: str = "none"
     deterministic: bool = False
+    cache: bool = False
+    cache_hits: int = 0
+    cache_hit_bytes: int = 0
+    cache_misses: int = 0
+    cache_objects: int = 0
+    cache_bytes: int = 0
 
     @property
     def packages(self) -> list[str]:

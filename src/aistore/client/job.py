@@ -177,7 +177,7 @@ _SPELT = {
 
 def start_on_bucket(
     transport: Transport, source: BucketRef, destination: BucketRef, *, stages: tuple[str, ...] = (),
-    etl_args: str = "", object_timeout: str = "", **arguments: Unpack[JobArguments],
+    etl_args: str = "", seed: str | None = None, object_timeout: str = "", **arguments: Unpack[JobArguments],
 ) -> Job:  # fmt: skip
     """Begin to copy objects of a bucket to another, or to transform them; see ``Bucket.copy`` and ``Bucket.transform``.
 
@@ -198,6 +198,7 @@ def start_on_bucket(
             "etl_args": etl_args,
             "request_timeout": object_timeout,
         }
+        value |= {"seed": seed} if seed is not None else {}
     action = ("etl" if stages else "copy") + ("-listrange" if named else "-bck")
     body = msgspec.json.encode({"action": action, "name": "", "value": value})
     query = {"provider": source.provider, "bck_to": destination.uname}

@@ -17,7 +17,15 @@ import msgspec
 
 from ..errors import AisError, ConflictError, EtlInitError, EtlNotFoundError, EtlNotRunningError
 from ..model.etl import EtlSpec, Source, Stage
-from ..observe.layout import ETL_ERRORS, ETL_IN_BYTES, ETL_OBJECTS, ETL_OUT_BYTES
+from ..observe.layout import (
+    ETL_CACHE_HIT_BYTES,
+    ETL_CACHE_HITS,
+    ETL_CACHE_MISSES,
+    ETL_ERRORS,
+    ETL_IN_BYTES,
+    ETL_OBJECTS,
+    ETL_OUT_BYTES,
+)
 from .counted import count_restart
 from .environments.lock import Lock
 from .log import TransformLog
@@ -176,6 +184,8 @@ class ManagedEtl:
                 hint="give it more time with --init-timeout",
             )
         ready.result()
+        with open(self._mark, "w"):
+            pass
         await self._set(self.life.ready())
 
     def _ended(self, launch: int, reason: str, *, wanted: bool = False) -> None:
@@ -243,7 +253,14 @@ class ManagedEtl:
         await self._set(self.life.failed(reason)[0])
         await self._end_processes()
 
+    @property
+    def _mark(self) -> str:
+        """A file that is there while what was launched last is what there is of this ETL."""
+        return self._places.mark(self._number, self._launches)
+
     async def _end_processes(self) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._mark)  # first: from now on nobody gives out what it made before
         self._launches += 1
         await self.runner.end()
 
@@ -259,11 +276,19 @@ class ManagedEtl:
             numbers[ETL_OBJECTS], numbers[ETL_ERRORS], numbers[ETL_IN_BYTES], numbers[ETL_OUT_BYTES],
         )  # fmt: skip
 
+    def _cache_counts(self) -> dict[str, int]:
+        numbers = self._places.totals.read().etl(self.spec.name, self.uid)
+        return {
+            "cache_hits": numbers[ETL_CACHE_HITS], "cache_hit_bytes": numbers[ETL_CACHE_HIT_BYTES],
+            "cache_misses": numbers[ETL_CACHE_MISSES],
+        }  # fmt: skip
+
     def found(self) -> dict[str, Any]:
         """Return where it takes objects, as ``Running`` has it."""
         return {
-            **self.runner.found(), "name": self.spec.name, "uid": self.uid, "digest": self.digest(),
-            "object_timeout_seconds": self.spec.object_timeout_seconds,
+            "name": self.spec.name, "object_timeout_seconds": self.spec.object_timeout_seconds, "uid": self.uid,
+            "digest": self.digest(), "mark": self._mark, "deterministic": self.spec.deterministic,
+            "cache": self.spec.cache, **self.runner.found(),
         }  # fmt: skip
 
     def summary(self) -> dict[str, Any]:
@@ -288,6 +313,8 @@ class ManagedEtl:
             "network": self.spec.network.value,
             "deterministic": self.spec.deterministic,
             "digest": self.digest(),
+            "cache": self.spec.cache,
+            **self._cache_counts(),
             "lock": msgspec.to_builtins(self.lock),
             **self.runner.details(),
         }  # fmt: skip

@@ -10,6 +10,7 @@ from ..model.etl import Stage
 
 #: What is added up over nodes.
 _COUNTS = ("obj_count", "errors", "in_bytes", "out_bytes")
+_CACHE_COUNTS = ("cache_hits", "cache_hit_bytes", "cache_misses", "cache_objects", "cache_bytes")
 #: Of the stages that nodes are in, the transform is in the first of these.
 _WORST_FIRST = (Stage.ABORTED.value, Stage.UNKNOWN.value, Stage.INITIALIZING.value, Stage.RUNNING.value)
 
@@ -29,14 +30,16 @@ def merge_summaries(records: Mapping[str, EtlRecord], found: Mapping[str, Any]) 
 def merge_details(record: EtlRecord, found: Mapping[str, Any], me: str) -> dict[str, Any]:
     """Return the details of one transform: those of node ``me``, with counts and stages of all."""
     lines = {node: details if isinstance(details, dict) else None for node, details in found.items()}
-    known = [details for details in (lines.get(me), *lines.values()) if details is not None]
+    known_once = [details for details in lines.values() if details is not None]
+    known = [details for details in (lines.get(me), *known_once) if details is not None]
     summary = _summary(record, lines, found)
     errors = [error for details in known[1:] for error in details["obj_errors"]]
     stages = {node: (line or {}).get("stage", Stage.UNKNOWN.value) for node, line in lines.items()}
     nodes = [
         {"target_id": node, "stage": stage, "message": _message(node, lines, found)} for node, stage in stages.items()
     ]
-    return {**(known[0] if known else {}), **summary, "obj_errors": errors, "nodes": nodes}
+    counts = {count: sum(details.get(count, 0) for details in known_once) for count in _CACHE_COUNTS}
+    return {**(known[0] if known else {}), **summary, **counts, "obj_errors": errors, "nodes": nodes}
 
 
 def _summary(record: EtlRecord, lines: Mapping[str, dict[str, Any] | None], found: Mapping[str, Any]) -> dict[str, Any]:

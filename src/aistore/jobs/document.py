@@ -68,8 +68,8 @@ class JobOptions(msgspec.Struct, frozen=True, omit_defaults=True):
     ``ext`` replaces what stands after the last dot of a name. ``go_on`` goes on after the error of an object. ``flat``
     leaves out names with a slash after the prefix. ``workers`` 0 leaves it to the store how many objects are under way
     at once. Objects go through ``etl``, then through each of ``etl_then``, with ``etl_args``; ``etl_seconds`` 0 leaves
-    an object the time that a transform was made with. ``names`` and ``template`` choose objects without a listing
-    (``chosen.py``); ``latest`` compares copies with the object store.
+    an object the time that a transform was made with, ``seed`` None leaves every run different. ``names`` and
+    ``template`` choose objects without a listing (``chosen.py``); ``latest`` compares copies with the object store.
     """
 
     prefix: str = ""
@@ -87,6 +87,7 @@ class JobOptions(msgspec.Struct, frozen=True, omit_defaults=True):
     names: tuple[str, ...] = ()
     template: str = ""
     latest: bool = False
+    seed: str | None = None
 
     @property
     def named(self) -> bool:
@@ -96,7 +97,9 @@ class JobOptions(msgspec.Struct, frozen=True, omit_defaults=True):
     @property
     def call(self) -> TransformCall | None:
         """The transforms that objects go through; None where they are copied."""
-        return TransformCall(self.etl, self.etl_args, self.etl_then, self.etl_seconds) if self.etl else None
+        if not self.etl:
+            return None
+        return TransformCall(self.etl, self.etl_args, self.etl_then, self.etl_seconds, self.seed)
 
 
 class ObjectError(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from .. import __version__
 from ..observe import layout
@@ -77,6 +77,17 @@ def etl_families(totals: Totals) -> list[Family]:
         for family, number in zip(families, numbers, strict=True):
             family.add(number, etl=name)
     return families
+
+
+def result_families(kept: Mapping[str, tuple[int, int]], capacity: int) -> list[Family]:
+    """Return the metrics of the results that are kept, how many and how large by transform."""
+    objects = Family("ais_etl_cache_objects", "gauge", "Results of a transform that are kept.")
+    size = Family("ais_etl_cache_bytes", "gauge", "Bytes of these.")
+    for etl, (count, total) in sorted(kept.items()):
+        objects.add(count, etl=etl)
+        size.add(total, etl=etl)
+    room = Family("ais_etl_cache_capacity_bytes", "gauge", "Bytes of results that may be kept; 0 before the first one.")
+    return [objects, size, room.add(capacity)]
 
 
 _Gauge = tuple[str, str, Callable[[MountpathFacts], int]]

@@ -48,8 +48,8 @@ class NamedBucket(msgspec.Struct, frozen=True):
 class CopyMessage(msgspec.Struct, frozen=True, rename={"name": "id"}):
     """The value of ``copy-bck``, ``etl-bck``, ``copy-listrange`` and ``etl-listrange``.
 
-    ``name``, ``request_timeout``, ``pipeline`` and ``etl_args`` (which is ours) are of transforms alone, ``objnames``,
-    ``template`` and ``to`` of requests that choose objects.
+    ``name``, ``request_timeout``, ``pipeline`` and ``etl_args`` and ``seed`` (which are ours) are of transforms alone,
+    ``objnames``, ``template`` and ``to`` of requests that choose objects.
     """
 
     prefix: str = ""
@@ -66,6 +66,7 @@ class CopyMessage(msgspec.Struct, frozen=True, rename={"name": "id"}):
     request_timeout: str = ""
     pipeline: list[str] | None = None
     etl_args: str = ""
+    seed: str | None = None
     objnames: list[str] | None = None
     template: str = ""
     to: NamedBucket | None = msgspec.field(name="tobck", default=None)

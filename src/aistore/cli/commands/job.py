@@ -231,6 +231,7 @@ def object_at(text: str, source: Uri) -> Uri:
 
 def copy_object(
     source: Uri, destination: Uri, *, what: str, etl: str | None = None, arguments: str | None = None,
+    seed: str | None = None,
     options: dict[str, Any] | None = None,
 ) -> None:  # fmt: skip
     """Copy one object, through transforms if ``etl`` names some; ``options`` are those that only jobs have."""
@@ -239,7 +240,8 @@ def copy_object(
     if unused:
         raise click.UsageError(f"{source} names one object: --{_SAID.get(unused[0], unused[0])} is for many")
     target = client().bucket(destination.bucket).object(destination.name)
-    client().bucket(source.bucket).object(source.name).copy_to(target, etl=etl, etl_args=arguments, latest=latest)
+    copied = client().bucket(source.bucket).object(source.name)
+    copied.copy_to(target, etl=etl, etl_args=arguments, seed=seed, latest=latest)
     click.echo(f"{what} {source} => {destination}")
 
 
@@ -256,6 +258,7 @@ _SAID = {
 @click.argument("destination", metavar="DST[/PREFIX/]", shell_complete=complete_uri)
 @click.option("--ext", default="", metavar="MAP", help="Replace extensions: {jpg:txt}, or {in1:out1,in2:out2}.")
 @click.option("--args", "arguments", help="Arguments for the transform.")
+@click.option("--seed", help="Fixes what the transform draws at random.")
 @click.option("--object-timeout", "--request-timeout", default="", metavar="DURATION", help="For one object: 45s, 5m.")
 @_job_options
 def etl_bucket(name: str, source: str, destination: str, ext: str, arguments: str | None, **options: Any) -> None:
@@ -281,6 +284,7 @@ def etl_bucket(name: str, source: str, destination: str, ext: str, arguments: st
 @click.argument("name", shell_complete=complete_etl)
 @click.argument("source", metavar="BUCKET[/PREFIX/|/TEMPLATE]", shell_complete=complete_uri)
 @click.option("--args", "arguments", help="Arguments for the transform.")
+@click.option("--seed", help="Fixes what the transform draws at random.")
 @click.option("--object-timeout", "--request-timeout", default="", metavar="DURATION", help="For one object: 45s, 5m.")
 @click.option("--prefix", default="", help="Only names that start with this.")
 @click.option("--list", "names", metavar="A,B,...", help="These objects of the bucket.")
@@ -293,8 +297,8 @@ def etl_bucket(name: str, source: str, destination: str, ext: str, arguments: st
 @click.option("--timeout", default="", metavar="DURATION", help="With --wait: give up after this; the job goes on.")
 @click.option("--latest", is_flag=True, help="Look first at where the objects come from.")
 def etl_inspect(
-    name: str, source: str, arguments: str | None, wait_: bool, timeout: str, workers: int, latest: bool,
-    object_timeout: str, **choice: Any,
+    name: str, source: str, arguments: str | None, seed: str | None, wait_: bool, timeout: str, workers: int,
+    latest: bool, object_timeout: str, **choice: Any,
 ) -> None:  # fmt: skip
     """Run a transform on the objects of a bucket without keeping what it makes of them.
 
@@ -305,7 +309,7 @@ def etl_inspect(
     """
     place = parse_uri(source)
     job = client().bucket(place.bucket).inspect(
-        name, etl_args=arguments, object_timeout=object_timeout, workers=workers, latest=latest,
+        name, etl_args=arguments, seed=seed, object_timeout=object_timeout, workers=workers, latest=latest,
         **_chosen(place, **choice),
     )  # fmt: skip
     errors = f"`ais etl show errors {parse_stages(name)[0]} {job.id}` shows the objects that failed"

@@ -20,7 +20,7 @@ from ...errors import (
 from ...jobs.batch import Batch, run_batch
 from ...jobs.chosen import choose
 from ...jobs.document import Job, JobKind, JobOptions, JobState, check_options
-from ...model.etl import check_args, check_stages, parse_duration
+from ...model.etl import check_args, check_seed, check_stages, parse_duration
 from ...model.names import (
     BucketRef,
     canonical_provider,
@@ -171,7 +171,7 @@ def _options(kind: JobKind, value: CopyMessage) -> JobOptions:
             f"{kind.value} names no transform" if kind.transforms else f"{kind.value} names a transform",
             hint="the value of etl-bck has the name of a transform as id",
         )
-    if not kind.transforms and (value.pipeline or value.etl_args):
+    if not kind.transforms and (value.pipeline or value.etl_args or value.seed is not None):
         raise BadRequestError(f"{kind.value} has a pipeline or arguments of transforms", hint="etl-bck transforms")
     chosen = _chosen(kind, value)
     return check_options(
@@ -188,6 +188,7 @@ def _options(kind: JobKind, value: CopyMessage) -> JobOptions:
             etl=value.name,
             etl_then=check_stages([check_etl_name(value.name), *(value.pipeline or ())])[1:] if value.name else (),
             etl_args=check_args(value.etl_args),
+            seed=None if value.seed is None else check_seed(value.seed),
             etl_seconds=parse_duration(value.request_timeout) if value.request_timeout else 0.0,
         )
     )
