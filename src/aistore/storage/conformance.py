@@ -282,6 +282,23 @@ def versions_count_from_one(engine: Engine) -> None:
 
 
 @_check
+def a_removal_may_be_of_one_object_only(engine: Engine) -> None:
+    """What is not the object that was meant stays, and nothing of it changes."""
+    engine.create_bucket("b", {})
+    kept = _put(engine, "b", "o", b"kept")
+    with _raises(ConflictError, "o"):
+        engine.delete("b", "o", only=lambda info: info.size != len(b"kept")).result(_TIMEOUT_SECONDS)
+    assert engine.head("b", "o").version == kept.version
+    assert _read(engine, "b", "o") == b"kept"
+    removed = engine.delete("b", "o", only=lambda info: info.size == len(b"kept")).result(_TIMEOUT_SECONDS)
+    assert removed.name == "o"
+    with _raises(ObjectNotFoundError):
+        engine.head("b", "o")
+    with _raises(ObjectNotFoundError):
+        engine.delete("b", "o", only=lambda info: True).result(_TIMEOUT_SECONDS)
+
+
+@_check
 def any_name_is_its_own(engine: Engine) -> None:
     """Every name of NAMES is a separate object, found under exactly itself and listed in byte order."""
     engine.create_bucket("b", {})
