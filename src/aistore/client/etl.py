@@ -15,6 +15,7 @@ from ..model.etl import Isolation, Sandbox, parse_duration
 from ..wire.jobs import ObjectError
 from ..wire.messages import EtlInitCode, EtlSummary, Progress, encode_base64
 from .foreign import reading_reply
+from .pipeline import Pipeline, Transforms, stages_of
 from .transport import Reply, Request, Transport, quote_name
 
 NDJSON = "application/x-ndjson"
@@ -87,6 +88,10 @@ class Etl:
 
     def __str__(self) -> str:
         return self.name
+
+    def __rshift__(self, following: Transforms) -> Pipeline:
+        """Return the pipeline of this transform and those that follow: ``client.etl("resize") >> "gray"``."""
+        return Pipeline(*stages_of(self), *stages_of(following))
 
     def init_code(
         self,

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypedDict
 from urllib.parse import quote
 
 import msgspec
 
-from ..errors import JobNotFoundError, RequestTimeoutError
+from ..errors import BadRequestError, JobNotFoundError, RequestTimeoutError
 from ..model.names import BucketRef
 from ..wire.jobs import JobExtra, JobSnap, ObjectError, SnapBucket, parse_time
 from .transport import Request, Transport
@@ -154,6 +154,8 @@ class JobArguments(TypedDict, total=False):
     """Which objects a job works on, under which names, and how: see ``Bucket.copy``."""
 
     prefix: str
+    names: Iterable[str]
+    template: str
     prepend: str
     ext: Mapping[str, str]
     dry_run: bool
@@ -165,19 +167,36 @@ class JobArguments(TypedDict, total=False):
 
 
 #: The wire's spellings of the arguments.
-_SPELT = {"latest": "latest-ver", "go_on": "coer", "flat": "non-recurs", "workers": "num-workers"}
+_SPELT = {
+    "latest": "latest-ver", "go_on": "coer", "flat": "non-recurs", "workers": "num-workers", "names": "objnames"
+}  # fmt: skip
 
 
 def start_on_bucket(
-    transport: Transport, source: BucketRef, destination: BucketRef, *, etl: str = "", object_timeout: str = "",
-    **arguments: Unpack[JobArguments],
+    transport: Transport, source: BucketRef, destination: BucketRef, *, stages: tuple[str, ...] = (),
+    etl_args: str = "", object_timeout: str = "", **arguments: Unpack[JobArguments],
 ) -> Job:  # fmt: skip
-    """Begin to copy a bucket to another, or to transform it; see ``Bucket.copy`` and ``Bucket.transform``."""
+    """Begin to copy objects of a bucket to another, or to transform them; see ``Bucket.copy`` and ``Bucket.transform``.
+
+    ``stages`` are the transforms they go through. Raises BadRequestError for objects chosen in several ways.
+    """
+    chosen = [name for name in ("prefix", "names", "template") if arguments.get(name)]
+    if len(chosen) > 1:
+        raise BadRequestError(f"objects are chosen by {' and '.join(chosen)}", hint="pass one of them")
+    named = arguments.get("names") is not None or bool(arguments.get("template"))
     value: dict[str, Any] = {"prefix": "", "prepend": "", "dry_run": False, "force": False, "synchronize": False}
-    value |= {_SPELT.get(name, name): argument for name, argument in arguments.items()}
-    if etl:
-        value |= {"id": etl, "request_timeout": object_timeout}
-    body = msgspec.json.encode({"action": "etl-bck" if etl else "copy-bck", "name": "", "value": value})
+    value |= {_SPELT.get(name, name): argument for name, argument in arguments.items() if argument is not None}
+    if "objnames" in value:
+        value["objnames"] = list(value["objnames"])
+    if stages:
+        value |= {
+            "id": stages[0],
+            "pipeline": list(stages[1:]),
+            "etl_args": etl_args,
+            "request_timeout": object_timeout,
+        }
+    action = ("etl" if stages else "copy") + ("-listrange" if named else "-bck")
+    body = msgspec.json.encode({"action": action, "name": "", "value": value})
     query = {"provider": source.provider, "bck_to": destination.uname}
     reply = transport.call(Request("POST", f"/v1/buckets/{quote(source.name)}", query=query, headers=_JSON, body=body))
     return Job(transport, reply.decode())

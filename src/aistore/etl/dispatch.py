@@ -60,7 +60,9 @@ class Dispatcher:
                 result = await self._stage(running, call, source, ask, gone)
                 os.close(source)
                 source = -1
-                source = await self._next_input(result)
+                self._input_bytes += result.size - held
+                held = result.size
+                source = self._next_input(result)
             return await self._stage(stages[-1], call, source, ask, gone)
         finally:
             if source >= 0:
@@ -83,15 +85,13 @@ class Dispatcher:
             error.message = f"ETL error: {running.name} failed on ais://{ask.bucket}/{ask.object}: {error.message}"
             raise
 
-    async def _next_input(self, result: Result) -> int:
-        """Return a descriptor with what one stage made, for the next; closes ``result``."""
+    def _next_input(self, result: Result) -> int:
+        """Return a descriptor with what one stage made, for the next, which cannot write to it; closes ``result``."""
         if result.data is not None:
             return exchange.input_from_bytes(result.data, self._spool)
-        try:
-            os.lseek(result.descriptor, 0, os.SEEK_SET)
-            return os.dup(result.descriptor)
-        finally:
-            result.close()
+        descriptor, result.descriptor = result.descriptor, -1
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        return descriptor
 
     def _hold_input(self, running: Running, size: int) -> int:
         """Account for the copy of an object in memory and return its bytes; raises OverloadedError above the limit."""

@@ -129,9 +129,9 @@ def _write_all(descriptor: int, data: bytes) -> None:
 def copy_result(descriptor: int, directory: str) -> int:
     """Copy a result that cannot be sealed to a file of our own, close it, return the copy's descriptor. Blocks.
 
-    What the transform still writes to its own file changes nothing of the copy.
+    What the transform still writes to its own file changes nothing of the copy, and nobody can write to the copy.
     """
-    copy = exchange_file("result", directory)
+    copy, reading = _unlinked_file(directory)
     try:
         size = 0
         end = os.fstat(descriptor).st_size
@@ -142,11 +142,12 @@ def copy_result(descriptor: int, directory: str) -> int:
             _write_all(copy, piece)
             size += len(piece)
     except BaseException:
-        os.close(copy)
+        os.close(reading)
         raise
     finally:
+        os.close(copy)
         os.close(descriptor)
-    return copy
+    return reading
 
 
 def seal_result(descriptor: int) -> int:

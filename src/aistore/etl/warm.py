@@ -216,7 +216,7 @@ class WarmWorkers:
         """Run the object behind the descriptor ``source`` through the transform; raises TransformError and others."""
         header = msgspec.json.encode(ask)
         if len(header) > _REQUEST_BYTES_MAX:
-            raise TooLargeError(f"etl_args of {len(ask.args)} characters are too large", hint="expected 8 KiB at most")
+            raise TooLargeError(f"etl_args of {len(ask.args)} characters and the object's name are too large")
         try:
             try:
                 return await self._attempt(running, source, header, gone)

@@ -91,8 +91,11 @@ class Made(Protocol):
 class Objects(Protocol):
     """The objects of the store, from where a job works on them."""
 
-    async def open(self, bucket: str, name: str) -> Reading:
-        """Open an object; raises BucketNotFoundError, ObjectNotFoundError."""
+    async def open(self, bucket: str, name: str, *, latest: bool = False) -> Reading:
+        """Open an object, with ``latest`` after a look at where it comes from.
+
+        Raises BucketNotFoundError, ObjectNotFoundError.
+        """
 
     async def head(self, bucket: str, name: str) -> ObjectInfo:
         """Return what is known of an object; raises as ``open``."""
@@ -229,8 +232,10 @@ async def _written(objects: Objects, batch: Batch, name: str) -> int | None:
                 raise ConflictError(f"another name of the source leads to {target!r} too", hint="its object was kept")
             return seen.size
         try:
-            reading = await objects.open(batch.source, name)
+            reading = await objects.open(batch.source, name, latest=batch.options.latest)
         except ObjectNotFoundError:
+            if batch.named:
+                raise
             return None  # removed since it was listed
         try:
             return await _write(objects, batch, reading, target, seen)
@@ -249,18 +254,18 @@ async def _seen(objects: Objects, bucket: str, name: str) -> ObjectInfo | None:
 
 
 async def _write(objects: Objects, batch: Batch, reading: Reading, target: str, seen: ObjectInfo | None) -> int:
-    source, wanted = reading.info, batch.options
+    source, wanted, call = reading.info, batch.options, batch.options.call
     custom = {key: value for key, value in source.custom.items() if key != TAG}
-    if not wanted.etl and wanted.dry_run:
+    if call is None and wanted.dry_run:
         return source.size
-    if not wanted.etl and not wanted.force and seen is not None and _is_copy(seen, source, custom):
+    if call is None and not wanted.force and seen is not None and _is_copy(seen, source, custom):
         return source.size
     custom[TAG] = f"{batch.job} {_digest(source.name)} {source.version} {source.checksum.value}"
-    size = None if wanted.etl else source.size
+    size = source.size if call is None else None
     options = PutOptions(custom=custom, if_version=seen.version if seen is not None else 0, size=size)
-    if not wanted.etl:
+    if call is None:
         return (await objects.copy(reading, batch.destination, target, options)).size
-    made = await objects.transform(TransformCall(wanted.etl, seconds=wanted.etl_seconds), reading)
+    made = await objects.transform(call, reading)
     try:
         if wanted.dry_run:
             return made.size

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping
 import msgspec
 
 from ..errors import BadRequestError, InternalError
+from ..model.etl import TransformCall
 from ..model.names import check_object_name
 
 FORMAT = 1
@@ -32,13 +33,25 @@ class JobKind(str, enum.Enum):
 
     COPY = "copy-bck"
     TRANSFORM = "etl-bck"
+    COPY_OBJECTS = "copy-listrange"
+    TRANSFORM_OBJECTS = "etl-listrange"
     PREFETCH = "prefetch-listrange"
     EVICT = "evict-listrange"
 
     @property
     def writes(self) -> bool:
         """Whether it has a destination; else it is about the copies that nodes keep, and that is its source again."""
-        return self in (JobKind.COPY, JobKind.TRANSFORM)
+        return self not in (JobKind.PREFETCH, JobKind.EVICT)
+
+    @property
+    def transforms(self) -> bool:
+        """Whether objects go through transforms."""
+        return self in (JobKind.TRANSFORM, JobKind.TRANSFORM_OBJECTS)
+
+    @property
+    def chooses(self) -> bool:
+        """Whether its request names objects, or has a template of their names; else a prefix does."""
+        return self not in (JobKind.COPY, JobKind.TRANSFORM)
 
 
 class JobState(str, enum.Enum):
@@ -54,8 +67,9 @@ class JobOptions(msgspec.Struct, frozen=True, omit_defaults=True):
 
     ``ext`` replaces what stands after the last dot of a name. ``go_on`` goes on after the error of an object. ``flat``
     leaves out names with a slash after the prefix. ``workers`` 0 leaves it to the store how many objects are under way
-    at once. ``etl_seconds`` 0 leaves an object the time that the transform was made with. ``names`` and ``template``
-    choose objects without a listing (``chosen.py``); ``latest`` compares copies with the object store.
+    at once. Objects go through ``etl``, then through each of ``etl_then``, with ``etl_args``; ``etl_seconds`` 0 leaves
+    an object the time that a transform was made with. ``names`` and ``template`` choose objects without a listing
+    (``chosen.py``); ``latest`` compares copies with the object store.
     """
 
     prefix: str = ""
@@ -67,6 +81,8 @@ class JobOptions(msgspec.Struct, frozen=True, omit_defaults=True):
     flat: bool = False
     workers: int = 0
     etl: str = ""
+    etl_then: tuple[str, ...] = ()
+    etl_args: str = ""
     etl_seconds: float = 0.0
     names: tuple[str, ...] = ()
     template: str = ""
@@ -76,6 +92,11 @@ class JobOptions(msgspec.Struct, frozen=True, omit_defaults=True):
     def named(self) -> bool:
         """Whether objects are named one by one, so that one which is not there is an error."""
         return bool(self.names or self.template)
+
+    @property
+    def call(self) -> TransformCall | None:
+        """The transforms that objects go through; None where they are copied."""
+        return TransformCall(self.etl, self.etl_args, self.etl_then, self.etl_seconds) if self.etl else None
 
 
 class ObjectError(msgspec.Struct, frozen=True, omit_defaults=True):

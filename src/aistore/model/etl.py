@@ -6,9 +6,10 @@ import enum
 import hashlib
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
-from ..errors import BadRequestError, NotSupportedError
+from ..errors import BadRequestError, NotSupportedError, TooLargeError
 from .names import check_etl_name
 
 #: The communication types of the field, and those that this store runs.
@@ -16,6 +17,9 @@ COMMUNICATION_TYPES = ("hpush://", "hpull://", "ws://", "io://", "hrev://")
 COMMUNICATION_TYPES_SUPPORTED = ("io://", "hpush://")
 
 OUTPUT_BYTES_MAX = 512 << 20  # guessed: a transformed sample of half a GiB is a mistake, not a sample
+
+#: Arguments of a request as JSON text. A worker reads 64 KiB of a request, the object's name among them.
+ARGS_BYTES_MAX = 61_000
 
 
 class Stage(str, enum.Enum):
@@ -155,6 +159,45 @@ class TransformCall:
     def stages(self) -> tuple[str, ...]:
         """The transforms in their order."""
         return (self.etl, *self.then)
+
+
+def check_stages(names: Iterable[str]) -> tuple[str, ...]:
+    """Return the transforms that an object is to go through, one after the other; raises BadRequestError.
+
+    No name is empty, and none is there twice: whoever names a transform again after others has made a loop.
+    """
+    stages = tuple(names)
+    for number, name in enumerate(stages, 1):
+        if not name.strip():
+            raise BadRequestError(
+                f"invalid pipeline {','.join(stages)!r}: its stage {number} is empty",
+                hint="expected names with commas between: resize,gray",
+            )
+        if name in stages[: number - 1]:
+            raise BadRequestError(
+                f"invalid pipeline {','.join(stages)!r}: {name} is in it twice, which is a loop",
+                hint="make the transform again under another name if an object shall go through it twice",
+            )
+    return stages
+
+
+def parse_stages(text: str) -> tuple[str, ...]:
+    """Return the transforms that a text names: ``resize``, ``resize >> gray`` or ``resize,gray``; none if it is empty.
+
+    Raises BadRequestError as ``check_stages``.
+    """
+    if not text.strip():
+        return ()
+    return check_stages(name.strip() for name in text.replace(">>", ",").split(","))
+
+
+def check_args(args: str) -> str:
+    """Return arguments of a request that a transform can be told; raises TooLargeError."""
+    if len(args) > ARGS_BYTES_MAX // 12 and len(json.dumps(args)) > ARGS_BYTES_MAX:
+        raise TooLargeError(
+            f"etl_args of {len(args):,} characters are too large", hint=f"expected {ARGS_BYTES_MAX:,} bytes at most"
+        )
+    return args
 
 
 def check_spec(spec: EtlSpec) -> EtlSpec:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch.utils.data
 
+from ..client.pipeline import EtlArgs, Transforms
 from ..errors import AisError, BadRequestError, DecodeError, NotFoundError, NotSupportedError, SamplesError
 from ..model.names import BucketRef, bucket_ref
 from .decoders import Decoder, default_decode
@@ -25,9 +26,10 @@ class Dataset(torch.utils.data.Dataset[tuple[Any, ...]]):  # type: ignore[misc] 
     first and labels (``.cls``, ``.json``, ``.txt``) last, others in between, by name within each. The bucket is listed
     once, here: objects put later are not seen, and one deleted later is an error when it is read.
 
-    ``transform_id`` names an ETL of the store; objects for which ``transform_filter`` is true of the name (all, without
-    a filter) are read through it. The filter is applied here and not kept, so that a lambda does no harm under any
-    start method of workers. ``decoders`` replaces the decoder of single extensions, ``loader(name, data)`` replaces
+    ``transform_id`` names an ETL of the store, or a line of them (``resize >> gray``); ``etl_args``, text or a mapping,
+    are handed to them. Objects for which ``transform_filter`` is true of the name (all, without a filter) are read
+    through it. The filter is applied here and not kept, so that a lambda does no harm under any start method of
+    workers. ``decoders`` replaces the decoder of single extensions, ``loader(name, data)`` replaces
     them all. ``parts`` are the extensions of a sample in the order wanted, for buckets that hold more than that;
     ``incomplete="drop"`` leaves out samples that lack a part.
 
@@ -46,23 +48,24 @@ class Dataset(torch.utils.data.Dataset[tuple[Any, ...]]):  # type: ignore[misc] 
         bck: Bck | str,
         prefix: str = "",
         loader: Callable[[str, bytes], Any] | None = None,
-        transform_id: str | None = None,
+        transform_id: Transforms | None = None,
         transform_filter: Callable[[str], bool] | None = None,
         *,
         decoders: Mapping[str, Decoder] | None = None,
         parts: Sequence[str] | None = None,
         incomplete: Literal["error", "drop"] = "error",
+        etl_args: EtlArgs | None = None,
         retry_seconds: float = 60.0,
     ) -> None:
         if incomplete not in ("error", "drop"):
             raise BadRequestError(f"incomplete={incomplete!r}", hint='expected "error" or "drop"')
         if loader is not None and decoders is not None:
             raise BadRequestError("both loader and decoders are given", hint="loader replaces every decoder: pass one")
-        self.ref, self.prefix, self.transform_id = _bucket_of(bck), prefix, transform_id or ""
+        self.ref, self.prefix, self.transform_id = _bucket_of(bck), prefix, str(transform_id or "")
         self.bucket = self.ref.name
         self._loader = loader
         self._decoders = {_check_extension(kind): decoder for kind, decoder in (decoders or {}).items()}
-        source = StoreSource(url, self.ref, retry_seconds)
+        source = StoreSource(url, self.ref, retry_seconds, etl_args)
         self.url = source.url
         self._source: Source = source
         try:

@@ -38,14 +38,17 @@ class StoreObjects:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    async def open(self, bucket: str, name: str) -> Reading:
-        """Open an object; raises BucketNotFoundError, ObjectNotFoundError."""
+    async def open(self, bucket: str, name: str, *, latest: bool = False) -> Reading:
+        """Open an object, with ``latest`` after a look at where it comes from.
+
+        Raises BucketNotFoundError, ObjectNotFoundError.
+        """
         shared = self._shared(bucket)
         if shared is None:
             return self._store.engine.get(_bucket(bucket).name, name)
         objects, record = shared
         # As if another node had asked: answered here, from a good copy or from the object store.
-        found = await objects.coherence.read(record, name, forwarded=True)
+        found = await objects.coherence.read(record, name, forwarded=True, latest=latest)
         try:
             return objects.reading(record, name, found)
         except AnsweredElsewhere as elsewhere:

@@ -37,8 +37,20 @@ def kind_of(text: str) -> str:
     return _KINDS.get(text, "")
 
 
+class NamedBucket(msgspec.Struct, frozen=True):
+    """A bucket as the value of a request names it."""
+
+    name: str
+    provider: str = ""
+    namespace: dict[str, str] | str | None = None
+
+
 class CopyMessage(msgspec.Struct, frozen=True, rename={"name": "id"}):
-    """The value of ``copy-bck`` and ``etl-bck``; the last three are of ``etl-bck`` alone."""
+    """The value of ``copy-bck``, ``etl-bck``, ``copy-listrange`` and ``etl-listrange``.
+
+    ``name``, ``request_timeout``, ``pipeline`` and ``etl_args`` (which is ours) are of transforms alone, ``objnames``,
+    ``template`` and ``to`` of requests that choose objects.
+    """
 
     prefix: str = ""
     prepend: str = ""
@@ -53,6 +65,10 @@ class CopyMessage(msgspec.Struct, frozen=True, rename={"name": "id"}):
     name: str = ""
     request_timeout: str = ""
     pipeline: list[str] | None = None
+    etl_args: str = ""
+    objnames: list[str] | None = None
+    template: str = ""
+    to: NamedBucket | None = msgspec.field(name="tobck", default=None)
 
 
 class SelectionMessage(msgspec.Struct, frozen=True):

@@ -21,7 +21,7 @@ from ..output import Column, Record, format_size, plain_lines, write_properties,
 from ..progress import Stages
 from ..session import client
 from .get import copy_to_file, copy_to_stdout
-from .job import etl_bucket, write_errors
+from .job import copy_object, etl_bucket, etl_inspect, object_at, write_errors
 from .object import object_uri
 
 INTERRUPT_TIMEOUT_SECONDS = 10.0  # for the removal of what an interrupt left; whoever interrupts does not wait long
@@ -273,26 +273,35 @@ etl.add_command(show, "list")
 
 
 etl.add_command(etl_bucket)
+etl.add_command(etl_inspect)
 
 
 @etl.command("object")
 @click.argument("name", shell_complete=complete_etl)
-@click.argument("uri", metavar="BUCKET/NAME", shell_complete=complete_uri)
-@click.argument("destination", metavar="FILE|-|/dev/null")
+@click.argument("places", metavar="BUCKET/NAME FILE|-|/dev/null", nargs=-1, shell_complete=complete_uri)
 @click.option("--args", "arguments", help="Arguments for the transform.")
-def object_(name: str, uri: str, destination: str, arguments: str | None) -> None:
-    """Read one object through a transform.
+def object_(name: str, places: tuple[str, ...], arguments: str | None) -> None:
+    """Read one object through a transform, or copy what it makes of one: ETL cp BUCKET/NAME BUCKET[/NAME].
+
+    NAME may be several transforms: each gets what the one before it made.
 
     \b
     Examples:
       ais etl object resize ais://imagenet/train/1.jpg small.jpg
       ais etl object resize ais://imagenet/train/1.jpg - | file -
       ais etl object resize ais://imagenet/train/1.jpg /dev/null --args 128
+      ais etl object 'resize >> gray' ais://imagenet/train/1.jpg gray.jpg
+      ais etl object resize cp ais://imagenet/train/1.jpg ais://small
     """
-    if ">>" in name or name == "cp" or uri == "cp":
-        raise NotSupportedError("pipelines and copies through a transform are not supported by this store")
-    place = object_uri(uri)
+    copies = places[:1] == ("cp",)
+    if len(places) != 2 + copies:
+        expected = "cp BUCKET/NAME BUCKET[/NAME]" if copies else "BUCKET/NAME FILE"
+        raise click.UsageError(f"expected: ais etl object {name} {expected}")
+    place, destination = object_uri(places[-2]), places[-1]
     try:
+        if copies:
+            copy_object(place, object_at(destination, place), what=f"ETL[{name}]:", etl=name, arguments=arguments)
+            return
         with client().bucket(place.bucket).object(place.name).get(etl=name, etl_args=arguments) as reader:
             if destination == "-":
                 copy_to_stdout(reader)

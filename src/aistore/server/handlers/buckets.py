@@ -77,7 +77,7 @@ def _list_buckets(store: Store, request: Request) -> Reply:
 
 @operation(
     _BUCKET_PATH,
-    "Create a bucket: action create-bck. Jobs: copy-bck and etl-bck into another bucket, prefetch-listrange.",
+    "Create a bucket: action create-bck. Jobs: copy-bck, etl-bck, copy-listrange, etl-listrange, prefetch-listrange.",
     PROVIDER,
     Parameter("bck_to", "The bucket to write to: ais/@#/<bucket>/."),
     body=Content(Action),
