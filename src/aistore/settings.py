@@ -140,6 +140,8 @@ class ServeSettings:
     cache_size: str = "80%"
     #: What the store was found to be able to do at the start, by the names of ``Capabilities``.
     store_capabilities: Mapping[str, Any] = field(default_factory=dict)
+    #: How much of transforms' results may be kept for being read again (``5%`` of the disk, ``100GiB``); 0 for nothing.
+    transform_cache: str = "5%"
     #: The URL under which other nodes and clients reach this one; "" for the address it listens on.
     advertise: str = ""
     #: What all nodes of a cluster know and nobody else; empty where there is no cluster.

@@ -258,6 +258,7 @@ def environment_variables(options: LaunchOptions) -> dict[str, str]:
     variables = {
         "PATH": f"{os.path.dirname(options.python)}:{confinement.SYSTEM_PATH}", "HOME": options.scratch,
         "TMPDIR": options.scratch, "LANG": "C.UTF-8", "USER": "etl", "LOGNAME": "etl",
+        "PYTHONHASHSEED": "0",  # or what a set is iterated in differed between workers, and with it results
         **dict.fromkeys(_ONE_THREAD, "1"),
     }  # fmt: skip
     return {**variables, **options.env}
