@@ -23,6 +23,7 @@ from ..session import client
 from .get import copy_to_file, copy_to_stdout
 from .job import copy_object, etl_bucket, etl_inspect, object_at, write_errors
 from .object import object_uri
+from .verify import etl_verify
 
 INTERRUPT_TIMEOUT_SECONDS = 10.0  # for the removal of what an interrupt left; whoever interrupts does not wait long
 
@@ -274,6 +275,7 @@ etl.add_command(show, "list")
 
 etl.add_command(etl_bucket)
 etl.add_command(etl_inspect)
+etl.add_command(etl_verify)
 
 
 @etl.command("object")
