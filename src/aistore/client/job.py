@@ -31,7 +31,8 @@ class JobInfo:
 
     ``failed`` objects were left out, ``gone`` ones were removed before their turn. ``skipped`` ones were as they would
     be made (or, in a job that verifies, are not derived), ``removed`` ones were left over of sources that are gone; of
-    ``stale`` ones, which were to be verified, the source has changed since. ``error`` is why not all was done.
+    ``stale`` ones, which were to be verified, the source has changed since. ``total`` is how many names there are, 0
+    while that is not known. ``error`` is why not all was done.
     """
 
     id: str
@@ -49,6 +50,7 @@ class JobInfo:
     about: str
     dry_run: bool
     etl: str
+    total: int = 0
     skipped: int = 0
     removed: int = 0
     stale: int = 0
@@ -152,6 +154,7 @@ def _merge(snaps: list[JobSnap]) -> JobInfo:
         about=first.ctlmsg,
         dry_run=extras[0].dry_run,
         etl=extras[0].etl,
+        total=sum(extra.total for extra in extras),
         skipped=sum(extra.skipped for extra in extras),
         removed=sum(extra.removed for extra in extras),
         stale=sum(extra.stale for extra in extras),

@@ -9,7 +9,7 @@ import msgspec
 
 from ..errors import BadRequestError
 from ..model.names import check_object_name
-from ..model.templates import expand_template
+from ..model.templates import count_template, expand_template
 from .document import JobOptions
 
 
@@ -41,6 +41,10 @@ class ChosenNames:
         names = list(itertools.islice(self._names, limit))
         self._position += len(names)
         return NamesPage([(name, 0) for name in names], str(self._position) if names else "")
+
+    def count(self) -> int:
+        """Return how many names there are."""
+        return len(self._options.names) or count_template(self._options.template)
 
     def _begin(self) -> Iterator[str]:
         return (

@@ -136,6 +136,11 @@ class Counts(msgspec.Struct, frozen=True):
     removed: int = 0
     stale: int = 0
 
+    @property
+    def names(self) -> int:
+        """All names that were worked on; what was left over is of none."""
+        return self.objects + self.failed + self.gone + self.skipped + self.stale
+
     def __add__(self, other: Counts) -> Counts:
         return Counts(*map(operator.add, msgspec.structs.astuple(self), msgspec.structs.astuple(other)))
 
@@ -150,7 +155,8 @@ class Job(msgspec.Struct, frozen=True, omit_defaults=True):
     watches sees by it that the owner lives (takeover.py).
     ``done`` is K, the last name of which all before are done; empty before the first. Where the names were given it is
     how many of them are done. ``checked`` says that no two names of the source lead to one at the destination, and that
-    it is known which objects a sample has: those whose digest (``verify.py``) is less than ``below``. ``stop`` is the
+    it is known which objects a sample has: those whose digest (``verify.py``) is less than ``below``. ``total`` is how
+    many names there are, 0 while that is not known: where names are listed, until the last of them is. ``stop`` is the
     reason why somebody asked it to end.
     """
 
@@ -167,6 +173,7 @@ class Job(msgspec.Struct, frozen=True, omit_defaults=True):
     ended_ns: int = 0
     checked: bool = False
     below: int = 0
+    total: int = 0
     done: str = ""
     counts: Counts = Counts()
     errors: tuple[ObjectError, ...] = ()

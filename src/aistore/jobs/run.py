@@ -252,6 +252,8 @@ class JobRun:
     async def _work(self) -> None:
         if not self._job.checked:
             await self._prepare()
+        if self._job.options.named:
+            self._job = msgspec.structs.replace(self._job, total=await asyncio.to_thread(self._chosen.count))
         await self._through(self._sources(self._job.done))
         if self._job.options.sync and not self._job.options.named:
             await self._sweep()
@@ -278,12 +280,14 @@ class JobRun:
 
     async def _sources(self, after: str) -> AsyncIterator[_Page]:
         """Yield pages of the source that have been begun, those after K."""
-        while True:
+        total, more = self._job.counts.names, True
+        while more:
             listed = await self._list(after)
             after = listed.continuation or (listed.entries[-1][0] if listed.entries else after)
+            total, more = total + len(listed.entries), bool(listed.continuation)
+            if not more and not self._job.options.named:
+                self._job = msgspec.structs.replace(self._job, total=total)
             yield self._begin(listed.entries, _Page(after, listed.facts))
-            if not listed.continuation:
-                return
 
     async def _sweep(self) -> None:
         """Remove what is left over at the destination: first whatever no source leads to, then looked at one by one.

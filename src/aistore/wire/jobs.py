@@ -156,8 +156,9 @@ class SnapStats(msgspec.Struct, frozen=True, rename="kebab"):
 class JobExtra(msgspec.Struct, frozen=True):
     """What this store tells beyond AIStore: objects that failed, names that were gone, how far the listing is done.
 
-    ``skipped`` objects were as they would be made, ``removed`` ones were left over of sources that are gone; of
-    ``stale`` ones, which were to be verified, the source has changed since.
+    ``total`` is how many names the job is about, 0 while that is not known. ``skipped`` objects were as they would be
+    made, ``removed`` ones were left over of sources that are gone; of ``stale`` ones, which were to be verified, the
+    source has changed since.
     """
 
     failed: int = 0
@@ -165,6 +166,7 @@ class JobExtra(msgspec.Struct, frozen=True):
     done_through: str = ""
     dry_run: bool = False
     etl: str = ""
+    total: int = 0
     skipped: int = 0
     removed: int = 0
     stale: int = 0

@@ -17,7 +17,7 @@ from ..complete import complete_etl, complete_uri
 from ..lazy import LazyGroup
 from ..options import Command, json_option, no_headers_option
 from ..output import Column, Record, counted, format_size, format_time, write_records
-from ..progress import Bar
+from ..progress import Steps
 from ..session import client
 
 if TYPE_CHECKING:
@@ -404,13 +404,12 @@ def _dry(job: Job, timeout: str) -> None:
 def follow(job: Job, timeout: str = "", *, quiet: bool = False, fails: bool = True) -> JobInfo:
     """Wait for a job with a bar; raises an error that says why it did not do all of its work, if it ``fails``."""
     seconds = parse_duration(timeout) if timeout else None
-    with Bar(f"job {job.id}", None) as bar:
-        done = 0
+    with Steps(f"job {job.id}") as steps:
 
         def show_progress(info: JobInfo) -> None:
-            nonlocal done
-            bar.advance(info.bytes - done)
-            done = info.bytes
+            failed = f", {counted(info.failed, 'object')} failed" if info.failed else ""
+            done = info.objects + info.failed + info.gone + info.skipped + info.stale
+            steps.update(done, info.total, f"{format_size(info.bytes)}{failed}")
 
         try:
             info = job.wait(seconds, on_progress=show_progress)

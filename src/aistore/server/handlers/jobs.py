@@ -348,6 +348,7 @@ def _snap(job: Job) -> JobSnap:
             job.done,
             job.options.dry_run,
             job.options.etl,
+            job.total,
             job.counts.skipped,
             job.counts.removed,
             job.counts.stale,
