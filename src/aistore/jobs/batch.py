@@ -263,7 +263,9 @@ async def _written(objects: Objects, batch: Batch, name: str) -> Counts:
         if seen is not None and not batch.options.force and await _is_current(objects, batch, name, seen):
             return Counts(skipped=1)
         try:
-            reading = await objects.open(batch.source, name, latest=batch.options.latest)
+            # What is here of it may be older than what was listed, which is why it is not current.
+            latest = batch.options.latest or (seen is not None and name in batch.facts)
+            reading = await objects.open(batch.source, name, latest=latest)
         except ObjectNotFoundError:
             if batch.named and not batch.options.sync:
                 raise
@@ -307,7 +309,7 @@ async def _is_current(objects: Objects, batch: Batch, name: str, seen: ObjectInf
         if recipe.is_of_listed(batch.facts.get(name, "")):
             return True
     try:
-        source = await objects.head(batch.source, name, latest=batch.options.latest)
+        source = await objects.head(batch.source, name, latest=batch.options.latest or name in batch.facts)
     except ObjectNotFoundError:
         return False
     unchanged = recipe is not None and same_way and recipe.is_of_same(source)

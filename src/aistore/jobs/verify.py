@@ -150,10 +150,10 @@ async def _compare_made(
     first, *then = (stage.etl for stage in way.stages)
     call = TransformCall(first, way.args, tuple(then), seconds, way.seed or None, fresh=True)
     await _check_digests(objects, way, call)
-    made = await _make(objects, way, source, call)
+    made = await _make(objects, recipe, source, call)
     if made == found:
         return
-    again = await _make(objects, way, source, call)
+    again = await _make(objects, recipe, source, call)
     await _check_digests(objects, way, call)
     if again != made:
         raise ConflictError(f"not reproducible: {' >> '.join(call.stages)} makes other bytes of it each time")
@@ -177,12 +177,12 @@ async def _check_digests(objects: Objects, way: Way, call: TransformCall) -> Non
         )
 
 
-async def _make(objects: Objects, way: Way, source: ObjectInfo, call: TransformCall) -> tuple[int, str]:
+async def _make(objects: Objects, recipe: Recipe, source: ObjectInfo, call: TransformCall) -> tuple[int, str]:
     """Make an object again and return its size and checksum."""
-    reading = await objects.open(way.bucket, source.name)
-    if checksum_of(reading.info) != checksum_of(source) or reading.info.etag != source.etag:
+    reading = await objects.open(recipe.way.bucket, source.name, latest=True)
+    if not recipe.is_of_same(reading.info):
         reading.close()
-        raise SourceChangedError(f"the source {way.bucket}/{source.name} is changing now")
+        raise SourceChangedError(f"the source {recipe.way.bucket}/{source.name} is changing now")
     with _cannot_be_made():
         made = await objects.transform(call, reading)
     try:
