@@ -21,6 +21,7 @@ from .etl_init import init
 from .get import copy_to_file, copy_to_stdout
 from .job import copy_object, etl_bucket, etl_inspect, object_at, write_errors
 from .object import object_uri
+from .verify import etl_verify
 
 _VALUE_SHOWN_MAX = 80  # of a variable; a pickled class is long
 
@@ -152,6 +153,7 @@ etl.add_command(show, "list")
 
 etl.add_command(etl_bucket)
 etl.add_command(etl_inspect)
+etl.add_command(etl_verify)
 
 
 @etl.command("object")
