@@ -15,8 +15,10 @@ from aistore.cluster.documents import NodeRecord, RootDocument, decode_root, enc
 from aistore.cluster.view import View
 from aistore.errors import PeerUnreachableError
 from aistore.etl.everywhere import Everywhere, Mutate
-from aistore.etl.managed import ManagedEtl, Places, ReportProgress
+from aistore.etl.managed import ManagedEtl
 from aistore.etl.manager import Manager
+from aistore.etl.places import Places
+from aistore.etl.runners import ReportProgress
 from aistore.etl.wanted import Wanted
 
 

@@ -27,6 +27,7 @@ from aistore.errors import (
 )
 from aistore.etl.environments.lock import check_lock, make_lock
 from aistore.etl.environments.runtimes import resolve_runtime
+from aistore.etl.warm_runner import WarmRunner
 from aistore.model.etl import EtlSpec, Stage
 
 COPY = "def transform(data):\n    return data\n"
@@ -118,7 +119,7 @@ def test_all_nodes_install_one_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         await late.join()
         etls = [etl for node in (*nodes, late) if (etl := node.etl("lock-all")) is not None]
         assert [etl.life.stage.value for etl in etls] == ["Running"] * 3
-        assert len({etl.environment.directory for etl in etls if etl.environment is not None}) == 3
+        assert len({etl.runner.environment_directory for etl in etls}) == 3
         assert len({etl.digest() for etl in etls}) == 1
         assert all(etl.lock is not None and [one.version for one in etl.lock.packages] == ["1.0"] for etl in etls)
 
@@ -147,7 +148,7 @@ def test_one_of_many_inits_wins(tmp_path: Path) -> None:
 def test_stop_start_and_removal_reach_all(tmp_path: Path) -> None:
     async def test(nodes: list[Node]) -> None:
         await nodes[0].init("copy-all", COPY)
-        sockets = [str(etl.socket_path) for node in nodes if (etl := node.etl("copy-all")) is not None]
+        sockets = [etl.found()["socket_path"] for node in nodes if (etl := node.etl("copy-all")) is not None]
         await nodes[1].ask("stop", name="copy-all")
         assert stages(nodes, "copy-all") == ["Aborted"] * 3
         assert not any(map(os.path.exists, sockets))
@@ -294,8 +295,9 @@ if 'n2/' in os.environ['TMPDIR'] and os.path.exists({str(broken)!r}):
         broken.touch()
         etl = nodes[1].etl("break-two")
         assert etl is not None
-        assert etl._launched is not None
-        os.kill(etl._launched.guard_pid, signal.SIGKILL)
+        assert isinstance(etl.runner, WarmRunner)
+        assert etl.runner.launched is not None
+        os.kill(etl.runner.launched.guard_pid, signal.SIGKILL)
         await until(lambda: etl.life.stage is Stage.ABORTED)
         for node in (nodes[0], nodes[1]):
             (summary,) = await node.ask("list")

@@ -13,8 +13,10 @@ from typing import Any
 import pytest
 
 from aistore.etl.machine import RESTART_WINDOW_SECONDS, RESTARTS_MAX, Life, Todo
-from aistore.etl.managed import ManagedEtl, Places
+from aistore.etl.managed import ManagedEtl
 from aistore.etl.manager import Manager
+from aistore.etl.places import Places
+from aistore.etl.warm_runner import WarmRunner
 from aistore.model.etl import Stage
 
 #: Waits in its import while the gate is shut.
@@ -70,7 +72,8 @@ async def importing(etl: ManagedEtl, after: int) -> int:
 
 
 def guard(etl: ManagedEtl) -> int:
-    return etl._launched.guard_pid if etl._launched is not None else 0
+    assert isinstance(etl.runner, WarmRunner)
+    return etl.runner.launched.guard_pid if etl.runner.launched is not None else 0
 
 
 def parent_of(guard_pid: int) -> int:

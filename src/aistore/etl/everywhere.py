@@ -41,9 +41,9 @@ from ..errors import (
 )
 from ..model.etl import EtlSpec, Stage, check_spec
 from ..model.names import check_etl_name
-from .managed import ReportProgress
 from .manager import Manager
 from .merged import merge_details, merge_summaries
+from .runners import ReportProgress
 from .wanted import Wanted
 
 _log = logging.getLogger("aistore.etl")

@@ -1,4 +1,4 @@
-"""One ETL in the controller: drives its life (machine.py) with an environment, a parent process, a log."""
+"""One ETL in the controller: drives its life (machine.py) with what runs it (runners.py), and a log."""
 
 from __future__ import annotations
 
@@ -7,58 +7,25 @@ import contextlib
 import hashlib
 import logging
 import os
-import secrets
-import shutil
-import socket
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import msgspec
 
 from ..errors import AisError, ConflictError, EtlInitError, EtlNotFoundError, EtlNotRunningError
-from ..fallbacks import usable_cores
-from ..model.etl import EtlSpec, Isolation, Sandbox, Stage
+from ..model.etl import EtlSpec, Stage
 from ..observe.layout import ETL_ERRORS, ETL_IN_BYTES, ETL_OBJECTS, ETL_OUT_BYTES
-from ..observe.totals import TotalsReader
-from . import launcher
-from .confinement import confined_run
-from .counted import count_restart, set_workers
-from .environments.commands import run_command
-from .environments.environment import Environment, prepare
-from .environments.lock import Lock, check_lock, runtime_of
-from .environments.runtimes import resolve_runtime
-from .environments.snapshot import is_snapshot, left_out
+from .counted import count_restart
+from .environments.lock import Lock
 from .log import TransformLog
 from .machine import Life, Todo
-from .peers import MESSAGES_KIND
-
-ReportProgress = Callable[[str, str], Awaitable[None]]
+from .places import Places
+from .runners import Assignment, ReportProgress, Runner
+from .warm_runner import WarmRunner
 
 _log = logging.getLogger("aistore.etl")
-
-_EXIT_STATUSES_KEPT = 256
-_EXIT_STATUS_WAIT_SECONDS = 2.0
-
-
-class Places:
-    """Where the controller keeps what belongs to transforms; ``hidden`` is what they never see (default: ``data``)."""
-
-    def __init__(self, data: str, runtime: str, queue: int, hidden: str = "") -> None:
-        self.hidden = hidden or data
-        self.environments = os.path.join(data, "envs")
-        self.etls = os.path.join(data, "etl")
-        self.runtime = runtime
-        self.queue = queue
-        self.totals = TotalsReader(runtime)
-        # Sockets of a killed controller are still there, and HTTP workers know their names: each run has its own.
-        self.run = secrets.token_hex(4)
-        for name in os.listdir(runtime):
-            if name.startswith("etl-") and name.endswith(".sock"):
-                os.unlink(os.path.join(runtime, name))
-        for directory in (self.environments, self.etls):
-            os.makedirs(directory, exist_ok=True)
 
 
 class ManagedEtl:
@@ -73,23 +40,14 @@ class ManagedEtl:
     ) -> None:  # fmt: skip
         self.spec = spec
         self.uid = uid
-        self.lock = lock
-        self._locked = locked
         self.life = Life()
-        self.environment: Environment | None = None
-        self.layers: list[str] = []
-        self.missing: list[str] = []
         self.log = TransformLog(os.path.join(places.etls, f"{spec.name}.log"))
+        self.runner: Runner = WarmRunner(Assignment(spec, uid, number, places, self.log), lock, locked=locked)
         self.changed = asyncio.Condition()
         self._places = places
         self._number = number
-        self._incarnation = 0
-        self._launched: launcher.Launched | None = None
-        self._listener: socket.socket | None = None
+        self._launches = 0
         self._cancel = threading.Event()
-        self._statuses: dict[int, int] = {}
-        self._base_python = ""
-        self._watch: asyncio.Task[None] | None = None
         self._restart: asyncio.Task[None] | None = None
         # One at a time makes the ETL ready, starts it again or ends it: what one of them has made (processes, sockets,
         # the log) the next one finds whole. Whoever wants to end it says so before it waits for its turn.
@@ -104,14 +62,9 @@ class ManagedEtl:
         return self.life.stage is Stage.RUNNING
 
     @property
-    def socket_path(self) -> str:
-        """Where the workers of this incarnation accept."""
-        return os.path.join(self._places.runtime, f"etl-{self._places.run}-{self._number}-{self._incarnation}.sock")
-
-    @property
-    def scratch(self) -> str:
-        """The directory of its processes' temporary files."""
-        return os.path.join(self._places.runtime, f"scratch-{self._number}")
+    def lock(self) -> Lock | None:
+        """What its dependencies came to."""
+        return self.runner.lock
 
     async def bring_up(self, report: ReportProgress) -> None:
         """Make the transform ready, or raise EtlInitError with the reason; ends in Running or Aborted.
@@ -151,7 +104,7 @@ class ManagedEtl:
         while True:
             deadline = time.monotonic() + self.spec.init_timeout_seconds
             try:
-                if self.environment is None:
+                if not self.runner.prepared:
                     await self._prepare(report, deadline)
                 await self._launch(report, deadline)
                 return
@@ -169,8 +122,7 @@ class ManagedEtl:
 
     async def _may_try_again(self, reason: str) -> bool:
         """Note a crash; return whether to launch again, after a pause."""
-        foul = self._launched is not None and self._launched.guard_was_killed
-        life, todo = self.life.crashed(reason, time.monotonic(), counts=not foul)
+        life, todo = self.life.crashed(reason, time.monotonic(), counts=not self.runner.blameless)
         await self._set(life)
         await self._end_processes()
         if todo is not Todo.LAUNCH_LATER:
@@ -180,74 +132,27 @@ class ManagedEtl:
         return not self._ending
 
     async def _prepare(self, report: ReportProgress, deadline: float) -> None:
-        loop = asyncio.get_running_loop()
-
-        def progress(stage: str, message: str) -> None:
-            asyncio.run_coroutine_threadsafe(self._progress(report, stage, message), loop)
-
-        def work() -> Environment:
-            shared = self.lock if self._locked else None
-            # What "python3" is differs from node to node.
-            runtime = resolve_runtime(self.spec.runtime if shared is None else runtime_of(shared))
-            if shared is not None:
-                check_lock(shared, runtime)
-            self._base_python = runtime.python
-            return prepare(
-                self.spec.dependencies,
-                runtime,
-                self._places.environments,
-                progress=progress,
-                deadline=deadline,
-                cancel=self._cancel,
-                run=confined_run() if self.spec.sandbox is Sandbox.ON else run_command,
-                lock=self.lock,
-                snapshot=is_snapshot(self.spec.code, self.spec.dependencies),
-            )
-
-        self.environment = await asyncio.to_thread(work)
-        if self.lock is None or not self._locked:
-            self.lock = self.environment.lock
-        if self.left_out:
-            self.log.write(f"Warning: {self._left_out_text()}\n")
-            await self._progress(report, "resolving", f"Warning: {self._left_out_text()}")
+        await self.runner.prepare(self._progress_to(report), deadline, self._cancel)
         if self._ending:
             raise self._was_stopped()
 
-    @property
-    def left_out(self) -> list[str]:
-        """The dependencies that this ETL was made without; only a snapshot can have any."""
-        if self.lock is None or not is_snapshot(self.spec.code, self.spec.dependencies):
-            return []
-        return left_out(self.spec.dependencies, self.lock)
+    def _progress_to(self, report: ReportProgress) -> ReportProgress:
+        """Return what notes progress in this ETL's life, and then tells ``report``."""
 
-    def _left_out_text(self) -> str:
-        shown, more = self.left_out[:20], len(self.left_out) - 20
-        return (
-            f"left out, because the package index has nothing of the kind for {self.spec.runtime}: {', '.join(shown)}"
-            + (f" and {more} more" if more > 0 else "")
-        )
+        async def progress(stage: str, message: str) -> None:
+            await self._set(self.life.progress(f"{stage}: {message}" if message else stage))
+            await report(stage, message)
 
-    async def _progress(self, report: ReportProgress, stage: str, message: str) -> None:
-        await self._set(self.life.progress(f"{stage}: {message}" if message else stage))
-        await report(stage, message)
+        return progress
 
     def _was_stopped(self) -> EtlInitError:
         return EtlInitError(f"etl job {self.spec.name} was stopped while it was being made ready")
 
     async def _launch(self, report: ReportProgress, deadline: float) -> None:
-        """Start the parent process and wait until its workers accept."""
-        assert self.environment is not None
+        """Launch it and wait until it takes objects."""
         await self._end_processes()
-        self._incarnation += 1
-        self._listener = socket.socket(socket.AF_UNIX, MESSAGES_KIND)
-        _unlink(self.socket_path)  # a controller that was killed left it
-        self._listener.bind(self.socket_path)
-        self._listener.listen(self._places.queue)
-        options = self._launch_options(self.environment)
-        launched = await asyncio.to_thread(launcher.launch, options, self._listener, self.log.writer)
-        self._launched = launched
-        ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._watch = asyncio.ensure_future(self._watch_parent(launched, ready, report))
+        launch = self._launches
+        ready = await self.runner.launch(self._progress_to(report), lambda reason: self._ended(launch, reason))
         stopped = asyncio.ensure_future(self._interrupted.wait())
         try:
             seconds = max(0.0, deadline - time.monotonic())
@@ -264,99 +169,17 @@ class ManagedEtl:
                 f"({self.life.message or 'starting'})",
                 hint="give it more time with --init-timeout",
             )
-        try:
-            ready.result()
-        except EtlInitError as error:
-            if self.left_out and not error.hint:
-                raise EtlInitError(error.message, hint=self._left_out_text()) from error
-            raise
+        ready.result()
         await self._set(self.life.ready())
-        set_workers(self.spec.name, self.uid, options.workers)
 
-    def _launch_options(self, environment: Environment) -> launcher.LaunchOptions:
-        spec = self.spec
-        os.makedirs(self.scratch, mode=0o700, exist_ok=True)
-        fork = spec.isolation is Isolation.FORK
-        return launcher.LaunchOptions(
-            name=spec.name,
-            kind="script" if spec.communication == "io://" else "function",
-            code=spec.code,
-            python=environment.python,
-            base_python=self._base_python,
-            environment=environment.directory,
-            scratch=self.scratch,
-            workers=spec.workers or usable_cores(),
-            objects_per_worker=1 if fork else launcher.OBJECTS_PER_WORKER,
-            sandbox=spec.sandbox is Sandbox.ON,
-            hidden=(self._places.hidden,),
-            filename=spec.filename,
-        )
+    def _ended(self, launch: int, reason: str) -> None:
+        """Start it again, if nobody else has to do with it: what was launched has ended by itself."""
+        self._restart = asyncio.ensure_future(self._crashed(launch, reason))
 
-    async def _watch_parent(
-        self, launched: launcher.Launched, ready: asyncio.Future[None], report: ReportProgress
-    ) -> None:
-        """Read the parent's messages until it ends, then restart it if it should be running."""
-        reason = "the transform's parent process ended"
-        confined = False
-        async for event in _events(launched):
-            kind = event["event"]
-            if kind == "sandbox" and not confined:  # the first is the sandbox's own; the code could send others
-                confined = True
-                self.layers, self.missing = list(event.get("layers", [])), list(event.get("missing", []))
-            elif kind == "importing":
-                await self._progress(report, "importing", self.environment.python if self.environment else "")
-            elif kind == "ready" and not ready.done():
-                ready.set_result(None)
-            elif kind == "failed":
-                reason = _failure_text(event)
-                break
-            elif kind == "worker":
-                self._statuses.pop(event["pid"], None)  # of an earlier process with that number
-            elif kind == "exited":
-                await self._note_exit(event["pid"], event["status"])
-        if ready.cancelled():
-            return
-        if not ready.done():
-            text = self.log.tail(2000)
-            ready.set_exception(EtlInitError(reason if "\n" in reason or not text else f"{reason}\n{text}"))
-            return
-        self._restart = asyncio.ensure_future(self._crashed(launched, reason))
-
-    async def _note_exit(self, pid: int, status: int) -> None:
-        async with self.changed:
-            self._statuses[pid] = status
-            while len(self._statuses) > _EXIT_STATUSES_KEPT:
-                del self._statuses[next(iter(self._statuses))]
-            self.changed.notify_all()
-
-    async def exit_status(self, pid: int, socket_path: str) -> int | None:
-        """Return the wait status with which a worker ended, None if its parent does not tell within some seconds.
-
-        Raises EtlNotRunningError if the whole process tree that accepted at ``socket_path`` has ended.
-        """
-
-        def gone() -> bool:
-            return self.life.stage is not Stage.RUNNING or self.socket_path != socket_path
-
-        async def wait() -> None:
-            async with self.changed:
-                await self.changed.wait_for(lambda: pid in self._statuses or gone())
-
-        with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(wait(), _EXIT_STATUS_WAIT_SECONDS)
-        if pid not in self._statuses and gone():  # which is not the object's fault
-            raise EtlNotRunningError(f"etl job {self.spec.name} ended during the object", hint="try again")
-        return self._statuses.get(pid)
-
-    def end_worker(self, pid: int, turn: int, socket_path: str) -> None:
-        """Have a worker ended that is at its ``turn``-th object, if it is of the processes at ``socket_path``."""
-        if self._launched is not None and self.socket_path == socket_path:
-            self._launched.end_worker(pid, turn)
-
-    async def _crashed(self, launched: launcher.Launched, reason: str) -> None:
-        """Start the transform again whose parent ended, unless it was stopped or made anew meanwhile."""
+    async def _crashed(self, launch: int, reason: str) -> None:
+        """Start the transform again that ended, unless it was stopped or made anew meanwhile."""
         async with self._turn:
-            if self._launched is not launched or self._ending:
+            if self._launches != launch or self._ending:
                 return
             count_restart(self.spec.name, self.uid)
             if await self._may_try_again(reason):
@@ -412,21 +235,8 @@ class ManagedEtl:
         await self._end_processes()
 
     async def _end_processes(self) -> None:
-        set_workers(self.spec.name, self.uid, 0)
-        watch, self._watch = self._watch, None
-        if watch is not None:
-            watch.cancel()
-            await asyncio.gather(watch, return_exceptions=True)
-        await asyncio.to_thread(self._close_processes)
-
-    def _close_processes(self) -> None:
-        launched, self._launched = self._launched, None
-        if launched is not None:
-            launched.close()
-        if self._listener is not None:
-            self._listener.close()
-            self._listener = None
-            _unlink(self.socket_path)
+        self._launches += 1
+        await self.runner.end()
 
     async def _set(self, life: Life) -> None:
         async with self.changed:
@@ -439,6 +249,13 @@ class ManagedEtl:
         return (
             numbers[ETL_OBJECTS], numbers[ETL_ERRORS], numbers[ETL_IN_BYTES], numbers[ETL_OUT_BYTES],
         )  # fmt: skip
+
+    def found(self) -> dict[str, Any]:
+        """Return where it takes objects, as ``Running`` has it."""
+        return {
+            "name": self.spec.name, "object_timeout_seconds": self.spec.object_timeout_seconds, "uid": self.uid,
+            "digest": self.digest(), **self.runner.found(),
+        }  # fmt: skip
 
     def summary(self) -> dict[str, Any]:
         """Return the ETL's line in listings."""
@@ -471,10 +288,7 @@ class ManagedEtl:
             "dependencies": self.spec.dependencies,
             "digest": self.digest(),
             "lock": msgspec.to_builtins(self.lock),
-            "python": self.environment.python if self.environment else "",
-            "environment_reused": self.environment.reused if self.environment else False,
-            "sandbox_layers": self.layers,
-            "sandbox_missing": self.missing,
+            **self.runner.details(),
         }  # fmt: skip
 
     def digest(self) -> str:
@@ -491,49 +305,9 @@ class ManagedEtl:
             if self.life.stage is not Stage.ABORTED:
                 await self._set(self.life.failed("ended with the store")[0])
             await self._end_processes()
-            await asyncio.to_thread(shutil.rmtree, self.scratch, ignore_errors=True)
+            await self.runner.remove()
             self.log.close()
-
-
-def _unlink(path: str) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(path)
-
-
-async def _events(launched: launcher.Launched) -> AsyncIterator[dict[str, Any]]:
-    """Yield the parent's messages until its end."""
-    loop = asyncio.get_running_loop()
-    descriptor = launched.control.fileno()
-    while True:
-        readable = loop.create_future()
-        loop.add_reader(descriptor, _set_done, readable)
-        try:
-            await readable
-        finally:
-            loop.remove_reader(descriptor)
-        try:
-            event = launched.receive(timeout_seconds=0)
-        except BlockingIOError:  # a part of a message
-            continue
-        if event is None:
-            return
-        yield event
-
-
-def _set_done(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
 
 
 async def _no_report(stage: str, message: str) -> None:
     """Nobody waits for this."""
-
-
-def _failure_text(event: dict[str, Any]) -> str:
-    what = {
-        "syntax": "the transform's code does not compile",
-        "import": "an import of the transform failed",
-        "contract": "the transform's code does not do what its communication type needs",
-        "sandbox": "the sandbox cannot be set up on this machine",
-    }.get(str(event.get("reason")), "the transform could not be made ready")
-    return f"{what}: {event.get('traceback') or event.get('message') or ''}".rstrip()

@@ -12,12 +12,15 @@ from typing import Any
 
 import msgspec
 
-from ..errors import ConflictError, EtlExistsError, EtlNotFoundError
+from ..errors import ConflictError, EtlExistsError, EtlNotFoundError, EtlNotRunningError
 from ..model.etl import EtlSpec, Stage, check_spec
 from ..model.names import check_etl_name
 from .environments.cache import remove_unused
 from .environments.lock import Lock
-from .managed import ManagedEtl, Places, ReportProgress
+from .managed import ManagedEtl
+from .places import Places
+from .runners import ReportProgress
+from .warm_runner import WarmRunner
 
 _log = logging.getLogger("aistore.etl")
 
@@ -138,13 +141,7 @@ class Manager:
     async def _find(self, arguments: dict[str, Any], report: ReportProgress) -> dict[str, Any]:
         etl = self.get(arguments["name"])
         await etl.wait_running(float(arguments["wait"]))
-        return {
-            "name": etl.spec.name,
-            "socket_path": etl.socket_path,
-            "object_timeout_seconds": etl.spec.object_timeout_seconds,
-            "uid": etl.uid,
-            "digest": etl.digest(),
-        }
+        return etl.found()
 
     async def _start(self, arguments: dict[str, Any], report: ReportProgress) -> None:
         etl = self.get(arguments["name"])
@@ -167,7 +164,7 @@ class Manager:
 
     async def tidy(self) -> None:
         """Remove the environments that no ETL has."""
-        in_use = [other.environment.directory for other in self._etls.values() if other.environment is not None]
+        in_use = [other.runner.environment_directory for other in self._etls.values()]
         await asyncio.to_thread(remove_unused, self._places.environments, [path for path in in_use if path])
 
     async def remove(self, etl: ManagedEtl) -> None:
@@ -193,11 +190,18 @@ class Manager:
         return [{"target_id": self.node, **counts}]
 
     async def _exit_status(self, arguments: dict[str, Any], report: ReportProgress) -> int | None:
-        return await self.get(arguments["name"]).exit_status(int(arguments["pid"]), str(arguments["socket_path"]))
+        return await self._warm(arguments).exit_status(int(arguments["pid"]), str(arguments["socket_path"]))
 
     async def _kill(self, arguments: dict[str, Any], report: ReportProgress) -> None:
         pid, turn = int(arguments["pid"]), int(arguments["turn"])
-        self.get(arguments["name"]).end_worker(pid, turn, str(arguments["socket_path"]))
+        self._warm(arguments).end_worker(pid, turn, str(arguments["socket_path"]))
+
+    def _warm(self, arguments: dict[str, Any]) -> WarmRunner:
+        """Return what runs an ETL made of code; raises EtlNotRunningError if another kind has the name by now."""
+        etl = self.get(arguments["name"])
+        if not isinstance(etl.runner, WarmRunner):
+            raise EtlNotRunningError(f"etl job {etl.spec.name} ended during the object", hint="try again")
+        return etl.runner
 
     def _path(self, etl: ManagedEtl) -> str:
         return os.path.join(self._places.etls, f"{etl.spec.name}.json")

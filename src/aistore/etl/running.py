@@ -22,11 +22,34 @@ class Controller(Protocol):
         """Return the verb's result, or raise its error."""
 
 
+class Server(msgspec.Struct, frozen=True):
+    """A transform that is a server of its own, as ``servers/connect.py`` reaches it and as it is talked to.
+
+    It listens on ``port`` of its own network, whose sockets are had at the Unix socket ``sockets_path``; is that empty,
+    it is this machine's loopback. Where it calls back to the store is ``calls_path``: a Unix socket that gives out the
+    socket it is listened on with; empty where it cannot call. ``secret`` is what it calls with, the last part of
+    ``AIS_TARGET_URL`` = ``target_url``. Files that it can read, at the same path, are made in ``exchange``; empty where
+    there is no such place. ``launch`` changes whenever it was started again: connections to an earlier one are dead.
+    """
+
+    communication: str
+    port: int
+    launch: str
+    secret: str
+    sockets_path: str = ""
+    calls_path: str = ""
+    target_url: str = ""
+    exchange: str = ""
+    direct_file: bool = False
+    direct_put: bool = False
+
+
 class Running(msgspec.Struct, frozen=True):
     """Where a running ETL takes objects, and its limits.
 
     ``digest`` changes with anything that can change a result (``ManagedEtl.digest``). ``uid`` tells the ETL from others
-    that had its name, in counters.
+    that had its name, in counters. One made of code has ``socket_path``, where its workers accept; one that ``serves``
+    has ``server``.
     """
 
     name: str
@@ -34,6 +57,12 @@ class Running(msgspec.Struct, frozen=True):
     object_timeout_seconds: float
     uid: int = 0
     digest: str = ""
+    server: Server | None = None
+
+    @property
+    def serves(self) -> bool:
+        """Whether it is a server of its own."""
+        return self.server is not None
 
 
 class Ask(msgspec.Struct, frozen=True):

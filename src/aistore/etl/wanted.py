@@ -15,8 +15,9 @@ from ..cluster.view import View
 from ..errors import ConflictError, EtlInitError, EtlNotFoundError, EtlNotRunningError, RetryLaterError
 from ..model.etl import Stage
 from .environments.lock import Lock
-from .managed import ManagedEtl, ReportProgress
+from .managed import ManagedEtl
 from .manager import Manager
+from .runners import ReportProgress
 
 _log = logging.getLogger("aistore.etl")
 

@@ -13,8 +13,8 @@ import threading
 import time
 
 from ..errors import AisError, OutOfSpaceError
-from ..etl.managed import Places
 from ..etl.manager import Manager
+from ..etl.places import Places
 from ..jobs.manager import Manager as Jobs
 from ..jobs.records import FileJobRecords
 from ..jobs.shared_records import SharedJobRecords

@@ -1,0 +1,35 @@
+"""Where the controller keeps what belongs to transforms."""
+
+from __future__ import annotations
+
+import os
+import secrets
+
+from ..observe.totals import TotalsReader
+
+
+class Places:
+    """The directories of transforms on this node; ``hidden`` is what they never see (default: ``data``)."""
+
+    def __init__(self, data: str, runtime: str, queue: int, hidden: str = "") -> None:
+        self.hidden = hidden or data
+        self.environments = os.path.join(data, "envs")
+        self.etls = os.path.join(data, "etl")
+        self.runtime = runtime
+        self.queue = queue
+        self.totals = TotalsReader(runtime)
+        # Sockets of a killed controller are still there, and HTTP workers know their names: each run has its own.
+        self.run = secrets.token_hex(4)
+        for name in os.listdir(runtime):
+            if name.startswith("etl-") and name.endswith(".sock"):
+                os.unlink(os.path.join(runtime, name))
+        for directory in (self.environments, self.etls):
+            os.makedirs(directory, exist_ok=True)
+
+    def socket(self, number: int, incarnation: int) -> str:
+        """Return the path of a socket of the ETL that is this controller's ``number``-th, launched so many times."""
+        return os.path.join(self.runtime, f"etl-{self.run}-{number}-{incarnation}.sock")
+
+    def scratch(self, number: int) -> str:
+        """Return the directory of temporary files of the ETL that is this controller's ``number``-th."""
+        return os.path.join(self.runtime, f"scratch-{number}")

@@ -1,0 +1,1 @@
+"""Transforms that are servers of their own: started, reached and talked to."""
