@@ -9,7 +9,7 @@ import pytest
 from hosts import needs
 from running import Held, RunningEtl
 
-from aistore.etl.usage import Meter, usage_of
+from aistore.etl.usage import NOTHING, Meter, usage_of
 
 pytestmark = [needs("proc"), needs("fork")]
 
@@ -75,11 +75,9 @@ def test_what_a_tree_uses_is_what_its_processes_use() -> None:
         after = usage_of(etl.launched.guard_pid)
         assert after is not None
         assert after.cpu_seconds > before.cpu_seconds + 0.05
-        told = meter.read()
-        assert told is not None
-        assert told[1].cpu_seconds >= after.cpu_seconds
+        assert meter.read()[1].cpu_seconds >= after.cpu_seconds
     assert usage_of(etl.launched.guard_pid) is None
-    assert meter.read() is None
+    assert meter.read() == NOTHING
 
 
 def test_a_process_without_children() -> None:

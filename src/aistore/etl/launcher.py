@@ -22,15 +22,13 @@ from typing import Any
 from ..errors import EtlInitError
 from ..fallbacks import lacking, lacks
 from ..model.etl import OUTPUT_BYTES_MAX
+from ..settings import DEFAULT_ETL_IDLE_SECONDS
 from . import confinement
 from .peers import CREDENTIALS_ROOM, MESSAGES_KIND, ask_for_credentials, sender_of
 from .worker.messages import Ancillary, Messages, descriptors_of
 
 OBJECTS_PER_WORKER = 10_000  # measured: 10,000 objects with torch leave a worker as it was; a bound for slow leaks
 MEMORY_GROWTH_BYTES_MAX = 1 << 30  # guessed: a worker that keeps a GiB more than it started with leaks
-# Guessed: longer than an epoch's pause for validation or a checkpoint, of a small model at least. A worker that comes
-# back costs 20 ms, one that stays the memory it does not share.
-IDLE_SECONDS = 60.0
 THREAD_SECONDS_MAX = 30.0  # guessed: how long a thread may outlive its program; a timeout of the object comes first
 SCRATCH_BYTES_MAX = 1 << 30  # guessed: temporary files of one ETL
 
@@ -65,7 +63,7 @@ class LaunchOptions:
     base_python: str = ""
     environment: str | None = None
     workers: int = 1
-    idle_seconds: float = IDLE_SECONDS
+    idle_seconds: float = DEFAULT_ETL_IDLE_SECONDS
     objects_per_worker: int = OBJECTS_PER_WORKER
     output_bytes_max: int = OUTPUT_BYTES_MAX
     memory_growth_bytes_max: int = MEMORY_GROWTH_BYTES_MAX

@@ -26,6 +26,10 @@ class Usage(NamedTuple):
     memory_bytes: int
 
 
+#: What is told of a tree that is gone, or of which the system does not tell.
+NOTHING = (0.0, Usage(0, 0.0, 0))
+
+
 def usage_of(root: int) -> Usage | None:
     """Return what process ``root`` and its descendants use; None if it is gone or the system does not tell. Blocks.
 
@@ -83,15 +87,15 @@ class Meter:
     """Tells what one tree uses, and how much of it lately: since it was last asked, or since the tree was started."""
 
     def __init__(self, root: int) -> None:
-        self._root = root
+        self.root = root
         self._when, self._cpu_seconds = time.monotonic(), 0.0
         self._cores = 0.0
 
-    def read(self) -> tuple[float, Usage] | None:
-        """Return the cores in use lately and the rest; None if the tree is gone or nobody tells. Blocks."""
-        usage = usage_of(self._root)
+    def read(self) -> tuple[float, Usage]:
+        """Return the cores in use lately, and the rest; NOTHING if the tree is gone or nobody tells. Blocks."""
+        usage = usage_of(self.root)
         if usage is None:
-            return None
+            return NOTHING
         now = time.monotonic()
         elapsed = now - self._when
         if elapsed >= _LATELY_SECONDS:

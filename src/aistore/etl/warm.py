@@ -33,6 +33,7 @@ from ..model.etl import OUTPUT_BYTES_MAX
 from ..settings import Limits
 from . import exchange
 from .counted import count_busy
+from .endings import how_it_ended
 from .peers import CREDENTIALS_ROOM, MESSAGES_KIND, Peer, ask_for_credentials, sender_of
 from .running import Ask, Controller, Gone, Result, Running
 from .worker.messages import Messages
@@ -322,7 +323,7 @@ class WarmWorkers:
         )
         if status is not None and os.WIFEXITED(status) and os.WEXITSTATUS(status) == 0:
             return  # os._exit(0): what it wrote is the result
-        text = _with_stderr(f"the transform's process {_how_it_ended(status)}", errors)
+        text = _with_stderr(f"the transform's process {how_it_ended(status)}", errors)
         if status is not None and os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL:
             raise _KilledError(text)
         raise TransformCrashError(text)
@@ -330,19 +331,6 @@ class WarmWorkers:
 
 def _stopped(running: Running) -> EtlNotRunningError:
     return EtlNotRunningError(f"etl job {running.name} ended while the object waited for a worker", hint="try again")
-
-
-def _how_it_ended(status: int | None) -> str:
-    if status is None:
-        return "ended without an answer"
-    if os.WIFSIGNALED(status):
-        number = os.WTERMSIG(status)
-        try:
-            name = signal.Signals(number).name
-        except ValueError:
-            name = f"signal {number}"
-        return f"was ended by {name}"
-    return f"ended with exit status {os.WEXITSTATUS(status)}"
 
 
 def _with_stderr(text: str, errors: int) -> str:
