@@ -71,11 +71,9 @@ class Etl:
     def sample(self, metric: str) -> float:
         text = self.call("GET", f"{self.endpoint}/metrics").decode()
         samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
-        name = metric.removesuffix("_total")
+        names = (metric, metric.removesuffix("_total"), f"{metric}_total")  # the parser speaks OpenMetrics
         return next(
-            sample.value
-            for sample in samples
-            if sample.name in (metric, name) and sample.labels.get("etl") == self.name
+            sample.value for sample in samples if sample.name in names and sample.labels.get("etl") == self.name
         )
 
 

@@ -191,8 +191,12 @@ class ManagedEtl:
             if await self._may_try_again(reason):
                 await self._come_up(_no_report)
 
-    def note_crash(self, status: int | None) -> None:
-        """Note that an object ended its worker. A transform of which so many in a row do is given up."""
+    def note_crash(self, status: int | None, said: str) -> None:
+        """Note that an object ended its worker, which ``said`` something before on standard error.
+
+        A transform of which so many in a row do is given up.
+        """
+        self.log.write(f"{said}\nWarning: an object's process {how_it_ended(status)}\n".lstrip())
         if self.life.stage is not Stage.RUNNING:
             return
         count = self._crashes.note(self.counts()[0])

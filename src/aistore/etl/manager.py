@@ -198,7 +198,7 @@ class Manager:
     async def _exit_status(self, arguments: dict[str, Any], report: ReportProgress) -> int | None:
         status = await self._warm(arguments).exit_status(int(arguments["pid"]), str(arguments["socket_path"]))
         if status != 0:
-            self.get(arguments["name"]).note_crash(status)
+            self.get(arguments["name"]).note_crash(status, str(arguments.get("said", "")))
         return status
 
     async def _kill(self, arguments: dict[str, Any], report: ReportProgress) -> None:

@@ -88,7 +88,8 @@ class Meter:
 
     def __init__(self, root: int) -> None:
         self.root = root
-        self._when, self._cpu_seconds = time.monotonic(), 0.0
+        self._when = 0.0  # of the last measurement, on the clock of process starts; 0 before the first
+        self._cpu_seconds = 0.0
         self._cores = 0.0
 
     def read(self) -> tuple[float, Usage]:
@@ -96,9 +97,18 @@ class Meter:
         usage = usage_of(self.root)
         if usage is None:
             return NOTHING
-        now = time.monotonic()
-        elapsed = now - self._when
-        if elapsed >= _LATELY_SECONDS:
+        now = time.clock_gettime(time.CLOCK_BOOTTIME)
+        elapsed = now - (self._when or _started(self.root, now))
+        if elapsed >= _LATELY_SECONDS or (not self._when and elapsed > 0):
             self._cores = max(0.0, usage.cpu_seconds - self._cpu_seconds) / elapsed
             self._when, self._cpu_seconds = now, usage.cpu_seconds
         return self._cores, usage
+
+
+def _started(pid: int, now: float) -> float:
+    """Return when a process was started, on the clock that goes on while the machine sleeps; ``now`` if it is gone."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
+            return int(file.read().rpartition(")")[2].split()[19]) / _TICKS_PER_SECOND
+    except OSError:
+        return now

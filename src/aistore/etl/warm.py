@@ -41,6 +41,7 @@ from .worker.messages import Messages
 _REPLY_BYTES_MAX = 64 << 10
 _REQUEST_BYTES_MAX = 64 << 10  # what a worker reads of one request, JSON around it included
 _STDERR_SHOWN_BYTES = 8 << 10
+_STDERR_LOGGED_BYTES = 2 << 10  # of an object that ended its worker, which could not put it into the log
 # Smaller results are copied out at once, which no later write to the descriptor can change. Larger ones are sealed and
 # sent in pieces. Not all are sealed, because the kernel waits for pages that another core has just written to settle:
 # measured, sealing was a fifth of an HTTP worker's time and most of the slowest replies.
@@ -319,8 +320,9 @@ class WarmWorkers:
         if not pid:
             raise _stopped(running)
         status = await self._controller.call(
-            "etl_exit_status", name=running.name, pid=pid, socket_path=running.socket_path
-        )
+            "etl_exit_status", name=running.name, pid=pid, socket_path=running.socket_path,
+            said=exchange.read_tail(errors, _STDERR_LOGGED_BYTES).strip(),
+        )  # fmt: skip
         if status is not None and os.WIFEXITED(status) and os.WEXITSTATUS(status) == 0:
             return  # os._exit(0): what it wrote is the result
         text = _with_stderr(f"the transform's process {how_it_ended(status)}", errors)
