@@ -38,7 +38,8 @@ def merge_details(record: EtlRecord, found: Mapping[str, Any], me: str) -> dict[
         {"target_id": node, "stage": stage, "message": _message(node, lines, found), **_used([lines[node]])}
         for node, stage in stages.items()
     ]
-    return {**(known[0] if known else {}), **summary, **_used(list(lines.values())), "obj_errors": errors, "nodes": nodes}
+    used = _used(list(lines.values()))
+    return {**(known[0] if known else {}), **summary, **used, "obj_errors": errors, "nodes": nodes}
 
 
 def _used(lines: Sequence[dict[str, Any] | None]) -> dict[str, Any]:
