@@ -125,7 +125,7 @@ def test_stop_and_start_leave_nothing_behind(tmp_path: Path) -> None:
             assert not launched.running()
             with pytest.raises(EtlNotRunningError):
                 await connect(before)
-            assert not [name for name in os.listdir(tmp_path / "runtime") if name.endswith(".sock")]
+            assert not [name for name in os.listdir(tmp_path / "runtime") if name.startswith("etl-")]
             await manager.verbs()["etl_start"]({"name": etl.spec.name}, no_report)
             assert await run_inside(etl, "answer = 7") == 7
             assert found(etl).socket_path != before.socket_path
