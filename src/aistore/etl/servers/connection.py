@@ -54,7 +54,7 @@ class Body:
 
 
 class Connection(asyncio.Protocol):
-    """A connection to a transform's server. Whoever has it closes it or gives it back to its pool; one task reads it."""
+    """A connection to a transform's server. Whoever has it closes it or gives it back; one task reads it."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
