@@ -194,7 +194,7 @@ class ServerTransforms:
         limits = self._limits
 
         async def connection() -> Connection:
-            return Connection(await _made(self._connect(running)))
+            return await Connection.on(await _made(self._connect(running)))
 
         async def socket_of_messages() -> websocket.WebSocket:
             return await websocket.WebSocket.open(await connection(), running)
