@@ -166,6 +166,11 @@ class Launched:
         """Return whether the tree still exists."""
         return self._process.poll() is None
 
+    def wait(self, seconds: float) -> None:
+        """Wait for the guard, whose connection has ended, to have ended itself. Blocks."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(seconds)
+
     @property
     def guard_was_killed(self) -> bool:
         """Whether a signal ended the guard, which nothing inside the sandbox can send it."""

@@ -29,6 +29,7 @@ from .starter import Start, Starter
 _LOG_SHOWN_BYTES = 2000
 _BACKLOG = 1024
 _ENDED_BY_SIGNAL = 128
+_GUARD_SECONDS = 5.0
 _TELL_SECONDS = 1.0  # how often progress tells what keeps a server from being ready
 
 
@@ -136,6 +137,8 @@ class ServerRunner:
                 elif kind == "ended":
                     reason, wanted = _how_it_ended(event["status"])
                     break
+            else:
+                await asyncio.to_thread(launched.wait, _GUARD_SECONDS)  # else nobody knows yet that it was killed
         finally:
             if healthy is not None:
                 healthy.cancel()
