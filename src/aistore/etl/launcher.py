@@ -50,7 +50,8 @@ class LaunchOptions:
     itself, which is then run outside once). ``environment`` is the directory of ``python`` where its content is not
     trusted. ``scratch`` is an existing directory of this ETL alone, emptied at the end. ``hidden`` are directories
     that the transform must never see, first of all the store's data. ``namespaces`` False does without them even
-    where the system has them. With ``network`` it reaches what this machine reaches. ``filename`` is what tracebacks
+    where the system has them. With ``network`` it reaches what this machine reaches. ``cpus``
+    is how many cores it has, rounded up; 0 for all. ``filename`` is what tracebacks
     call the code (default: where it lies). Root gives the ETL a user of its own: ``uid``, or one that nobody has.
     ``workers`` is how many there are at most; those that have nothing to do for ``idle_seconds`` end.
     """
@@ -72,6 +73,7 @@ class LaunchOptions:
     sandbox: bool = True
     namespaces: bool = True
     network: bool = False
+    cpus: float = 0.0
     env: Mapping[str, str] = field(default_factory=dict)
     hidden: Sequence[str] = ()
     uid: int | None = None
@@ -216,7 +218,7 @@ def launch(options: LaunchOptions, listener: socket.socket, log_fd: int) -> Laun
         "write": [options.scratch], "scratch": options.scratch, "scratch_bytes_max": options.scratch_bytes_max,
         "output_bytes_max": options.output_bytes_max, "network": options.network, "env": environment_variables(options),
         "namespaces": options.namespaces, "must_reach": [options.python, confinement.WORKER_DIRECTORY],
-        "lacking": lacking(),
+        "lacking": lacking(), "cpus": options.cpus,
     }  # fmt: skip
     main = os.path.join(confinement.WORKER_DIRECTORY, "main.py")
 

@@ -11,7 +11,7 @@ import sys
 import threading
 from typing import Any
 
-from ...fallbacks import lacking
+from ...fallbacks import cores_for, lacking
 from ...model.etl import Network, Sandbox
 from ..environments.lock import Lock
 from ..launcher import SCRATCH_BYTES_MAX, Launched, start_guard
@@ -81,7 +81,7 @@ class ContainerStarter:
         spec = self._etl.spec
         enters = choose_network(spec, self._engine)
         variables = {
-            **contract_variables(spec), "NUM_WORKERS": str(spec.workers or os.cpu_count() or 1), **dict(spec.env),
+            **contract_variables(spec), "NUM_WORKERS": str(spec.workers or cores_for(spec.cpus)), **dict(spec.env),
             "PORT": str(spec.port), "AIS_TARGET_URL": start.target_url.replace("{calls_port}", str(CALLS_PORT)),
         }  # fmt: skip
         by_name = {name: value for name, value in variables.items() if not _OF_THE_ENGINE.fullmatch(name)}

@@ -6,7 +6,7 @@ import os
 import threading
 from typing import Any
 
-from ...fallbacks import usable_cores
+from ...fallbacks import cores_for
 from ..dependencies import Dependencies
 from ..environments.environment import Environment
 from ..environments.lock import Lock
@@ -67,7 +67,7 @@ class ProcessStarter:
             files=start.files,
             target_url=start.target_url,
             environment=self.environment.directory,
-            workers=spec.workers or usable_cores(),
+            workers=spec.workers or cores_for(spec.cpus),
             hidden=(self._etl.places.hidden,),
         )
         return launch_server(options, start.sockets, start.calls, start.log_fd)

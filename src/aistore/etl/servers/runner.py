@@ -131,6 +131,8 @@ class ServerRunner:
                     self.layers, self.missing = event["layers"], event["missing"]
                     self._running = self._at(int(event["port"]), int(event["calls_port"]))
                     healthy = asyncio.ensure_future(self._wait_healthy(ready, progress))
+                elif kind == "excess":
+                    self._etl.log.write(f"{event['message']}\n")
                 elif kind == "failed":
                     reason = f"the server cannot be started: {event['message']}"
                     break
