@@ -143,9 +143,9 @@ def copy_file(source: int, path: str, mode: int) -> None:
 def copy_result(descriptor: int, directory: str) -> int:
     """Copy a result that cannot be sealed to a file of our own, close it, return the copy's descriptor. Blocks.
 
-    What the transform still writes to its own file changes nothing of the copy.
+    What the transform still writes to its own file changes nothing of the copy, and nobody can write to the copy.
     """
-    copy = exchange_file("result", directory)
+    copy, reading = unlinked_file(directory)
     try:
         size = 0
         end = os.fstat(descriptor).st_size
@@ -156,11 +156,12 @@ def copy_result(descriptor: int, directory: str) -> int:
             write_all(copy, piece)
             size += len(piece)
     except BaseException:
-        os.close(copy)
+        os.close(reading)
         raise
     finally:
+        os.close(copy)
         os.close(descriptor)
-    return copy
+    return reading
 
 
 def seal_result(descriptor: int) -> int:
@@ -184,6 +185,20 @@ def read_exactly(descriptor: int, start: int, length: int) -> bytes:
             raise InternalError(f"a result ends at {start + len(data)} bytes instead of {start + length}")
         data += more
     return data
+
+
+def checksum_of(descriptor: int) -> str:
+    """Return the checksum that the content of a file would be stored with, and close it. Blocks."""
+    import xxhash  # here: nothing else here needs more than the standard library
+
+    digest, start = xxhash.xxh64(), 0
+    try:
+        while piece := os.pread(descriptor, _COPY_BYTES, start):
+            digest.update(piece)
+            start += len(piece)
+    finally:
+        os.close(descriptor)
+    return digest.hexdigest()
 
 
 def read_tail(descriptor: int, limit: int) -> str:

@@ -17,6 +17,7 @@ from ..observe.layout import ERRORS, GET, HEAD, HISTOGRAM, IN_BYTES, LATENCY_NS,
 from ..observe.log import RequestIds, fields, request_id, sane_request_id
 from ..settings import ServeSettings
 from .handlers import batch, buckets, objects
+from .handlers.transform_calls import asks_for_transform
 from .replies import Message, Messages, Send
 from .request import Receive, Request
 from .routes import Handler
@@ -33,14 +34,14 @@ _OPERATIONS: dict[Handler, int] = {
     batch.post: layout.BATCH,
 }
 #: Query parameters whose values may be in a log; of any other only the name is.
-_SHOWN_PARAMETERS = frozenset("what provider etl_name uuid props severity set-new-custom".split())
+_SHOWN_PARAMETERS = frozenset("what provider etl_name etl_pipeline uuid props severity set-new-custom".split())
 _QUERY_SHOWN_MAX = 1024
 
 
 def operation_of(handler: Handler, request: Request) -> int:
     """Return the first word of what counts a request of this kind."""
     operation = _OPERATIONS.get(handler, layout.OTHER)
-    return layout.ETL if operation == layout.GET and request.query and objects.etl_of(request) else operation
+    return layout.ETL if operation == layout.GET and asks_for_transform(request.query) else operation
 
 
 class Recorder:

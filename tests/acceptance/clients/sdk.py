@@ -317,7 +317,7 @@ class Transformer(HTTPMultiThreadedServer):
 
 def refused(client: Client) -> dict[str, Any]:
     """What this store does not do; each has to say so at once."""
-    bucket, other = client.bucket("sdk-refused").create(), client.bucket("sdk-other").create()
+    bucket = client.bucket("sdk-refused").create()
     thing = bucket.object("thing")
     thing.get_writer().put_content(b"thing")
     batch = client.batch([thing])
@@ -325,7 +325,6 @@ def refused(client: Client) -> dict[str, Any]:
         "rename bucket": lambda: bucket.rename("sdk-renamed"),
         "summary": bucket.summary,
         "info": bucket.info,
-        "copy object": lambda: thing.copy(other.object("thing")),
         "append": lambda: thing.get_writer().append_content(b"more"),
         "archive member": lambda: thing.get_reader(archive_config=ArchiveConfig("a")).read_all(),
         "multipart upload": lambda: thing.multipart_upload().create(),
