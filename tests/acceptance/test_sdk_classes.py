@@ -1,4 +1,4 @@
-"""NVIDIA's SDK makes transforms from its web server classes and from images, unchanged, in an environment of its own."""
+"""NVIDIA's SDK makes transforms from its web server classes and from images, from an environment of its own."""
 
 from __future__ import annotations
 
