@@ -39,6 +39,7 @@ class CodeOptions(TypedDict, total=False):
     workers: int
     network: str | Network
     deterministic: bool
+    cache: bool
     env: Mapping[str, str]
     memory: str
     cpus: str | float
@@ -66,6 +67,7 @@ class EtlMaking:
         filename: str = "",
         network: str | Network = Network.NONE,
         deterministic: bool = False,
+        cache: bool = False,
         env: Mapping[str, str] | None = None,
         memory: str = "",
         cpus: str | float = "",
@@ -78,7 +80,8 @@ class EtlMaking:
         ``dependencies`` is the text of a requirements file, or a list of requirements. Timeouts are spelled ``45s``
         or ``5m``, empty for the store's default. ``filename`` is what tracebacks call the code, for a path its base
         name. ``network`` ``full`` lets it reach what the store's machine reaches. ``deterministic`` is your word that
-        equal objects and arguments give equal bytes. ``env`` are variables; ``memory`` (``1Gi``) and ``cpus``
+        equal objects and arguments give equal bytes; with ``cache`` the store keeps such results, and those of reads
+        with a seed, and gives them out again. ``env`` are variables; ``memory`` (``1Gi``) and ``cpus``
         (``500m``) limit it. ``on_progress`` is called with each stage: resolving, installing, importing, ready.
 
         Raises EtlExistsError, and EtlInitError with the reason why it could not be made ready.
@@ -102,6 +105,7 @@ class EtlMaking:
             filename=filename,
             network=str(getattr(network, "value", network)),
             deterministic=deterministic,
+            cache=cache,
             env=dict(env or {}),
             memory=memory,
             cpus=cpus,

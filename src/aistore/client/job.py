@@ -29,8 +29,10 @@ class JobInfo:
 
     ``source`` and ``destination`` are URIs of buckets.
 
-    ``failed`` objects were left out, ``gone`` ones were removed before their turn. ``total`` is how many names there
-    are, 0 while that is not known. ``error`` is why not all was done.
+    ``failed`` objects were left out, ``gone`` ones were removed before their turn. ``skipped`` ones were as they would
+    be made (or, in a job that verifies, are not derived), ``removed`` ones were left over of sources that are gone; of
+    ``stale`` ones, which were to be verified, the source has changed since. ``total`` is how many names there are, 0
+    while that is not known. ``error`` is why not all was done.
     """
 
     id: str
@@ -49,6 +51,9 @@ class JobInfo:
     dry_run: bool
     etl: str
     total: int = 0
+    skipped: int = 0
+    removed: int = 0
+    stale: int = 0
 
     @property
     def runs(self) -> bool:
@@ -150,6 +155,9 @@ def _merge(snaps: list[JobSnap]) -> JobInfo:
         dry_run=extras[0].dry_run,
         etl=extras[0].etl,
         total=sum(extra.total for extra in extras),
+        skipped=sum(extra.skipped for extra in extras),
+        removed=sum(extra.removed for extra in extras),
+        stale=sum(extra.stale for extra in extras),
     )
 
 
@@ -163,6 +171,7 @@ class JobArguments(TypedDict, total=False):
     ext: Mapping[str, str]
     dry_run: bool
     force: bool
+    sync: bool
     latest: bool
     go_on: bool
     flat: bool
@@ -171,13 +180,14 @@ class JobArguments(TypedDict, total=False):
 
 #: The wire's spellings of the arguments.
 _SPELT = {
-    "latest": "latest-ver", "go_on": "coer", "flat": "non-recurs", "workers": "num-workers", "names": "objnames"
+    "sync": "synchronize", "latest": "latest-ver", "go_on": "coer", "flat": "non-recurs", "workers": "num-workers",
+    "names": "objnames",
 }  # fmt: skip
 
 
 def start_on_bucket(
     transport: Transport, source: BucketRef, destination: BucketRef, *, stages: tuple[str, ...] = (),
-    etl_args: str = "", object_timeout: str = "", **arguments: Unpack[JobArguments],
+    etl_args: str = "", seed: str | None = None, object_timeout: str = "", **arguments: Unpack[JobArguments],
 ) -> Job:  # fmt: skip
     """Begin to copy objects of a bucket to another, or to transform them; see ``Bucket.copy`` and ``Bucket.transform``.
 
@@ -198,8 +208,23 @@ def start_on_bucket(
             "etl_args": etl_args,
             "request_timeout": object_timeout,
         }
+        value |= {"seed": seed} if seed is not None else {}
     action = ("etl" if stages else "copy") + ("-listrange" if named else "-bck")
     body = msgspec.json.encode({"action": action, "name": "", "value": value})
     query = {"provider": source.provider, "bck_to": destination.uname}
     reply = transport.call(Request("POST", f"/v1/buckets/{quote(source.name)}", query=query, headers=_JSON, body=body))
     return Job(transport, reply.decode())
+
+
+def start_to_verify(
+    transport: Transport, bucket: BucketRef, *, prefix: str, sample: int, percent: float, workers: int,
+    object_timeout: str,
+) -> Job:  # fmt: skip
+    """Begin to compare derived objects with what their recipes make; see ``Bucket.verify``."""
+    value = {
+        "prefix": prefix, "sample": sample, "percent": percent, "num-workers": workers,
+        "request_timeout": object_timeout,
+    }  # fmt: skip
+    body = msgspec.json.encode({"action": "etl-verify", "name": "", "value": value})
+    path, query = f"/v1/buckets/{quote(bucket.name)}", {"provider": bucket.provider}
+    return Job(transport, transport.call(Request("POST", path, query=query, headers=_JSON, body=body)).decode())

@@ -11,7 +11,7 @@ from ..model.objects import ObjectInfo
 from ..model.rendezvous import uname
 from ..wire import headers as wire_headers
 from .foreign import stored_info
-from .pipeline import EtlArgs, Transforms, transform_query
+from .pipeline import EtlArgs, Seed, Transforms, transform_query
 from .reader import ObjectReader
 from .transport import Request, Transport, quote_name
 from .upload import Source, upload_of
@@ -72,18 +72,24 @@ class Object:
         etl: Transforms | None = None,
         etl_args: EtlArgs | None = None,
         args: EtlArgs | None = None,
+        seed: Seed | None = None,
         range: tuple[int, int | None] | None = None,
         latest: bool = False,
     ) -> ObjectReader:
         """Open the object for reading, or what ``etl`` makes of it: a transform, or a line of them (``a >> b``).
 
-        ``etl_args`` (``args`` is the same) are handed to the transforms. ``range`` is ``(start, length)`` in bytes,
+        ``etl_args`` (``args`` is the same) are handed to the transforms. ``seed`` fixes what they draw at random: the
+        same object, transforms, arguments and seed give the same bytes. ``range`` is ``(start, length)`` in bytes,
         length None up to the end, a negative start counts from the end; a range of a transformed object is not
         possible. ``latest`` has the store compare its copy with the bucket outside of it first.
         """
         if etl is not None and range is not None:
             raise BadRequestError("a range of a transformed object cannot be read", hint="read it whole and slice it")
-        query = {**self._query, **transform_query(etl, etl_args, args), **({"latest-ver": "true"} if latest else {})}
+        query = {
+            **self._query,
+            **transform_query(etl, etl_args, args, seed),
+            **({"latest-ver": "true"} if latest else {}),
+        }
         headers = {} if range is None else {"Range": spell_range(*range)}
         patience = self._transport.settings.transform_timeout_seconds if etl is not None else None
         request = Request(
@@ -98,6 +104,7 @@ class Object:
         etl: Transforms | None = None,
         etl_args: EtlArgs | None = None,
         args: EtlArgs | None = None,
+        seed: Seed | None = None,
         latest: bool = False,
     ) -> None:
         """Have the store copy the object, or what transforms make of it, to another name or bucket.
@@ -107,7 +114,7 @@ class Object:
 
         >>> bucket.object("1.jpg").copy_to(bucket.object("small/1.jpg"), etl="resize >> gray")  # doctest: +SKIP
         """
-        query = {**self._query, **transform_query(etl, etl_args, args), "object_to": to._uname}
+        query = {**self._query, **transform_query(etl, etl_args, args, seed), "object_to": to._uname}
         if latest:
             query["latest-ver"] = "true"
         patience = self._transport.settings.transform_timeout_seconds if etl is not None else None

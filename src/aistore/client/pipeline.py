@@ -7,13 +7,15 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, TypeAlias
 
 from ..errors import BadRequestError
-from ..model.etl import check_stages, parse_stages
+from ..model.etl import check_seed, check_stages, parse_stages
 
 if TYPE_CHECKING:
     from .etl import Etl
 
 #: Arguments of transforms for one read: text as it is, or a mapping that travels as JSON.
 EtlArgs = str | Mapping[str, object]
+#: What fixes the random numbers of transforms: 42, or any text. As text 42 and 042 are two seeds.
+Seed = int | str
 
 
 class Pipeline:
@@ -61,14 +63,20 @@ def spell_args(etl_args: EtlArgs | None, args: EtlArgs | None) -> str | None:
     return given if given is None or isinstance(given, str) else json.dumps(given, separators=(",", ":"))
 
 
+def spell_seed(seed: Seed | None) -> str | None:
+    """Return a seed as it travels; raises BadRequestError."""
+    return None if seed is None else check_seed(str(seed))
+
+
 def transform_query(
-    etl: Transforms | None, etl_args: EtlArgs | None = None, args: EtlArgs | None = None
+    etl: Transforms | None, etl_args: EtlArgs | None = None, args: EtlArgs | None = None, seed: Seed | None = None
 ) -> dict[str, str]:
     """Return the query parameters of a request whose object goes through ``etl``; raises BadRequestError."""
-    spelled = spell_args(etl_args, args)
+    spelled, spelled_seed = spell_args(etl_args, args), spell_seed(seed)
     if etl is None:
-        if spelled is not None:
-            raise BadRequestError("etl_args are for a transform", hint="name it with etl=")
+        for what, given in (("etl_args are", spelled), ("a seed is", spelled_seed)):
+            if given is not None:
+                raise BadRequestError(f"{what} for a transform", hint="name it with etl=")
         return {}
     stages = stages_of(etl)
     if not stages:
@@ -78,4 +86,6 @@ def transform_query(
         query["etl_pipeline"] = ",".join(stages[1:])
     if spelled is not None:
         query["etl_args"] = spelled
+    if spelled_seed is not None:
+        query["seed"] = spelled_seed
     return query

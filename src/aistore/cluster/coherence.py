@@ -37,7 +37,8 @@ from ..errors import (
     StaleConditionError,
     StoredNotFoundError,
 )
-from ..model.objects import ObjectInfo, PutOptions
+from ..model.objects import ObjectInfo, Only, PutOptions
+from ..storage.arguments import check_only
 from ..storage.cache.facts import CachedFacts, CachedReading
 from ..storage.objectstore.contract import ABSENT, Absent, StoredBody, StoredInfo
 from ..storage.objectstore.metadata import NONCE, encode, version_of
@@ -386,8 +387,10 @@ class Coherence:
                 await self._cache.keep(bucket, name, staged, facts)
                 return info_of(bucket, name, stored, facts, checksum=staged.checksum, size=staged.size)
 
-    async def delete(self, bucket: BucketRecord, name: str, *, forwarded: bool = False) -> ObjectInfo | Elsewhere:
-        """Remove an object and return what it was; raises ObjectNotFoundError."""
+    async def delete(
+        self, bucket: BucketRecord, name: str, *, forwarded: bool = False, only: Only | None = None
+    ) -> ObjectInfo | Elsewhere:
+        """Remove an object and return what it was; raises ObjectNotFoundError, ConflictError if it is not ``only``."""
         until = self._clock.now() + self._patience.turn
         removed: ObjectInfo | None = None
         while True:
@@ -404,7 +407,9 @@ class Coherence:
                     if removed is None:
                         raise missing(bucket, name) from None
                     return removed
-                removed = info_of(bucket, name, stored, facts_of(stored, 0))
+                found = info_of(bucket, name, stored, facts_of(stored, 0))
+                check_only(found, only)
+                removed = found
                 try:
                     await store.delete(key, self._patience.write)
                 except AmbiguousWriteError:

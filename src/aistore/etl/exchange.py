@@ -187,6 +187,20 @@ def read_exactly(descriptor: int, start: int, length: int) -> bytes:
     return data
 
 
+def checksum_of(descriptor: int) -> str:
+    """Return the checksum that the content of a file would be stored with, and close it. Blocks."""
+    import xxhash  # here: nothing else here needs more than the standard library
+
+    digest, start = xxhash.xxh64(), 0
+    try:
+        while piece := os.pread(descriptor, _COPY_BYTES, start):
+            digest.update(piece)
+            start += len(piece)
+    finally:
+        os.close(descriptor)
+    return digest.hexdigest()
+
+
 def read_tail(descriptor: int, limit: int) -> str:
     """Return the last ``limit`` bytes of a file as text: what a transform wrote to standard error."""
     size = os.fstat(descriptor).st_size

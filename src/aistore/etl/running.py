@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import msgspec
 
@@ -26,7 +26,8 @@ class Running(msgspec.Struct, frozen=True):
     """Where a running ETL takes objects, and its limits.
 
     ``digest`` changes with anything that can change a result (``ManagedEtl.digest``). ``uid`` tells the ETL from others
-    that had its name, in counters. ``socket_path`` is where the workers of code accept; with a transform that is a
+    that had its name, in counters. ``mark`` is a file that is there as long as this is true. ``deterministic`` and
+    ``cache`` are of its specification. ``socket_path`` is where the workers of code accept; with a transform that is a
     server, where connections to it are had (``servers/connect.py``). Either changes when it is started again.
 
     The rest is of transforms that are servers. ``communication`` is how one is talked to; ``port`` is the server's.
@@ -41,6 +42,9 @@ class Running(msgspec.Struct, frozen=True):
     object_timeout_seconds: float
     uid: int = 0
     digest: str = ""
+    mark: str = ""
+    deterministic: bool = False
+    cache: bool = False
     communication: str = ""
     port: int = 0
     target_url: str = ""
@@ -63,11 +67,15 @@ class Running(msgspec.Struct, frozen=True):
 
 
 class Ask(msgspec.Struct, frozen=True):
-    """What a transform is told with an object: which one it is, and the arguments of the request."""
+    """What a transform is told with an object: which one it is, and the arguments of the request.
+
+    ``seed`` is what its random generators are to be seeded with, 64 hex digits (seeds.py); empty for nothing.
+    """
 
     bucket: str
     object: str
     args: str = ""
+    seed: str = ""
 
 
 class Find(Protocol):
@@ -79,11 +87,15 @@ class Find(Protocol):
 
 @dataclass(slots=True)
 class Result:
-    """What a transform made of an object: in memory if it is small, else behind a sealed descriptor."""
+    """What a transform made of an object: in memory if it is small, else behind a sealed descriptor.
+
+    ``cache`` says whether it was kept and is given out again (``hit``), or has just been made and kept (``miss``).
+    """
 
     size: int
     data: bytes | None
     descriptor: int = -1
+    cache: Literal["", "hit", "miss"] = ""
 
     def read(self, start: int, length: int) -> bytes:
         """Return a part of the result."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import msgspec
 
@@ -14,10 +14,14 @@ from .document import JobOptions
 
 
 class NamesPage(msgspec.Struct, frozen=True):
-    """A page of a listing: names with their sizes in bytes; ``continuation`` is empty when nothing follows."""
+    """A page of a listing: names with their sizes in bytes; ``continuation`` is empty when nothing follows.
+
+    ``facts`` is what it tells of the objects beside, by name (``recipes.py``, `fact_of`).
+    """
 
     entries: list[tuple[str, int]]
     continuation: str = ""
+    facts: Mapping[str, str] = {}
 
 
 class ChosenNames:

@@ -48,8 +48,11 @@ class Sandbox(str, enum.Enum):
 #: Fields of a specification that change nothing of what a transform makes.
 _NO_PART_OF_RESULTS = (
     "name", "filename", "init_timeout_seconds", "object_timeout_seconds", "workers", "deterministic", "memory_bytes",
-    "cpus", "init_message",
+    "cpus", "init_message", "cache",
 )  # fmt: skip
+
+#: Guessed: room for a name of a run and the number of an epoch.
+SEED_CHARACTERS_MAX = 256
 
 _DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h)", re.ASCII)
 _UNIT_SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -104,8 +107,9 @@ class EtlSpec:
     ``dependencies`` is the text of a requirements file. Times are in seconds; ``workers`` 0 means as many as cores.
     ``filename`` is what tracebacks call the code, a base name. ``env`` is given to the transform's processes. With
     ``direct_file`` it gets the path of a file instead of bytes; with ``direct_put`` it may send its result on itself.
-    ``deterministic`` is its author's word that equal input and arguments give equal bytes. ``memory_bytes`` 0 and
-    ``cpus`` 0 mean no limit of its own. With ``push_to_root`` objects are put to ``/``, as servers of 2021 expect.
+    ``deterministic`` is its author's word that equal input and arguments give equal bytes. With ``cache`` results that
+    must come out equal again (seeded, or of a deterministic transform) are kept and given out again. ``memory_bytes`` 0
+    and ``cpus`` 0 mean no limit of its own. With ``push_to_root`` objects are put to ``/``, as servers of 2021 expect.
     ``init_message`` is the JSON that it was made with, as it was sent.
     """
 
@@ -134,6 +138,7 @@ class EtlSpec:
     cpus: float = 0.0
     push_to_root: bool = False
     init_message: str = ""
+    cache: bool = False
 
     @property
     def source(self) -> Source:
@@ -161,13 +166,16 @@ class EtlSpec:
 class TransformCall:
     """How an object goes through transforms: ``etl``, then each of ``then``, all with the same ``args``.
 
-    ``seconds`` replaces the time that each transform was made with for one object, unless it is 0.
+    ``seconds`` replaces the time that each transform was made with for one object, unless it is 0. ``seed`` fixes what
+    they draw at random; None leaves every call different. ``fresh`` has all of it computed, whatever results are kept.
     """
 
     etl: str
     args: str = ""
     then: tuple[str, ...] = ()
     seconds: float = 0.0
+    seed: str | None = None
+    fresh: bool = False
 
     @property
     def stages(self) -> tuple[str, ...]:
@@ -192,6 +200,16 @@ def check_env(env: tuple[tuple[str, str], ...], where: str = "env") -> tuple[tup
                 f"{where}: the value of {name} is too long", hint=f"expected at most {ENV_VALUE_BYTES_MAX} bytes"
             )
     return env
+
+
+def check_seed(seed: str) -> str:
+    """Return a seed as it was given, which is any text; raises BadRequestError for none and for too much."""
+    if not 0 < len(seed) <= SEED_CHARACTERS_MAX:
+        raise BadRequestError(
+            f"a seed of {len(seed)} characters",
+            hint=f"expected 1 to {SEED_CHARACTERS_MAX}, for example seed=42; leave it out for random results",
+        )
+    return seed
 
 
 def check_stages(names: Iterable[str]) -> tuple[str, ...]:

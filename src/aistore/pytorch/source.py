@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from ..client import Client, RetryPolicy
-from ..client.pipeline import EtlArgs
+from ..client.pipeline import EtlArgs, Seed
 from ..errors import AisError, EtlNotRunningError, RetryLaterError
 from ..model.etl import Stage, parse_stages
 from ..model.names import BucketRef
@@ -24,8 +24,11 @@ class Source(Protocol):
         """Raise EtlNotFoundError or EtlNotRunningError if objects cannot be read through transform ``name``."""
         ...
 
-    def fetch(self, entries: Sequence[tuple[str, str]]) -> Iterator[bytes | AisError]:
-        """Yield the bytes, or the error, of each ``(object, transform or "")``, in order, as they arrive."""
+    def fetch(self, entries: Sequence[tuple[str, str]], seed: Seed | None = None) -> Iterator[bytes | AisError]:
+        """Yield the bytes, or the error, of each ``(object, transform or "")``, in order, as they arrive.
+
+        ``seed`` fixes what transforms draw at random.
+        """
         ...
 
     def close(self) -> None:
@@ -63,16 +66,16 @@ class StoreSource:
                 state = "stopped" if summary.message in ("", "stopped") else f"Aborted: {summary.message}"
                 raise EtlNotRunningError(f"etl job {stage} is {state}", hint=f"`ais etl start {stage}` starts it")
 
-    def fetch(self, entries: Sequence[tuple[str, str]]) -> Iterator[bytes | AisError]:
+    def fetch(self, entries: Sequence[tuple[str, str]], seed: Seed | None = None) -> Iterator[bytes | AisError]:
         """Yield the bytes, or the error, of each ``(object, transform or "")``, in order, as they arrive.
 
         What can succeed later (a full queue, a node that has just gone or come) is asked for again for a while; what is
         left after that is its error.
         """
-        for entry, result in zip(entries, self._wanted.batch(entries, etl_args=self._etl_args), strict=True):
-            yield self._insist(entry, result) if _comes_later(result) else result
+        for entry, result in zip(entries, self._wanted.batch(entries, etl_args=self._etl_args, seed=seed), strict=True):
+            yield self._insist(entry, seed, result) if _comes_later(result) else result
 
-    def _insist(self, entry: tuple[str, str], result: bytes | AisError) -> bytes | AisError:
+    def _insist(self, entry: tuple[str, str], seed: Seed | None, result: bytes | AisError) -> bytes | AisError:
         """Ask for one entry until the store can give it, within the client's patience."""
         retry = self._patient.transport.settings.retry
         started = time.monotonic()
@@ -82,7 +85,7 @@ class StoreSource:
             if pause is None:
                 break
             time.sleep(pause)
-            result = next(self._wanted.batch([entry], etl_args=self._etl_args))
+            result = next(self._wanted.batch([entry], etl_args=self._etl_args, seed=seed))
         return result
 
     def close(self) -> None:

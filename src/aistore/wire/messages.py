@@ -177,8 +177,8 @@ class EtlInitCode(msgspec.Struct, frozen=True, omit_defaults=True):
 
     The fields after ``wait_timeout`` are ours: how objects are isolated from one another (``warm``, ``fork``),
     whether the sandbox is used (``on``, ``off``), limits, what tracebacks call the code (a base name), what of the
-    network it reaches (``none``, ``full``), whether equal input gives equal bytes, variables by name, and limits as
-    Kubernetes spells them (``1Gi``, ``500m``).
+    network it reaches (``none``, ``full``), whether equal input gives equal bytes, variables by name, limits as
+    Kubernetes spells them (``1Gi``, ``500m``), and whether results that come out equal again are kept.
     """
 
     code: str = ""
@@ -198,6 +198,7 @@ class EtlInitCode(msgspec.Struct, frozen=True, omit_defaults=True):
     env: dict[str, str] = {}
     memory: str = ""
     cpus: str | float = ""
+    cache: bool = False
 
 
 def encode_base64(text: str) -> str:

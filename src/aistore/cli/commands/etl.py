@@ -21,6 +21,7 @@ from .etl_init import init
 from .get import copy_to_file, copy_to_stdout
 from .job import copy_object, etl_bucket, etl_inspect, object_at, write_errors
 from .object import object_uri
+from .verify import etl_verify
 
 _VALUE_SHOWN_MAX = 80  # of a variable; a pickled class is long
 
@@ -110,6 +111,9 @@ def _detail_of(summary: EtlSummary, *, as_json: bool) -> Record:
         **_record_of(summary),
         "bytes_in": summary.in_bytes if as_json else format_size(summary.in_bytes),
         "bytes_out": summary.out_bytes if as_json else format_size(summary.out_bytes),
+        "processes": details.processes,
+        "memory": details.mem if as_json else format_size(details.mem),
+        "cpu": details.cpu,
         "isolation": summary.isolation,
         "communication": summary.communication,
         "runtime": summary.runtime,
@@ -118,6 +122,7 @@ def _detail_of(summary: EtlSummary, *, as_json: bool) -> Record:
         "init_timeout": details.init_msg.get("init_timeout", ""),
         "obj_timeout": details.init_msg.get("obj_timeout", ""),
         "digest": details.digest,
+        **_cache_of(details, as_json=as_json),
         "python": details.python,
         "dependencies": details.dependencies if as_json else ", ".join(details.dependencies.split("\n")).strip(", "),
         "lock": details.packages if as_json else ", ".join(details.packages),
@@ -132,12 +137,26 @@ def _detail_of(summary: EtlSummary, *, as_json: bool) -> Record:
     return record
 
 
+def _cache_of(details: EtlDetails, *, as_json: bool) -> Record:
+    """Return what is kept of a transform's results, if anything is to be."""
+    record: Record = {"deterministic": details.deterministic, "cache": details.cache}
+    if details.cache:
+        sizes = {"cache_bytes": details.cache_bytes, "cache_hit_bytes": details.cache_hit_bytes}
+        record |= {
+            "cache_objects": details.cache_objects, "cache_hits": details.cache_hits,
+            "cache_misses": details.cache_misses,
+            **{key: size if as_json else format_size(size) for key, size in sizes.items()},
+        }  # fmt: skip
+    return record
+
+
 etl.add_command(show, "ls")
 etl.add_command(show, "list")
 
 
 etl.add_command(etl_bucket)
 etl.add_command(etl_inspect)
+etl.add_command(etl_verify)
 
 
 @etl.command("object")
@@ -146,7 +165,8 @@ etl.add_command(etl_inspect)
     "places", metavar="[cp] BUCKET/NAME FILE|-|/dev/null|BUCKET[/NAME]", nargs=-1, shell_complete=complete_uri
 )
 @click.option("--args", "arguments", help="Arguments for the transform.")
-def object_(name: str, places: tuple[str, ...], arguments: str | None) -> None:
+@click.option("--seed", help="Fixes what the transform draws at random.")
+def object_(name: str, places: tuple[str, ...], arguments: str | None, seed: str | None) -> None:
     """Read one object through a transform, or write what it makes of one to another.
 
     NAME may be several transforms: each gets what the one before it made.
@@ -166,9 +186,11 @@ def object_(name: str, places: tuple[str, ...], arguments: str | None) -> None:
     place, destination = object_uri(places[-2]), places[-1]
     try:
         if copies:
-            copy_object(place, object_at(destination, place), what=f"ETL[{name}]:", etl=name, arguments=arguments)
+            copy_object(
+                place, object_at(destination, place), what=f"ETL[{name}]:", etl=name, arguments=arguments, seed=seed
+            )
             return
-        with client().bucket(place.bucket).object(place.name).get(etl=name, etl_args=arguments) as reader:
+        with client().bucket(place.bucket).object(place.name).get(etl=name, etl_args=arguments, seed=seed) as reader:
             if destination == "-":
                 copy_to_stdout(reader)
             else:

@@ -179,6 +179,7 @@ def _read(source: str) -> list[dict[str, Any]]:
     help="full lets the code reach what the store's machine reaches.",
 )
 @click.option("--deterministic", is_flag=True, help="Your word: equal objects and arguments give equal bytes.")
+@click.option("--cache", is_flag=True, help="Keep results that come out equal again, and give them out again.")
 @click.option("--env", "variables", multiple=True, metavar="NAME=VALUE", help="A variable of the code; repeatable.")
 @click.option("--memory", default="", metavar="SIZE", help="Limit of its memory: 512Mi, 2Gi.")
 @click.option("--cpus", default="", metavar="CORES", help="Limit of its cores: 2, 500m.")
@@ -196,6 +197,7 @@ def init_code(
     workers: int,
     network: str,
     deterministic: bool,
+    cache: bool,
     variables: tuple[str, ...],
     memory: str,
     cpus: str,
@@ -233,6 +235,7 @@ def init_code(
             filename="" if source is sys.stdin else os.path.basename(source.name),
             network=network,
             deterministic=deterministic,
+            cache=cache,
             env=_variables(variables),
             memory=memory,
             cpus=cpus,

@@ -37,7 +37,8 @@ def _label(info: JobInfo) -> str:
 def _record(info: JobInfo) -> Record:
     return {
         "id": info.id, "kind": info.kind, "source": info.source, "destination": info.destination,
-        "objects": info.objects, "bytes": info.bytes, "failed": info.failed, "start": info.started_ns,
+        "objects": info.objects, "bytes": info.bytes, "skipped": info.skipped, "removed": info.removed,
+        "failed": info.failed, "stale": info.stale, "gone": info.gone, "start": info.started_ns,
         "end": info.ended_ns, "state": _state(info), "error": info.error, "about": info.about,
     }  # fmt: skip
 
@@ -49,6 +50,8 @@ _COLUMNS = [
     Column("DST BUCKET", "destination"),
     Column("OBJECTS", "objects", lambda count: f"{count:,}"),
     Column("BYTES", "bytes", format_size),
+    Column("SKIPPED", "skipped", lambda count: f"{count:,}"),
+    Column("REMOVED", "removed", lambda count: f"{count:,}"),
     Column("FAILED", "failed", lambda count: f"{count:,}"),
     Column("START", "start", format_time),
     Column("END", "end", format_time),
@@ -165,7 +168,8 @@ _OPTIONS: list[Callable[[Command], Command]] = [
     click.option("--template", help="The objects that a template stands for: 'train/{0000..0999}.jpg'."),
     click.option("--prepend", default="", help="Put this before each name."),
     click.option("--dry-run", is_flag=True, help="Only count what would be done."),
-    click.option("--force", "-f", is_flag=True, help="Write also what is there already."),
+    click.option("--force", "-f", is_flag=True, help="Write also what is there already as it would be written."),
+    click.option("--sync", is_flag=True, help="Remove what such a job has made of objects that are gone since."),
     click.option("--nr", "flat", is_flag=True, help="Leave out names with a slash after the prefix."),
     click.option("--cont-on-err", "go_on", is_flag=True, help="Go on after an error with the next object."),
     click.option(
@@ -195,7 +199,8 @@ def cp(source: str, destination: str, **options: Any) -> None:
     """Copy a bucket to another, or some of its objects, or one.
 
     A job in the store does it: all objects, those under a prefix, in a list or of a template. The bucket to write to
-    is made if there is none. One object is copied at once. What is there already under a name is replaced.
+    is made if there is none. One object is copied at once. What is there already under a name is replaced, unless it
+    is the same.
 
     \b
     Examples:
@@ -203,6 +208,7 @@ def cp(source: str, destination: str, **options: Any) -> None:
       ais cp ais://imagenet/train/ ais://training
       ais cp ais://imagenet ais://backup --template 'train/{0000..0999}.jpg'
       ais cp ais://imagenet ais://backup --prepend 2026/ --dry-run
+      ais cp ais://imagenet ais://backup --sync --wait
       ais cp ais://imagenet/train/1.jpg ais://backup/first.jpg
     """
     _refuse_path(source)
@@ -231,6 +237,7 @@ def object_at(text: str, source: Uri) -> Uri:
 
 def copy_object(
     source: Uri, destination: Uri, *, what: str, etl: str | None = None, arguments: str | None = None,
+    seed: str | None = None,
     options: dict[str, Any] | None = None,
 ) -> None:  # fmt: skip
     """Copy one object, through transforms if ``etl`` names some; ``options`` are those that only jobs have."""
@@ -239,7 +246,8 @@ def copy_object(
     if unused:
         raise click.UsageError(f"{source} names one object: --{_SAID.get(unused[0], unused[0])} is for many")
     target = client().bucket(destination.bucket).object(destination.name)
-    client().bucket(source.bucket).object(source.name).copy_to(target, etl=etl, etl_args=arguments, latest=latest)
+    copied = client().bucket(source.bucket).object(source.name)
+    copied.copy_to(target, etl=etl, etl_args=arguments, seed=seed, latest=latest)
     click.echo(f"{what} {source} => {destination}")
 
 
@@ -256,6 +264,7 @@ _SAID = {
 @click.argument("destination", metavar="DST[/PREFIX/]", shell_complete=complete_uri)
 @click.option("--ext", default="", metavar="MAP", help="Replace extensions: {jpg:txt}, or {in1:out1,in2:out2}.")
 @click.option("--args", "arguments", help="Arguments for the transform.")
+@click.option("--seed", help="Fixes what the transform draws at random.")
 @click.option("--object-timeout", "--request-timeout", default="", metavar="DURATION", help="For one object: 45s, 5m.")
 @_job_options
 def etl_bucket(name: str, source: str, destination: str, ext: str, arguments: str | None, **options: Any) -> None:
@@ -263,7 +272,8 @@ def etl_bucket(name: str, source: str, destination: str, ext: str, arguments: st
 
     A job in the store does it: all objects, those under a prefix, in a list or of a template. The bucket to write to
     is made if there is none. Without --cont-on-err the first object that fails ends the job. NAME may be several
-    transforms: each gets what the one before it made.
+    transforms: each gets what the one before it made. Run again, it transforms only what has changed since: the
+    object, the transform, its arguments.
 
     \b
     Examples:
@@ -272,6 +282,7 @@ def etl_bucket(name: str, source: str, destination: str, ext: str, arguments: st
       ais etl bucket resize ais://imagenet/train/ ais://small --ext '{jpg:png}' --cont-on-err
       ais etl bucket resize ais://imagenet ais://small --list train/1.jpg,train/2.jpg
       ais etl bucket resize ais://imagenet ais://small --dry-run
+      ais etl bucket resize ais://imagenet ais://small --sync --wait
     """
     options |= {"ext": _parse_ext(ext), "etl_args": arguments}
     _start(f"ETL[{name}]", name, source, destination, options)
@@ -281,6 +292,7 @@ def etl_bucket(name: str, source: str, destination: str, ext: str, arguments: st
 @click.argument("name", shell_complete=complete_etl)
 @click.argument("source", metavar="BUCKET[/PREFIX/|/TEMPLATE]", shell_complete=complete_uri)
 @click.option("--args", "arguments", help="Arguments for the transform.")
+@click.option("--seed", help="Fixes what the transform draws at random.")
 @click.option("--object-timeout", "--request-timeout", default="", metavar="DURATION", help="For one object: 45s, 5m.")
 @click.option("--prefix", default="", help="Only names that start with this.")
 @click.option("--list", "names", metavar="A,B,...", help="These objects of the bucket.")
@@ -293,8 +305,8 @@ def etl_bucket(name: str, source: str, destination: str, ext: str, arguments: st
 @click.option("--timeout", default="", metavar="DURATION", help="With --wait: give up after this; the job goes on.")
 @click.option("--latest", is_flag=True, help="Look first at where the objects come from.")
 def etl_inspect(
-    name: str, source: str, arguments: str | None, wait_: bool, timeout: str, workers: int, latest: bool,
-    object_timeout: str, **choice: Any,
+    name: str, source: str, arguments: str | None, seed: str | None, wait_: bool, timeout: str, workers: int,
+    latest: bool, object_timeout: str, **choice: Any,
 ) -> None:  # fmt: skip
     """Run a transform on the objects of a bucket without keeping what it makes of them.
 
@@ -305,7 +317,7 @@ def etl_inspect(
     """
     place = parse_uri(source)
     job = client().bucket(place.bucket).inspect(
-        name, etl_args=arguments, object_timeout=object_timeout, workers=workers, latest=latest,
+        name, etl_args=arguments, seed=seed, object_timeout=object_timeout, workers=workers, latest=latest,
         **_chosen(place, **choice),
     )  # fmt: skip
     errors = f"`ais etl show errors {parse_stages(name)[0]} {job.id}` shows the objects that failed"
@@ -387,29 +399,35 @@ def _start(what: str, etl: str, source: str, destination: str, options: dict[str
 
 def _dry(job: Job, timeout: str) -> None:
     info = follow(job, timeout, quiet=True)
-    click.echo(f"Dry run: {counted(info.objects, 'object')} ({format_size(info.bytes)}); nothing was written")
+    unchanged = f", {info.skipped:,} unchanged" if info.skipped else ""
+    removed = f", {info.removed:,} to be removed" if info.removed else ""
+    done = f"{counted(info.objects, 'object')} ({format_size(info.bytes)}){unchanged}{removed}"
+    click.echo(f"Dry run: {done}; nothing was written")
 
 
-def follow(job: Job, timeout: str = "", *, quiet: bool = False) -> JobInfo:
-    """Wait for a job with a bar; raises an error that says why it did not do all of its work."""
+def follow(job: Job, timeout: str = "", *, quiet: bool = False, fails: bool = True) -> JobInfo:
+    """Wait for a job with a bar; raises an error that says why it did not do all of its work, if it ``fails``."""
     seconds = parse_duration(timeout) if timeout else None
     with Steps(f"job {job.id}") as steps:
 
         def show_progress(info: JobInfo) -> None:
             failed = f", {counted(info.failed, 'object')} failed" if info.failed else ""
-            done = info.objects + info.failed + info.gone
+            done = info.objects + info.failed + info.gone + info.skipped + info.stale
             steps.update(done, info.total, f"{format_size(info.bytes)}{failed}")
 
         try:
             info = job.wait(seconds, on_progress=show_progress)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(f"job {job.id} goes on at the store; `ais job stop {job.id}` ends it") from None
-    if info.error:
+    if info.error and fails:
         raise _failure(info)
     if not quiet:
         took = (info.ended_ns - info.started_ns) / 1e9
-        gone = f", {counted(info.gone, 'object')} removed meanwhile" if info.gone else ""
-        click.echo(f"Done. {counted(info.objects, 'object')} ({format_size(info.bytes)}) in {took:.1f}s{gone}")
+        unchanged = f", {info.skipped:,} unchanged" if info.skipped else ""
+        removed = f", {counted(info.removed, 'object')} removed" if info.removed else ""
+        gone = f", {counted(info.gone, 'object')} gone meanwhile" if info.gone else ""
+        made = f"{counted(info.objects, 'object')} ({format_size(info.bytes)}) in {took:.1f}s"
+        click.echo(f"Done. {made}{unchanged}{removed}{gone}")
     return info
 
 

@@ -2,8 +2,8 @@
 
 Its keys are AIStore's (``name``, ``communication``, ``init_timeout``, ``obj_timeout``, ``support_direct_put``,
 ``argument``, ``runtime`` with ``image``, ``command`` and ``env``, ``resources``). These are ours, for what AIStore has
-no word for: ``network``, ``sandbox``, ``isolation``, ``deterministic``, ``workers``, ``port``, and in ``runtime``:
-``python``, ``dependencies``, ``code``, ``filename``.
+no word for: ``network``, ``sandbox``, ``isolation``, ``deterministic``, ``cache``, ``workers``, ``port``, and in
+``runtime``: ``python``, ``dependencies``, ``code``, ``filename``.
 """
 
 from __future__ import annotations
@@ -55,6 +55,7 @@ def read_options(fields: Fields, spec: EtlSpec) -> EtlSpec:
         sandbox=_choice(fields, "sandbox", Sandbox, Sandbox.ON),
         isolation=_choice(fields, "isolation", Isolation, Isolation.WARM),
         deterministic=fields.flag("deterministic"),
+        cache=fields.flag("cache"),
         workers=fields.whole("workers", 0, 0, 1024),
         port=fields.whole("port", spec.port, 1, 65_535),
     )

@@ -54,7 +54,7 @@ async def post(store: Store, request: Request, rest: str) -> Reply:
     if not 0 < len(wanted.entries) <= frames.ENTRIES_MAX:
         raise BadRequestError(f"{len(wanted.entries)} entries in a batch", hint=f"expected 1 to {frames.ENTRIES_MAX}")
     objects = _Shared(store, record) if (record := store.shared_bucket(request, bucket)) else _Own(store, bucket)
-    calls = {text: call_of_text(text, wanted.etl_args) for text in {etl for _, etl in wanted.entries}}
+    calls = {text: call_of_text(text, wanted.etl_args, wanted.seed) for text in {etl for _, etl in wanted.entries}}
     for etl in {etl for call in calls.values() if call for etl in call.stages}:
         await store.dispatcher.find(etl)  # a missing transform is the request's error, not each entry's
     version = [(MAP_VERSION, str(store.shared.view.version))] if store.is_node and store.shared is not None else []

@@ -91,6 +91,7 @@ def spec_from_code(body: bytes) -> EtlSpec:
             workers=message.workers,
             filename=message.filename,
             deterministic=message.deterministic,
+            cache=message.cache,
             env=tuple(message.env.items()),
             **_choices(message),
             **_quantities(message),

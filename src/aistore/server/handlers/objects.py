@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable
 
@@ -67,6 +68,7 @@ _UNCHANGED: dict[int, tuple[str, tuple[Content, ...]]] = {304: ("The client has 
     PROVIDER,
     *PARAMETERS,
     header("Range", "One range of bytes: bytes=<first>-<last>, or bytes=-<count>."),
+    header("Cache-Control", "With no-cache a transform computes its result anew, whether it is kept or not."),
     header("If-Range", "The range is meant for this entity tag only; else all is sent."),
     *_CONDITIONS,
     returns=_OBJECT,
@@ -200,11 +202,14 @@ async def _get_transformed(store: Store, request: Request, call: TransformCall, 
     _refuse_conditions(request, "transformed reads")
     if request.has_body:
         await request.body(store.limits.control_body_bytes_max)
+    if "no-cache" in request.headers.get("cache-control", ""):
+        call = dataclasses.replace(call, fresh=True)
     reading = await _open(store, request, bucket, name)
     result = await store.dispatcher.transform(call, reading, gone=request.disconnected)
+    headers = [(names.ETL_CACHE, result.cache)] if result.cache else []
     if result.data is not None:
-        return Bytes(result.data)
-    return _in_pieces(store, result.read, result.close, ByteRange(0, result.size), (), 200)
+        return Bytes(result.data, headers)
+    return _in_pieces(store, result.read, result.close, ByteRange(0, result.size), headers, 200)
 
 
 @operation(

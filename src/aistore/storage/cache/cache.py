@@ -27,7 +27,6 @@ from ...errors import (
 )
 from ...model.objects import Checksum, ListOptions, ListPage, ObjectInfo, PutOptions
 from ...observe.counters import COUNTERS
-from ...observe.layout import CACHE_HITS, CACHE_MISSES
 from ..local.engine import LocalEngine
 from ..local.hot import HotObject
 from ..local.layout import Mountpath
@@ -72,6 +71,7 @@ class Cache:
             opened.callback(self._locks.close)
             self.recency = Recency(self.places.recency)
             self._boot = boot_name(self.places)
+            self._hits, self._misses, _, _ = settings.counts
             opened.pop_all()
 
     def open(self, bucket: CacheBucket, name: str) -> OpenedCopy | KeptCopy | None:
@@ -83,16 +83,17 @@ class Cache:
         try:
             reading = self._engine.get(key, name)
         except NotFoundError:
-            COUNTERS.words[CACHE_MISSES] += 1
+            self._miss()
             return None
         except ObjectDamagedError:
             self.forget(bucket, name)
-            COUNTERS.words[CACHE_MISSES] += 1
+            self._miss()
             return None
         if isinstance(reading, HotObject):
             return self._copy(reading, bucket, key)
         self.recency.touch(slot_of(key, name))
-        COUNTERS.words[CACHE_HITS] += 1
+        hits = self._hits
+        COUNTERS.words[hits] += 1
         facts = decode_facts(reading.info.custom, self._boot)
         return OpenedCopy(reading, info_of(bucket, reading.info, facts), facts)
 
@@ -251,8 +252,13 @@ class Cache:
             copy = hot.replies.setdefault(_COPY, made)
         ticks = self.recency.ticks
         ticks[copy.slot] = ticks[0]
-        COUNTERS.words[CACHE_HITS] += 1
+        hits = self._hits
+        COUNTERS.words[hits] += 1
         return copy
+
+    def _miss(self) -> None:
+        misses = self._misses
+        COUNTERS.words[misses] += 1
 
     def _create(self, key: str) -> None:
         try:

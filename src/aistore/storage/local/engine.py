@@ -17,7 +17,7 @@ import xxhash
 
 from ...errors import InternalError, MountpathUnavailableError, ObjectNotFoundError
 from ...model.buckets import BucketInfo
-from ...model.objects import Checksum, ListOptions, ListPage, ObjectInfo, PutOptions
+from ...model.objects import Checksum, ListOptions, ListPage, ObjectInfo, Only, PutOptions
 from ...observe.counters import COUNTERS
 from ...observe.layout import HOT_HITS
 from ..arguments import check_custom, encode_name, encode_text, listing_bounds
@@ -147,10 +147,10 @@ class LocalEngine:
             self._stagings.add(staging)
         return staging
 
-    def delete(self, bucket: str, name: str) -> Future[ObjectInfo]:
-        """Remove an object; the future gives what was removed, or raises as ``get``."""
+    def delete(self, bucket: str, name: str, *, only: Only | None = None) -> Future[ObjectInfo]:
+        """Remove an object; the future gives what was removed, or raises as ``get``, or ConflictError."""
         key = encode_text(name)
-        return self._submit(bucket, name, key, Delete(bucket, key, name))
+        return self._submit(bucket, name, key, Delete(bucket, key, name, only))
 
     def set_custom(self, bucket: str, name: str, custom: Mapping[str, str], *, replace: bool) -> Future[ObjectInfo]:
         """Merge ``custom`` into the object's custom metadata, or replace it; the version stays."""
