@@ -45,7 +45,8 @@ def test_as_it_is(buckets: tuple[Bucket, Bucket]) -> None:
     for target in (destination.object("dir/words"), source.object("ünï cödé/☃ %20"), destination.object("dir/words")):
         words.copy_to(target)
         info = target.head()
-        assert (target.get().read(), dict(info.custom)) == (b"words", {"colour": "blue"})
+        assert (target.get().read(), info.custom["colour"]) == (b"words", "blue")
+        assert info.custom["ais-recipe"].startswith(f"from={source}&name=dir/words&version=1&sum=")
         assert info.checksum == words.head().checksum
     assert destination.object("dir/words").head().version == 2
     source.object("large").copy_to(destination.object("large"))
@@ -56,7 +57,10 @@ def test_through_transforms(client: Client, buckets: tuple[Bucket, Bucket]) -> N
     source, destination = buckets
     target = destination.object("out")
     source.object("dir/words").copy_to(target, etl="copy-upper", etl_args="!")
-    assert (target.get().read(), dict(target.head().custom)) == (b"WORDS!", {"colour": "blue"})
+    custom = target.head().custom
+    assert (target.get().read(), custom["colour"]) == (b"WORDS!", "blue")
+    assert "&etl=copy-upper:" in custom["ais-recipe"]
+    assert destination.verify().wait().objects == 1
     source.object("dir/words").copy_to(target, etl=client.etl("copy-upper") >> "copy-back")
     assert target.get().read() == b"SDROW"
     source.object("large").copy_to(target, etl="copy-back")

@@ -13,7 +13,7 @@ from ..model.properties import flatten, nest
 from ..wire import headers as wire_headers
 from .batch import BatchEntry, read_batch
 from .foreign import reading_reply
-from .job import Job, JobArguments, start_on_bucket
+from .job import Job, JobArguments, start_on_bucket, start_to_verify
 from .listing import ListedObject, Page, list_pages
 from .object import Object
 from .pipeline import EtlArgs, Seed, Transforms, spell_args, spell_seed, stages_of
@@ -189,7 +189,8 @@ class Bucket:
         that is not there is an object that failed.
         ``prepend`` is put before each name, and ``ext`` (``{"jpg": "txt"}``) replaces extensions. ``dry_run`` only
         counts. ``go_on`` leaves out objects that fail; else the first one ends the job. ``force`` writes also what is
-        there already. ``workers`` is how many objects are under way at once, by default as many as is good.
+        there already as it would be written. ``sync`` removes what such a job has made of objects that are gone since.
+        ``workers`` is how many objects are under way at once, by default as many as is good.
 
         >>> bucket.copy("backup", prefix="train/").wait()  # doctest: +SKIP
         """
@@ -235,6 +236,21 @@ class Bucket:
         return self.transform(
             self, etl, etl_args=etl_args, args=args, seed=seed, object_timeout=object_timeout, **options
         )
+
+    def verify(
+        self, *, sample: int = 0, percent: float = 0.0, prefix: str = "", workers: int = 0, object_timeout: str = ""
+    ) -> Job:
+        """Begin to make derived objects again and compare them with what is here; return the job.
+
+        ``sample`` objects drawn at random, or ``percent`` of them; all if both are 0. `JobInfo.failed` objects differ,
+        or cannot be made again; of `JobInfo.stale` ones the source has changed since. `Job.errors` has both.
+
+        >>> bucket.verify(percent=1).wait().error  # doctest: +SKIP
+        """
+        return start_to_verify(
+            self._transport, self.ref, prefix=prefix, sample=sample, percent=percent, workers=workers,
+            object_timeout=object_timeout,
+        )  # fmt: skip
 
     def _act(self, method: str, action: str, value: Any = None, query: Mapping[str, str] | None = None) -> bytes:
         body = json.dumps({"action": action, "name": "", "value": value}).encode()

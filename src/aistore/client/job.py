@@ -29,7 +29,10 @@ class JobInfo:
 
     ``source`` and ``destination`` are URIs of buckets.
 
-    ``failed`` objects were left out, ``gone`` ones were removed before their turn. ``error`` is why not all was done.
+    ``failed`` objects were left out, ``gone`` ones were removed before their turn. ``skipped`` ones were as they would
+    be made (or, in a job that verifies, are not derived), ``removed`` ones were left over of sources that are gone; of
+    ``stale`` ones, which were to be verified, the source has changed since. ``total`` is how many names there are, 0
+    while that is not known. ``error`` is why not all was done.
     """
 
     id: str
@@ -47,6 +50,10 @@ class JobInfo:
     about: str
     dry_run: bool
     etl: str
+    total: int = 0
+    skipped: int = 0
+    removed: int = 0
+    stale: int = 0
 
     @property
     def runs(self) -> bool:
@@ -147,6 +154,10 @@ def _merge(snaps: list[JobSnap]) -> JobInfo:
         about=first.ctlmsg,
         dry_run=extras[0].dry_run,
         etl=extras[0].etl,
+        total=sum(extra.total for extra in extras),
+        skipped=sum(extra.skipped for extra in extras),
+        removed=sum(extra.removed for extra in extras),
+        stale=sum(extra.stale for extra in extras),
     )
 
 
@@ -160,6 +171,7 @@ class JobArguments(TypedDict, total=False):
     ext: Mapping[str, str]
     dry_run: bool
     force: bool
+    sync: bool
     latest: bool
     go_on: bool
     flat: bool
@@ -168,7 +180,8 @@ class JobArguments(TypedDict, total=False):
 
 #: The wire's spellings of the arguments.
 _SPELT = {
-    "latest": "latest-ver", "go_on": "coer", "flat": "non-recurs", "workers": "num-workers", "names": "objnames"
+    "sync": "synchronize", "latest": "latest-ver", "go_on": "coer", "flat": "non-recurs", "workers": "num-workers",
+    "names": "objnames",
 }  # fmt: skip
 
 
@@ -201,3 +214,17 @@ def start_on_bucket(
     query = {"provider": source.provider, "bck_to": destination.uname}
     reply = transport.call(Request("POST", f"/v1/buckets/{quote(source.name)}", query=query, headers=_JSON, body=body))
     return Job(transport, reply.decode())
+
+
+def start_to_verify(
+    transport: Transport, bucket: BucketRef, *, prefix: str, sample: int, percent: float, workers: int,
+    object_timeout: str,
+) -> Job:  # fmt: skip
+    """Begin to compare derived objects with what their recipes make; see ``Bucket.verify``."""
+    value = {
+        "prefix": prefix, "sample": sample, "percent": percent, "num-workers": workers,
+        "request_timeout": object_timeout,
+    }  # fmt: skip
+    body = msgspec.json.encode({"action": "etl-verify", "name": "", "value": value})
+    path, query = f"/v1/buckets/{quote(bucket.name)}", {"provider": bucket.provider}
+    return Job(transport, transport.call(Request("POST", path, query=query, headers=_JSON, body=body)).decode())

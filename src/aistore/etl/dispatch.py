@@ -18,6 +18,8 @@ from .counted import CountedObject, count_hit, count_miss
 from .results import Results
 from .running import Ask, Controller, Gone, Result, Running
 from .seeds import Recipe
+from .servers.connect import connect, listen
+from .servers.talk import ServerTransforms
 from .warm import WarmWorkers
 
 #: How often an object begins again because a transform was made anew meanwhile.
@@ -38,6 +40,11 @@ class Dispatcher:
         self._running: dict[str, Running] = {}
         self._input_bytes = 0  # copies of objects that wait for a worker or are with one, in memory
         self._workers = WarmWorkers(controller, self.find, threads, limits, spool)
+        self._servers = ServerTransforms(self.find, threads, limits, spool, connect=connect, listen=listen)
+
+    def close(self) -> None:
+        """End what is kept of transforms that are servers."""
+        self._servers.close()
 
     async def find(self, name: str, *, again: bool = False) -> Running:
         """Return where ETL ``name`` takes objects; waits for one that is being made ready.
@@ -151,7 +158,8 @@ class Dispatcher:
         try:
             with CountedObject(running.name, running.uid, os.fstat(source).st_size) as counted:
                 try:
-                    result = await self._workers.transform(running, source, ask, work.gone)
+                    workers = self._servers if running.serves else self._workers
+                    result = await workers.transform(running, source, ask, work.gone)
                 finally:
                     counted.uid = self._running.get(running.name, running).uid
                 counted.out_bytes = result.size

@@ -31,7 +31,7 @@ _SEALED = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE
 def exchange_file(name: str, directory: str) -> int:
     """Return the descriptor of an empty file: sealable memory, or where there is none unlinked in ``directory``."""
     if lacks("memfd"):
-        writing, reading = _unlinked_file(directory)
+        writing, reading = unlinked_file(directory)
         os.close(reading)
         return writing
     return os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
@@ -43,9 +43,9 @@ def input_from_bytes(data: bytes, directory: str) -> int:
     It is sealed memory, or where there is none an unlinked file in ``directory``.
     """
     if lacks("memfd"):
-        descriptor, reading = _unlinked_file(directory)
+        descriptor, reading = unlinked_file(directory)
         try:
-            _write_all(descriptor, data)
+            write_all(descriptor, data)
         except BaseException:
             os.close(reading)
             raise
@@ -54,7 +54,7 @@ def input_from_bytes(data: bytes, directory: str) -> int:
         return reading
     descriptor = exchange_file("input", directory)
     try:
-        _write_all(descriptor, data)
+        write_all(descriptor, data)
         fcntl.fcntl(descriptor, F_ADD_SEALS, _SEALED | F_SEAL_SEAL)
         os.lseek(descriptor, 0, os.SEEK_SET)
     except BaseException:
@@ -77,11 +77,11 @@ def input_from_reading(reading: Reading, memory_bytes_max: int, directory: str) 
     if in_memory:
         descriptor = exchange_file("input", directory)
     else:
-        descriptor, read_only = _unlinked_file(directory)
+        descriptor, read_only = unlinked_file(directory)
     try:
         read = VerifiedRead(reading)
         for start in range(0, info.size, _COPY_BYTES):
-            _write_all(descriptor, read(start, min(_COPY_BYTES, info.size - start)))
+            write_all(descriptor, read(start, min(_COPY_BYTES, info.size - start)))
         if in_memory:
             fcntl.fcntl(descriptor, F_ADD_SEALS, _SEALED | F_SEAL_SEAL)
             os.lseek(descriptor, 0, os.SEEK_SET)
@@ -95,7 +95,7 @@ def input_from_reading(reading: Reading, memory_bytes_max: int, directory: str) 
     return read_only
 
 
-def _unlinked_file(directory: str) -> tuple[int, int]:
+def unlinked_file(directory: str) -> tuple[int, int]:
     """Return two descriptors of one new file without a name: for reading and writing, and for reading alone."""
     if not (lacks("tmpfile") or lacks("proc")):
         try:
@@ -120,10 +120,24 @@ def _unlinked_file(directory: str) -> tuple[int, int]:
     return writing, reading
 
 
-def _write_all(descriptor: int, data: bytes) -> None:
+def write_all(descriptor: int, data: bytes) -> None:
+    """Write all of ``data``."""
     view = memoryview(data)
     while view:
         view = view[os.write(descriptor, view) :]
+
+
+def copy_file(source: int, path: str, mode: int) -> None:
+    """Write a new file at ``path``, with that ``mode``, that has all bytes of a file. Blocks if it is large."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    try:
+        os.fchmod(descriptor, mode)  # whatever the umask is
+        start = 0
+        while piece := os.pread(source, _COPY_BYTES, start):
+            write_all(descriptor, piece)
+            start += len(piece)
+    finally:
+        os.close(descriptor)
 
 
 def copy_result(descriptor: int, directory: str) -> int:
@@ -131,7 +145,7 @@ def copy_result(descriptor: int, directory: str) -> int:
 
     What the transform still writes to its own file changes nothing of the copy, and nobody can write to the copy.
     """
-    copy, reading = _unlinked_file(directory)
+    copy, reading = unlinked_file(directory)
     try:
         size = 0
         end = os.fstat(descriptor).st_size
@@ -139,7 +153,7 @@ def copy_result(descriptor: int, directory: str) -> int:
             piece = os.pread(descriptor, min(_COPY_BYTES, end - size), size)
             if not piece:
                 break
-            _write_all(copy, piece)
+            write_all(copy, piece)
             size += len(piece)
     except BaseException:
         os.close(reading)

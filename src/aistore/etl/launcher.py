@@ -15,7 +15,7 @@ import socket
 import subprocess
 import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -36,8 +36,8 @@ _INLINE_CODE_BYTES_MAX = 32 << 10
 _PIDS_MAX = 4096  # four times as many as there can be workers
 _CLOSE_SECONDS = 15.0  # kernel work only: memory of killed processes is given back
 
-# Threads of libraries fight each other in several workers, and those of a forked pool hang: one each.
-_ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+#: Threads of libraries fight each other in several workers, and those of a forked pool hang: one each.
+ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,39 +202,52 @@ def launch(options: LaunchOptions, listener: socket.socket, log_fd: int) -> Laun
         "namespaces": options.namespaces, "must_reach": [options.python, confinement.WORKER_DIRECTORY],
         "lacking": lacking(),
     }  # fmt: skip
+    main = os.path.join(confinement.WORKER_DIRECTORY, "main.py")
+
+    def command(control: int) -> list[str]:
+        return [options.python, "-s", "-B", main, str(control), str(listener.fileno())]
+
+    launched = start_confined(options.name, config, command, [listener.fileno()], log_fd)
+    with contextlib.suppress(OSError):  # it ended before it read this; its events and its log tell why
+        _send_configuration(Messages(launched.control), options)
+    return launched
+
+
+def start_confined(
+    name: str, config: dict[str, Any], command: Callable[[int], list[str]], descriptors: Sequence[int], log_fd: int
+) -> Launched:
+    """Run ``command``, which is told the number of its control socket, in the sandbox ``config`` (confine.py).
+
+    It gets ``descriptors`` too. Whatever happens, the ``uid`` of ``config`` is given back in the end. Raises
+    EtlInitError when it cannot be started at all.
+    """
     control, theirs = socket.socketpair(socket.AF_UNIX, MESSAGES_KIND)
     ask_for_credentials(control)
     life_read, life_write = os.pipe()
     try:
         with theirs:
             config.update(report_fd=theirs.fileno(), life_fd=life_read)
-            process = _start(config, options.python, (theirs.fileno(), listener.fileno(), life_read), log_fd)
+            passed = (theirs.fileno(), life_read, *descriptors)
+            process = _start(config, command(theirs.fileno()), passed, log_fd)
     except BaseException as error:
         control.close()
         os.close(life_write)
-        confinement.release_uid(uid)
+        confinement.release_uid(config["uid"])
         if isinstance(error, OSError):
-            raise EtlInitError(f"etl job {options.name} cannot be started: {error}") from error
+            raise EtlInitError(f"etl job {name} cannot be started: {error}") from error
         raise
     finally:
         os.close(life_read)
-    launched = Launched(process, control, life_write, uid, options.scratch)
-    with contextlib.suppress(OSError):  # it ended before it read this; its events and its log tell why
-        _send_configuration(Messages(control), options)
-    return launched
+    return Launched(process, control, life_write, config["uid"], config["scratch"])
 
 
 def _start(
-    config: dict[str, Any], python: str, descriptors: tuple[int, int, int], log_fd: int
+    config: dict[str, Any], command: Sequence[str], descriptors: tuple[int, ...], log_fd: int
 ) -> subprocess.Popen[bytes]:
-    control, listener, _ = descriptors
-    main = os.path.join(confinement.WORKER_DIRECTORY, "main.py")
     with _anonymous_file(json.dumps(config).encode()) as file:
-        command = [
-            *confinement.confine_command(f"@{file.fileno()}"), python, "-s", "-B", main, str(control), str(listener)
-        ]  # fmt: skip
         return subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=log_fd, stderr=log_fd, cwd="/", start_new_session=True,
+            [*confinement.confine_command(f"@{file.fileno()}"), *command],
+            stdin=subprocess.DEVNULL, stdout=log_fd, stderr=log_fd, cwd="/", start_new_session=True,
             env={"PATH": confinement.SYSTEM_PATH, "LANG": "C.UTF-8"}, pass_fds=(*descriptors, file.fileno()),
         )  # fmt: skip
 
@@ -261,7 +274,7 @@ def environment_variables(options: LaunchOptions) -> dict[str, str]:
         "PATH": f"{os.path.dirname(options.python)}:{confinement.SYSTEM_PATH}", "HOME": options.scratch,
         "TMPDIR": options.scratch, "LANG": "C.UTF-8", "USER": "etl", "LOGNAME": "etl",
         "PYTHONHASHSEED": "0",  # or what a set is iterated in differed between workers, and with it results
-        **dict.fromkeys(_ONE_THREAD, "1"),
+        **dict.fromkeys(ONE_THREAD, "1"),
     }  # fmt: skip
     return {**variables, **options.env}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import hashlib
 import logging
 import os
@@ -15,7 +16,7 @@ from typing import Any
 import msgspec
 
 from ..errors import AisError, ConflictError, EtlInitError, EtlNotFoundError, EtlNotRunningError
-from ..model.etl import EtlSpec, Stage
+from ..model.etl import EtlSpec, Source, Stage
 from ..observe.layout import (
     ETL_CACHE_HIT_BYTES,
     ETL_CACHE_HITS,
@@ -31,10 +32,13 @@ from .log import TransformLog
 from .machine import Life, Todo
 from .places import Places
 from .runners import Assignment, ReportProgress, Runner
+from .servers.runner import ServerRunner
 from .specs.runtime_message import shown_message
 from .warm_runner import WarmRunner
 
 _log = logging.getLogger("aistore.etl")
+
+_LOG_SHOWN_BYTES = 2000
 
 
 class ManagedEtl:
@@ -51,7 +55,7 @@ class ManagedEtl:
         self.uid = uid
         self.life = Life()
         self.log = TransformLog(os.path.join(places.etls, f"{spec.name}.log"))
-        self.runner: Runner = WarmRunner(Assignment(spec, uid, number, places, self.log), lock, locked=locked)
+        self.runner = _runner(Assignment(spec, uid, number, places, self.log), lock, locked=locked)
         self.changed = asyncio.Condition()
         self._places = places
         self._number = number
@@ -161,7 +165,7 @@ class ManagedEtl:
         """Launch it and wait until it takes objects."""
         await self._end_processes()
         launch = self._launches
-        ready = await self.runner.launch(self._progress_to(report), lambda reason: self._ended(launch, reason))
+        ready = await self.runner.launch(self._progress_to(report), functools.partial(self._ended, launch))
         stopped = asyncio.ensure_future(self._interrupted.wait())
         try:
             seconds = max(0.0, deadline - time.monotonic())
@@ -173,9 +177,10 @@ class ManagedEtl:
             raise self._was_stopped()
         if not ready.done():
             ready.cancel()
+            said = self.log.tail(_LOG_SHOWN_BYTES)
             raise EtlInitError(
                 f"timeout: etl job {self.spec.name} was not ready within {self.spec.init_timeout_seconds:g} s "
-                f"({self.life.message or 'starting'})",
+                f"({self.life.message or 'starting'})" + (f"\n{said}" if said else ""),
                 hint="give it more time with --init-timeout",
             )
         ready.result()
@@ -183,14 +188,17 @@ class ManagedEtl:
             pass
         await self._set(self.life.ready())
 
-    def _ended(self, launch: int, reason: str) -> None:
+    def _ended(self, launch: int, reason: str, *, wanted: bool = False) -> None:
         """Start it again, if nobody else has to do with it: what was launched has ended by itself."""
-        self._restart = asyncio.ensure_future(self._crashed(launch, reason))
+        self._restart = asyncio.ensure_future(self._crashed(launch, reason, wanted))
 
-    async def _crashed(self, launch: int, reason: str) -> None:
-        """Start the transform again that ended, unless it was stopped or made anew meanwhile."""
+    async def _crashed(self, launch: int, reason: str, wanted: bool) -> None:
+        """Start the transform again that ended, unless it was stopped or made anew meanwhile, or wanted its end."""
         async with self._turn:
             if self._launches != launch or self._ending:
+                return
+            if wanted:
+                await self._abort(reason)
                 return
             count_restart(self.spec.name, self.uid)
             if await self._may_try_again(reason):
@@ -327,6 +335,13 @@ class ManagedEtl:
             await self._end_processes()
             await self.runner.remove()
             self.log.close()
+
+
+def _runner(assignment: Assignment, lock: Lock | None, *, locked: bool) -> Runner:
+    """Return what runs an ETL of that kind."""
+    if assignment.spec.source is Source.CODE:
+        return WarmRunner(assignment, lock, locked=locked)
+    return ServerRunner(assignment, lock, locked=locked)
 
 
 async def _no_report(stage: str, message: str) -> None:

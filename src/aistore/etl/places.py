@@ -22,10 +22,14 @@ class Places:
         # own.
         self.run = secrets.token_hex(4)
         for name in os.listdir(runtime):
-            if name.startswith("etl-") and name.endswith((".sock", ".mark")):
+            if name.startswith("etl-") and name.endswith((".sock", ".call", ".mark")):
                 os.unlink(os.path.join(runtime, name))
         for directory in (self.environments, self.etls):
             os.makedirs(directory, exist_ok=True)
+
+    def exchange(self, number: int) -> str:
+        """Return the directory of files for the calls of the ETL that is this controller's ``number``-th."""
+        return os.path.join(self.runtime, f"exchange-{number}")
 
     def socket(self, number: int, incarnation: int) -> str:
         """Return the path of a socket of the ETL that is this controller's ``number``-th, launched so many times."""

@@ -78,6 +78,13 @@ class Ask(msgspec.Struct, frozen=True):
     seed: str = ""
 
 
+class Find(Protocol):
+    """Says where an ETL takes objects."""
+
+    async def __call__(self, name: str, *, again: bool = False) -> Running:
+        """Return it; with ``again`` ask the controller even if the answer is known."""
+
+
 @dataclass(slots=True)
 class Result:
     """What a transform made of an object: in memory if it is small, else behind a sealed descriptor.

@@ -8,7 +8,6 @@ import os
 import shutil
 import socket
 import threading
-from collections.abc import AsyncIterator
 from typing import Any
 
 from ..errors import EtlInitError, EtlNotRunningError
@@ -19,6 +18,7 @@ from .counted import set_workers
 from .dependencies import Dependencies
 from .environments.environment import Environment
 from .environments.lock import Lock
+from .events import events_of
 from .peers import MESSAGES_KIND
 from .runners import Assignment, Ended, ReportProgress
 
@@ -124,7 +124,7 @@ class WarmRunner:
         """Read the parent's messages until it ends, and say so."""
         reason = "the transform's parent process ended"
         confined = False
-        async for event in _events(launched):
+        async for event in events_of(launched):
             kind = event["event"]
             if kind == "sandbox" and not confined:  # the first is the sandbox's own; the code could send others
                 confined = True
@@ -227,31 +227,6 @@ class WarmRunner:
 def _unlink(path: str) -> None:
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
-
-
-async def _events(launched: launcher.Launched) -> AsyncIterator[dict[str, Any]]:
-    """Yield the parent's messages until its end."""
-    loop = asyncio.get_running_loop()
-    descriptor = launched.control.fileno()
-    while True:
-        readable = loop.create_future()
-        loop.add_reader(descriptor, _set_done, readable)
-        try:
-            await readable
-        finally:
-            loop.remove_reader(descriptor)
-        try:
-            event = launched.receive(timeout_seconds=0)
-        except BlockingIOError:  # a part of a message
-            continue
-        if event is None:
-            return
-        yield event
-
-
-def _set_done(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
 
 
 def _failure_text(event: dict[str, Any]) -> str:

@@ -54,7 +54,7 @@ _NO_PART_OF_RESULTS = (
 #: Guessed: room for a name of a run and the number of an epoch.
 SEED_CHARACTERS_MAX = 256
 
-_DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h)")
+_DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h)", re.ASCII)
 _UNIT_SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _DURATION_LENGTH_MAX = 64
 
@@ -183,6 +183,25 @@ class TransformCall:
         return (self.etl, *self.then)
 
 
+def check_env(env: tuple[tuple[str, str], ...], where: str = "env") -> tuple[tuple[str, str], ...]:
+    """Return ``env`` if a process can have these variables; raises BadRequestError."""
+    for name, value in env:
+        if not _ENV_NAME.fullmatch(name):
+            raise BadRequestError(
+                f"{where}: {name[:80]!r} is not the name of a variable",
+                hint="expected letters, digits, '_', '-' or '.', not starting with a digit",
+            )
+        if name in _ENV_OURS:
+            raise BadRequestError(f"{where}: {name} is given by the store", hint="leave it out")
+        if "\0" in value:
+            raise BadRequestError(f"{where}: the value of {name} has a zero byte in it")
+        if len(value.encode(errors="surrogatepass")) > ENV_VALUE_BYTES_MAX and name != _PAYLOAD:
+            raise BadRequestError(
+                f"{where}: the value of {name} is too long", hint=f"expected at most {ENV_VALUE_BYTES_MAX} bytes"
+            )
+    return env
+
+
 def check_seed(seed: str) -> str:
     """Return a seed as it was given, which is any text; raises BadRequestError for none and for too much."""
     if not 0 < len(seed) <= SEED_CHARACTERS_MAX:
@@ -230,25 +249,6 @@ def check_args(args: str) -> str:
             f"etl_args of {len(args):,} characters are too large", hint=f"expected {ARGS_BYTES_MAX:,} bytes at most"
         )
     return args
-
-
-def check_env(env: tuple[tuple[str, str], ...], where: str = "env") -> tuple[tuple[str, str], ...]:
-    """Return ``env`` if a process can have these variables; raises BadRequestError."""
-    for name, value in env:
-        if not _ENV_NAME.fullmatch(name):
-            raise BadRequestError(
-                f"{where}: {name[:80]!r} is not the name of a variable",
-                hint="expected letters, digits, '_', '-' or '.', not starting with a digit",
-            )
-        if name in _ENV_OURS:
-            raise BadRequestError(f"{where}: {name} is given by the store", hint="leave it out")
-        if "\0" in value:
-            raise BadRequestError(f"{where}: the value of {name} has a zero byte in it")
-        if len(value.encode(errors="surrogatepass")) > ENV_VALUE_BYTES_MAX and name != _PAYLOAD:
-            raise BadRequestError(
-                f"{where}: the value of {name} is too long", hint=f"expected at most {ENV_VALUE_BYTES_MAX} bytes"
-            )
-    return env
 
 
 def check_spec(spec: EtlSpec) -> EtlSpec:

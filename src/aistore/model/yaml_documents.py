@@ -43,7 +43,7 @@ def read_yaml(text: str | bytes, what: str = "the specification") -> list[Any]:
         _check_bounds(decoded, what)
         return [document for document in yaml.load_all(decoded, _Loader) if document is not None]
     except yaml.YAMLError as error:
-        reason = " ".join(str(error).split())
+        reason = " ".join(str(error).split()).replace('in "<unicode string>", ', "at ")
         raise BadRequestError(f"{what} cannot be read as YAML: {reason[:500]}") from error
     except (UnicodeDecodeError, ValueError) as error:  # ValueError: a date such as 2020-13-45
         raise BadRequestError(f"{what} cannot be read as YAML: {error}") from error

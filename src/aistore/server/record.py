@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from bisect import bisect_left
 from collections.abc import Mapping
 from contextvars import Token
@@ -157,9 +158,13 @@ class Recording:
             _log_access(self.request_id, scope, self._status, self._in_bytes, self._out_bytes, took)
 
 
+#: Of a transform, in the address at which it calls back.
+_SECRET = re.compile(r"^(/v1/etl/_object/[^/]*/)[^/]+")
+
+
 def _what(scope: Mapping[str, Any]) -> dict[str, str]:
     query = shown_query(scope["query_string"].decode("latin-1"))
-    found = {"method": scope["method"], "path": scope["raw_path"].decode("latin-1")}
+    found = {"method": scope["method"], "path": _SECRET.sub(r"\1***", scope["raw_path"].decode("latin-1"))}
     return {**found, "query": query} if query else found
 
 

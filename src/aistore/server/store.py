@@ -131,6 +131,7 @@ class Store:
 
     def close(self) -> None:
         """Finish accepted writes and give everything back."""
+        self.dispatcher.close()
         self.threads.shutdown(wait=True, cancel_futures=True)
         self.results.close()
         if self._engine is not None:

@@ -22,7 +22,7 @@ DISPLAY_NAMES = {
     "get-batch": "get-batch", "etl-inline": "etl-inline", "download": "download", "dsort": "dsort",
     "blob-download": "blob-download", "rebalance": "rebalance", "resilver": "resilver", "rechunk": "rechunk",
     "ec-get": "ec-get", "ec-put": "ec-put", "ec-resp": "ec-resp", "put-copies": "put-copies",
-    "create-inventory": "create-inventory",
+    "create-inventory": "create-inventory", "etl-verify": "verify-etl",
 }  # fmt: skip
 _KINDS = {**{kind: kind for kind in DISPLAY_NAMES}, **{name: kind for kind, name in DISPLAY_NAMES.items()}}
 
@@ -80,6 +80,21 @@ class SelectionMessage(msgspec.Struct, frozen=True):
     latest: bool = msgspec.field(name="latest-ver", default=False)
     workers: int = msgspec.field(name="num-workers", default=0)
     go_on: bool = msgspec.field(name="coer", default=False)
+
+
+class VerifyMessage(msgspec.Struct, frozen=True):
+    """The value of ``etl-verify``, which is of this store alone: ``sample`` objects, or ``percent`` of them, or all."""
+
+    prefix: str = ""
+    sample: int = 0
+    percent: float = 0.0
+    workers: int = msgspec.field(name="num-workers", default=0)
+    request_timeout: str = ""
+
+
+def decode_verify(value: Any) -> VerifyMessage:
+    """Return the value of a request to verify a bucket; raises BadRequestError."""
+    return _decode(value, VerifyMessage)
 
 
 def decode_selection(value: Any) -> SelectionMessage:
@@ -140,13 +155,22 @@ class SnapStats(msgspec.Struct, frozen=True, rename="kebab"):
 
 
 class JobExtra(msgspec.Struct, frozen=True):
-    """What this store tells beyond AIStore: objects that failed, names that were gone, how far the listing is done."""
+    """What this store tells beyond AIStore: objects that failed, names that were gone, how far the listing is done.
+
+    ``total`` is how many names the job is about, 0 while that is not known. ``skipped`` objects were as they would be
+    made, ``removed`` ones were left over of sources that are gone; of ``stale`` ones, which were to be verified, the
+    source has changed since.
+    """
 
     failed: int = 0
     gone: int = 0
     done_through: str = ""
     dry_run: bool = False
     etl: str = ""
+    total: int = 0
+    skipped: int = 0
+    removed: int = 0
+    stale: int = 0
 
 
 class JobSnap(msgspec.Struct, frozen=True):

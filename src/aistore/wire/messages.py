@@ -76,12 +76,17 @@ class ErrorBody(msgspec.Struct, frozen=True, omit_defaults=False):
 _TAGS = re.compile(r"(?s)<(style|script|title|head)\b.*?</\1>|<[^>]*>|<!--.*?-->")
 
 
+def without_markup(text: str) -> str:
+    """Return what a person reads of an HTML page, on one line."""
+    return " ".join(_TAGS.sub(" ", text).split())
+
+
 def decode_error(body: bytes, status: int) -> AisError:
     """Return the exception for an error reply, also when a proxy in between answered with something else."""
     try:
         return msgspec.json.decode(body, type=ErrorBody).to_error()
     except (msgspec.DecodeError, UnicodeDecodeError):
-        text = " ".join(_TAGS.sub(" ", body[:4000].decode(errors="replace")).split())[:300]
+        text = without_markup(body[:4000].decode(errors="replace"))[:300]
         return error_from_code("", f"HTTP {status}: {text or 'no error text'}", status=status)
 
 

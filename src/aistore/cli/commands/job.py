@@ -17,7 +17,7 @@ from ..complete import complete_etl, complete_uri
 from ..lazy import LazyGroup
 from ..options import Command, json_option, no_headers_option
 from ..output import Column, Record, counted, format_size, format_time, write_records
-from ..progress import Bar
+from ..progress import Steps
 from ..session import client
 
 if TYPE_CHECKING:
@@ -37,7 +37,8 @@ def _label(info: JobInfo) -> str:
 def _record(info: JobInfo) -> Record:
     return {
         "id": info.id, "kind": info.kind, "source": info.source, "destination": info.destination,
-        "objects": info.objects, "bytes": info.bytes, "failed": info.failed, "start": info.started_ns,
+        "objects": info.objects, "bytes": info.bytes, "skipped": info.skipped, "removed": info.removed,
+        "failed": info.failed, "stale": info.stale, "gone": info.gone, "start": info.started_ns,
         "end": info.ended_ns, "state": _state(info), "error": info.error, "about": info.about,
     }  # fmt: skip
 
@@ -49,6 +50,8 @@ _COLUMNS = [
     Column("DST BUCKET", "destination"),
     Column("OBJECTS", "objects", lambda count: f"{count:,}"),
     Column("BYTES", "bytes", format_size),
+    Column("SKIPPED", "skipped", lambda count: f"{count:,}"),
+    Column("REMOVED", "removed", lambda count: f"{count:,}"),
     Column("FAILED", "failed", lambda count: f"{count:,}"),
     Column("START", "start", format_time),
     Column("END", "end", format_time),
@@ -165,7 +168,8 @@ _OPTIONS: list[Callable[[Command], Command]] = [
     click.option("--template", help="The objects that a template stands for: 'train/{0000..0999}.jpg'."),
     click.option("--prepend", default="", help="Put this before each name."),
     click.option("--dry-run", is_flag=True, help="Only count what would be done."),
-    click.option("--force", "-f", is_flag=True, help="Write also what is there already."),
+    click.option("--force", "-f", is_flag=True, help="Write also what is there already as it would be written."),
+    click.option("--sync", is_flag=True, help="Remove what such a job has made of objects that are gone since."),
     click.option("--nr", "flat", is_flag=True, help="Leave out names with a slash after the prefix."),
     click.option("--cont-on-err", "go_on", is_flag=True, help="Go on after an error with the next object."),
     click.option(
@@ -195,7 +199,8 @@ def cp(source: str, destination: str, **options: Any) -> None:
     """Copy a bucket to another, or some of its objects, or one.
 
     A job in the store does it: all objects, those under a prefix, in a list or of a template. The bucket to write to
-    is made if there is none. One object is copied at once. What is there already under a name is replaced.
+    is made if there is none. One object is copied at once. What is there already under a name is replaced, unless it
+    is the same.
 
     \b
     Examples:
@@ -203,6 +208,7 @@ def cp(source: str, destination: str, **options: Any) -> None:
       ais cp ais://imagenet/train/ ais://training
       ais cp ais://imagenet ais://backup --template 'train/{0000..0999}.jpg'
       ais cp ais://imagenet ais://backup --prepend 2026/ --dry-run
+      ais cp ais://imagenet ais://backup --sync --wait
       ais cp ais://imagenet/train/1.jpg ais://backup/first.jpg
     """
     _refuse_path(source)
@@ -266,7 +272,8 @@ def etl_bucket(name: str, source: str, destination: str, ext: str, arguments: st
 
     A job in the store does it: all objects, those under a prefix, in a list or of a template. The bucket to write to
     is made if there is none. Without --cont-on-err the first object that fails ends the job. NAME may be several
-    transforms: each gets what the one before it made.
+    transforms: each gets what the one before it made. Run again, it transforms only what has changed since: the
+    object, the transform, its arguments.
 
     \b
     Examples:
@@ -275,6 +282,7 @@ def etl_bucket(name: str, source: str, destination: str, ext: str, arguments: st
       ais etl bucket resize ais://imagenet/train/ ais://small --ext '{jpg:png}' --cont-on-err
       ais etl bucket resize ais://imagenet ais://small --list train/1.jpg,train/2.jpg
       ais etl bucket resize ais://imagenet ais://small --dry-run
+      ais etl bucket resize ais://imagenet ais://small --sync --wait
     """
     options |= {"ext": _parse_ext(ext), "etl_args": arguments}
     _start(f"ETL[{name}]", name, source, destination, options)
@@ -391,30 +399,35 @@ def _start(what: str, etl: str, source: str, destination: str, options: dict[str
 
 def _dry(job: Job, timeout: str) -> None:
     info = follow(job, timeout, quiet=True)
-    click.echo(f"Dry run: {counted(info.objects, 'object')} ({format_size(info.bytes)}); nothing was written")
+    unchanged = f", {info.skipped:,} unchanged" if info.skipped else ""
+    removed = f", {info.removed:,} to be removed" if info.removed else ""
+    done = f"{counted(info.objects, 'object')} ({format_size(info.bytes)}){unchanged}{removed}"
+    click.echo(f"Dry run: {done}; nothing was written")
 
 
-def follow(job: Job, timeout: str = "", *, quiet: bool = False) -> JobInfo:
-    """Wait for a job with a bar; raises an error that says why it did not do all of its work."""
+def follow(job: Job, timeout: str = "", *, quiet: bool = False, fails: bool = True) -> JobInfo:
+    """Wait for a job with a bar; raises an error that says why it did not do all of its work, if it ``fails``."""
     seconds = parse_duration(timeout) if timeout else None
-    with Bar(f"job {job.id}", None) as bar:
-        done = 0
+    with Steps(f"job {job.id}") as steps:
 
         def show_progress(info: JobInfo) -> None:
-            nonlocal done
-            bar.advance(info.bytes - done)
-            done = info.bytes
+            failed = f", {counted(info.failed, 'object')} failed" if info.failed else ""
+            done = info.objects + info.failed + info.gone + info.skipped + info.stale
+            steps.update(done, info.total, f"{format_size(info.bytes)}{failed}")
 
         try:
             info = job.wait(seconds, on_progress=show_progress)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(f"job {job.id} goes on at the store; `ais job stop {job.id}` ends it") from None
-    if info.error:
+    if info.error and fails:
         raise _failure(info)
     if not quiet:
         took = (info.ended_ns - info.started_ns) / 1e9
-        gone = f", {counted(info.gone, 'object')} removed meanwhile" if info.gone else ""
-        click.echo(f"Done. {counted(info.objects, 'object')} ({format_size(info.bytes)}) in {took:.1f}s{gone}")
+        unchanged = f", {info.skipped:,} unchanged" if info.skipped else ""
+        removed = f", {counted(info.removed, 'object')} removed" if info.removed else ""
+        gone = f", {counted(info.gone, 'object')} gone meanwhile" if info.gone else ""
+        made = f"{counted(info.objects, 'object')} ({format_size(info.bytes)}) in {took:.1f}s"
+        click.echo(f"Done. {made}{unchanged}{removed}{gone}")
     return info
 
 

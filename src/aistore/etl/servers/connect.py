@@ -51,7 +51,7 @@ async def listen(running: Running) -> socket.socket:
 
 def calls_path(socket_path: str) -> str:
     """Return where the listening socket is given out by the guard that gives out sockets at ``socket_path``."""
-    return f"{socket_path.removesuffix('.sock')}.calls.sock"
+    return f"{socket_path.removesuffix('.sock')}.call"  # as long, as the paths of sockets have a limit
 
 
 async def _unconnected(running: Running) -> socket.socket:

@@ -23,7 +23,7 @@ _REFERENCE = re.compile(
 _LENGTH_MAX = 512
 _HUB = ("", "docker.io/", "index.docker.io/", "registry-1.docker.io/")
 _OWNERS = ("aistorage", "aistore")
-_PYTHON_TAG = re.compile(r"3\.\d{1,2}")
+_PYTHON_TAG = re.compile(r"3\.[0-9]{1,2}")
 
 #: What the public transformers start themselves with: a command that does so changes nothing of what they make.
 _OWN_SERVERS = re.compile(r"(uvicorn|gunicorn|fastapi|flask|python3?|server\.py)")

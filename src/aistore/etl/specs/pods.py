@@ -63,7 +63,7 @@ def spec_from_pod(text: str | bytes, message: object = None, *, of_2021: bool = 
         raise BadRequestError(f"kind: {kind!r} is no pod", hint="expected kind: Pod")
     pod.ignore("apiVersion", "status")
     metadata = pod.fields("metadata") or Fields({}, "metadata")
-    metadata.ignore("labels", "namespace", "creationTimestamp", "generateName")
+    metadata.ignore("name", "labels", "namespace", "creationTimestamp", "generateName")
     spec = read_options(around, EtlSpec(name=around.text("name") or metadata.text("name")))
     around.ignore("name")
     spec = _with_annotations(metadata.strings("annotations"), around, spec)

@@ -34,7 +34,6 @@ def spec_from_runtime(message: object) -> EtlSpec:
     runtime = fields.fields("runtime") or Fields({}, "runtime")
     made = _read_runtime(runtime, spec, fields)
     fields.ignore("spec")
-    runtime.finish()
     fields.finish()
     return check_spec(replace(made, init_message=kept_message(message, made)))
 
@@ -120,6 +119,7 @@ def _read_runtime(runtime: Fields, spec: EtlSpec, message: Fields) -> EtlSpec:
             hint="`ais etl init -f` and Etl.init_spec send its contents, as code and filename",
         )
     image = runtime.text("image")
+    runtime.finish()
     made = with_image(spec, image) if image else spec
     if not (made.code or made.class_payload or made.command or made.image):
         raise BadRequestError(
@@ -186,7 +186,7 @@ def read_variables(spec: EtlSpec) -> EtlSpec:
     workers = spec.workers
     if spec.class_payload and "NUM_WORKERS" in env:
         text = env.pop("NUM_WORKERS")
-        if not text.isdecimal() or not 1 <= int(text[:6]) <= 1024:
+        if not (text.isascii() and text.isdecimal()) or not 1 <= int(text[:6]) <= 1024:
             raise BadRequestError(f"NUM_WORKERS={text!r} is no number of processes", hint="expected 1 to 1024")
         workers = int(text)
     return replace(

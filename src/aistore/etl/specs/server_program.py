@@ -48,20 +48,20 @@ def _place(scratch: str, path: str) -> str:
     return place
 
 
-def server_program(spec: EtlSpec, python: str, scratch: str, port: int) -> ServerProgram:
+def server_program(spec: EtlSpec, python: str, scratch: str, port: str) -> ServerProgram:
     """Return what to start for a class or a command, with the interpreter ``python`` of its environment.
 
-    ``port`` is the one to listen at, which is ``spec.port`` wherever the transform has a network of its own. Blocks
-    shortly. Raises EtlInitError if this machine lacks a package of the system that the transform lists.
+    ``port`` is the one to listen at, or what the launcher replaces by it where that is all of an argument or variable.
+    Blocks shortly. Raises EtlInitError if this machine lacks a package of the system that the transform lists.
     """
-    own = {"PYTHONUNBUFFERED": "1", **dict(spec.env), "PORT": str(port)}
+    own = {"PYTHONUNBUFFERED": "1", **dict(spec.env), "PORT": port}
     if spec.direct_file:
         own["ETL_DIRECT_FQN"] = "true"
     programs = os.path.dirname(python)
     if spec.source is Source.CLASS:
         found = programs_for(spec.os_packages)
         argv = (
-            python, "-s", "-B", RUNNER, "--class", os.path.join(scratch, _PAYLOAD_FILE), "--port", str(port),
+            python, "-s", "-B", RUNNER, "--class", os.path.join(scratch, _PAYLOAD_FILE), "--port", port,
             "--workers", str(spec.workers or usable_cores()),
         )  # fmt: skip
         return ServerProgram(

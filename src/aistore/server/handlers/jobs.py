@@ -40,6 +40,7 @@ from ...wire.jobs import (
     SnapStats,
     decode_copy,
     decode_selection,
+    decode_verify,
     kind_of,
     spell_time,
 )
@@ -77,8 +78,9 @@ async def start_on_bucket(store: Store, request: Request, bucket: str, message: 
             f"{source} is both the source and the destination", hint="choose another bucket, or dry_run"
         )
     head_bucket(store, source)
-    for etl in options.call.stages if options.call else ():
-        await store.dispatcher.find(etl, again=True)
+    if options.call:
+        digests = await StoreObjects(store).digests(options.call, again=True)
+        options = msgspec.structs.replace(options, digests=digests)
     if not options.dry_run:
         await _make_bucket(store, destination)
     job_id = await store.controller.call(
@@ -130,6 +132,27 @@ async def start_on_objects(store: Store, request: Request, bucket: str, message:
     return text_reply(job_id)
 
 
+async def start_to_verify(store: Store, request: Request, bucket: str, message: Action) -> Reply:
+    """Compare derived objects of a bucket with what their recipes make; the reply is the job's id."""
+    value = decode_verify(message.value)
+    source = BucketRef(canonical_provider(request.query.get("provider", "")), bucket)
+    head_bucket(store, source)
+    if value.sample and value.percent:
+        raise BadRequestError("a sample is given as a number and as a percentage", hint="choose one of them")
+    options = JobOptions(
+        prefix=value.prefix, go_on=True, workers=value.workers, sample=value.sample, percent=value.percent,
+        etl_seconds=parse_duration(value.request_timeout) if value.request_timeout else 0.0,
+    )  # fmt: skip
+    job_id = await store.controller.call(
+        "job_start",
+        kind=JobKind.VERIFY.value,
+        source=str(source),
+        destination=str(source),
+        options=msgspec.to_builtins(check_options(options)),
+    )
+    return text_reply(job_id)
+
+
 def is_shared(store: Store, bucket: BucketRef) -> bool:
     """Say whether a bucket's objects are in an object store; raises NotSupportedError for a provider not served."""
     if store.shared is None:
@@ -162,10 +185,8 @@ async def _make_bucket(store: Store, bucket: BucketRef) -> None:
 
 
 def _options(kind: JobKind, value: CopyMessage) -> JobOptions:
-    if value.synchronize:
-        if value.prepend:
-            raise BadRequestError("synchronize and prepend exclude each other")
-        raise NotSupportedError("synchronize is not supported by this store", hint="remove what is left over yourself")
+    if value.synchronize and value.prepend:
+        raise BadRequestError("synchronize and prepend exclude each other")
     if kind.transforms != bool(value.name):
         raise BadRequestError(
             f"{kind.value} names no transform" if kind.transforms else f"{kind.value} names a transform",
@@ -185,6 +206,7 @@ def _options(kind: JobKind, value: CopyMessage) -> JobOptions:
             flat=value.flat,
             workers=1 if value.workers == -1 else value.workers,
             latest=value.latest,
+            sync=value.synchronize,
             etl=value.name,
             etl_then=check_stages([check_etl_name(value.name), *(value.pipeline or ())])[1:] if value.name else (),
             etl_args=check_args(value.etl_args),
@@ -321,7 +343,17 @@ def _snap(job: Job) -> JobSnap:
         err=job.error,
         ctlmsg=_what(job),
         packed=str(job.options.workers << 10),
-        ext=JobExtra(job.counts.failed, job.counts.gone, job.done, job.options.dry_run, job.options.etl),
+        ext=JobExtra(
+            job.counts.failed,
+            job.counts.gone,
+            job.done,
+            job.options.dry_run,
+            job.options.etl,
+            job.total,
+            job.counts.skipped,
+            job.counts.removed,
+            job.counts.stale,
+        ),
     )
 
 
@@ -334,6 +366,11 @@ def _what(job: Job) -> str:
     """Return a job in a line, as far as its options say more than its buckets."""
     wanted = job.options
     stages = wanted.call.stages if wanted.call else ()
-    said = {"etl": " >> ".join(stages), "prefix": wanted.prefix, "template": wanted.template, "prepend": wanted.prepend}
+    sample = f"{wanted.percent:g}%" if wanted.percent else str(wanted.sample or "")
+    said = {
+        "etl": " >> ".join(stages), "prefix": wanted.prefix, "template": wanted.template, "prepend": wanted.prepend,
+        "sample": sample,
+    }  # fmt: skip
     parts = [f"{key}:{value}" for key, value in said.items() if value]
-    return ", ".join(parts + (["dry-run"] if wanted.dry_run else []))
+    flags = {"dry-run": wanted.dry_run, "sync": wanted.sync}
+    return ", ".join(parts + [flag for flag, is_set in flags.items() if is_set])

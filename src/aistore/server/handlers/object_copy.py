@@ -9,7 +9,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 from ...errors import BadRequestError, NotSupportedError
-from ...jobs.batch import TAG
+from ...jobs.recipes import RECIPE, recipe_of, spell, users_own, way_of
 from ...model.etl import TransformCall
 from ...model.names import BucketRef, Uri, canonical_provider, parse_object_uname
 from ...model.objects import ObjectInfo, PutOptions
@@ -47,7 +47,7 @@ async def copy(store: Store, request: Request, bucket: str, name: str) -> Reply:
     if request.has_body and await request.body(store.limits.control_body_bytes_max):
         raise BadRequestError("a copy has no body", hint=f"leave {OBJECT_TO}= out to write the body")
     with await _open(store, request, source) as reading:
-        written = await _write(store, request, call, reading, destination)
+        written = await _write(store, request, call, reading, str(source.bucket), destination)
     return Empty(names.info_headers(written))
 
 
@@ -73,17 +73,21 @@ async def _open(store: Store, request: Request, source: Uri) -> Reading:
 
 
 async def _write(
-    store: Store, request: Request, call: TransformCall | None, reading: Reading, destination: Uri
+    store: Store, request: Request, call: TransformCall | None, reading: Reading, source: str, destination: Uri
 ) -> ObjectInfo:
-    """Write an opened object, or what transforms make of it."""
+    """Write an opened object of the bucket ``source``, or what transforms make of it, with its recipe."""
     objects, bucket, name = StoreObjects(store), str(destination.bucket), destination.name
-    custom = {key: value for key, value in reading.info.custom.items() if key != TAG}
+    custom = users_own(reading.info.custom)
     if call is None:
+        custom[RECIPE] = spell(recipe_of(way_of(source, None, ()), reading.info))
         options = PutOptions(custom=custom, size=reading.info.size)
         work = objects.copy(reading, bucket, name, options)
         return await _written(store, destination, work)
+    digests = await objects.digests(call)
     made = await store.dispatcher.transform(call, reading, gone=request.disconnected)
     try:
+        if await objects.digests(call) == digests:  # else nobody knows which of them has made it
+            custom[RECIPE] = spell(recipe_of(way_of(source, call, digests), reading.info))
         return await _written(store, destination, objects.put(made, bucket, name, PutOptions(custom=custom)))
     finally:
         made.close()

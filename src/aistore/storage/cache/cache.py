@@ -25,7 +25,7 @@ from ...errors import (
     OutOfSpaceError,
     StaleConditionError,
 )
-from ...model.objects import ListOptions, ListPage, ObjectInfo, PutOptions
+from ...model.objects import Checksum, ListOptions, ListPage, ObjectInfo, PutOptions
 from ...observe.counters import COUNTERS
 from ..local.engine import LocalEngine
 from ..local.hot import HotObject
@@ -129,6 +129,24 @@ class Cache:
                 raise
             else:
                 return CacheStaging(staging, bucket, name, self._boot, self.recency)
+
+    def put(
+        self, bucket: CacheBucket, name: str, data: bytes, checksum: Checksum, facts: CachedFacts
+    ) -> Future[ObjectInfo]:
+        """Make bytes that are all here the object's copy, hashed and written by the thread that commits.
+
+        ``checksum`` is what they must have, if its value is not empty. Whoever holds the key's lock must wait for the
+        future before letting it go; it raises as that of ``CacheStaging.commit``. Raises OutOfSpaceError.
+        """
+        self._check_room(len(data), bucket, name)
+        key = bucket.checked().key
+        try:
+            self._engine.head_bucket(key)
+        except BucketNotFoundError:
+            self._create(key)
+        options = PutOptions(encode_facts(facts, self._boot), (checksum,) if checksum.value else (), size=len(data))
+        self.recency.touch(slot_of(key, name))
+        return self._engine.put(key, name, data, options)
 
     def forget(self, bucket: CacheBucket, name: str) -> bool:
         """Have no copy of an object, whatever process is killed from now on; return whether there was one.

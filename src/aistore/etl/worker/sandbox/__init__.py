@@ -29,12 +29,15 @@ class Plan:
     """What was decided before the fork.
 
     ``uid`` is the ETL's own user, or None; ``namespaces`` whether it gets its own; ``missing`` what it cannot have.
+    ``own_network`` says that the guard is in the ETL's network, for one that serves; ``ports`` are its ports.
     """
 
     def __init__(self) -> None:
         self.uid: Optional[int] = None
         self.namespaces = False
+        self.own_network = False
         self.landlock = 0
+        self.ports: Optional[landlock.Ports] = None
         self.missing: List[str] = []
         self.error = ""
 
@@ -61,11 +64,12 @@ def plan(config: Dict[str, Any]) -> Plan:
     if refusal:
         chosen.missing.append("namespaces ({}): names and sizes of files outside can be seen".format(refusal))
     else:
-        namespaces.prepare()
+        namespaces.prepare(config)
         chosen.namespaces = True
+        chosen.own_network = namespaces.has_guards_network(config)
     if os.geteuid() == 0 and config.get("uid") is not None:
         _choose_user(config, chosen)
-    chosen.missing += landlock.missing(chosen.landlock, bool(config.get("network")))
+    chosen.missing += landlock.missing(chosen.landlock, bool(config.get("network")) or chosen.own_network)
     return chosen
 
 
@@ -135,12 +139,32 @@ def _enter(config: Dict[str, Any], chosen: Plan) -> List[str]:
     kernel.set_no_new_privileges()
     layers += ["no new privileges", "rlimits"]
     os.chdir(config["scratch"])
-    landlock.restrict(chosen.landlock, _rules(config, chosen), network)
+    landlock.restrict(chosen.landlock, _rules(config, chosen), network or chosen.own_network, chosen.ports)
     layers.append("landlock (version {})".format(chosen.landlock))
     scoped = landlock.scopes_signals(chosen.landlock) or chosen.namespaces or chosen.uid is not None
-    seccomp.install(seccomp.Restrictions(network, chosen.uid is not None, chosen.namespaces, not scoped))
+    own_files = chosen.uid is not None or (chosen.namespaces and not is_root)  # root would own the devices
+    seccomp.install(seccomp.Restrictions(
+        network, chosen.uid is not None, chosen.namespaces, not scoped, _serving(config, chosen), own_files
+    ))  # fmt: skip
     layers.append("seccomp")
     return layers
+
+
+def _serving(config: Dict[str, Any], chosen: Plan) -> str:
+    """Return what a program that serves may do with sockets, in a word of seccomp.py."""
+    if not config.get("serves") or config.get("network"):
+        return ""
+    if chosen.own_network:
+        return seccomp.OWN_NETWORK
+    return seccomp.CALLS_BACK if can_call_back(chosen) else seccomp.ONLY_LISTENS
+
+
+def can_call_back(chosen: Plan) -> bool:
+    """Return whether a program that serves may connect to the store, and to nothing else.
+
+    Without a network of its own that takes a Landlock that knows ports; else it connects to nothing at all.
+    """
+    return chosen.own_network or not chosen.landlock or landlock.restricts_ports(chosen.landlock)
 
 
 def _give(directory: str, uid: int, gid: int) -> None:
