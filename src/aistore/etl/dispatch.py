@@ -67,10 +67,10 @@ class Dispatcher:
         try:
             for _ in range(_ATTEMPTS):
                 stages = [await self.find(name) for name in call.stages]  # none begins where one is missing
-                work = _Work(call, reading, gone, stages)
+                wanted = call.seed is not None or any(self._keeps(running) for running in stages)
+                work = _Work(call, reading, gone, stages, may_begin_again=wanted)
                 try:
-                    if call.seed is not None or any(self._keeps(running) for running in stages):
-                        work.recipes = await self._recipes(work)
+                    work.recipes = await self._recipes(work) if wanted else []
                     return await self._made(work, len(stages))
                 except _MadeAnewError:  # what was derived from the one before is worth nothing
                     continue
@@ -206,7 +206,7 @@ class Dispatcher:
             source = await exchange.in_thread(
                 self._threads, exchange.input_from_reading, reading, limits.memfd_input_bytes_max, self._spool
             )
-        if not work.recipes:  # else it may have to be read again
+        if not work.may_begin_again:
             reading.close()
         return source
 
@@ -215,14 +215,18 @@ class _Work:
     """One object on its way through the transforms of a call.
 
     ``source`` is a descriptor with a copy of it that nobody has taken yet, ``held`` what is accounted for in memory.
-    ``recipes`` says what the result after each transform is made of, where that is wanted.
+    ``recipes`` says what the result after each transform is made of, where that is wanted. With ``may_begin_again``
+    the object is read again when a transform was made anew.
     """
 
-    def __init__(self, call: TransformCall, reading: Reading, gone: Gone | None, stages: list[Running]) -> None:
+    def __init__(
+        self, call: TransformCall, reading: Reading, gone: Gone | None, stages: list[Running], *, may_begin_again: bool
+    ) -> None:
         self.call = call
         self.reading = reading
         self.gone = gone
         self.stages = stages
+        self.may_begin_again = may_begin_again
         self.source = -1
         self.held = 0
         self.recipes: list[Recipe] = []
