@@ -104,14 +104,15 @@ class Dispatcher:
         if not (self._keeps(running) and work.is_repeatable(count)):
             return await self._computed(work, count)
         assert self.results is not None
-        place = await self.results.place(running.name, running.uid, work.reading.info.bucket, work.recipes[count - 1])
+        await self.results.open()
+        place = self.results.place(running.name, running.uid, work.reading.info.bucket, work.recipes[count - 1])
+        kept = await self.results.find(place)
+        if kept is not None:
+            return await self._given_again(work, count, kept)
         patience = self._limits.etl_queue_wait_seconds + sum(work.seconds(number) for number in range(count))
         async with self.results.turn(place, patience, work.gone) as found:
             if found is not None:
-                await self._check_unchanged(work.stages[:count], found)
-                count_hit(running.name, running.uid, found.size)
-                found.cache = "hit"
-                return found
+                return await self._given_again(work, count, found)
             count_miss(running.name, running.uid)
             result = await self._computed(work, count)
             try:
@@ -122,16 +123,22 @@ class Dispatcher:
             result.cache = "miss"
             return result
 
-    async def _check_unchanged(self, stages: list[Running], found: Result) -> None:
-        """Raise _MadeAnewError when a transform is another one by now, EtlNotRunningError when it does not run."""
+    async def _given_again(self, work: _Work, count: int, kept: Result) -> Result:
+        """Return a result that was kept.
+
+        Raises _MadeAnewError when a transform is another one by now, EtlNotRunningError when it does not run.
+        """
         try:
-            for running in stages:
+            for running in work.stages[:count]:
                 if not os.path.exists(running.mark):
                     await self.find(running.name, again=True)
                     raise _MadeAnewError
         except BaseException:
-            found.close()
+            kept.close()
             raise
+        count_hit(running.name, running.uid, kept.size)
+        kept.cache = "hit"
+        return kept
 
     async def _computed(self, work: _Work, count: int) -> Result:
         running = work.stages[count - 1]
