@@ -12,7 +12,7 @@ INSTALLED = $(VENV)/.installed
 
 # What other hosts lack (docs/platforms.md), but for the walls of the sandbox: without those there is little to test.
 WITHOUT = $(shell $(BIN)/python -c "from aistore.fallbacks import FEATURES; print(*[f.word for f in FEATURES if not f.wall])")
-FALLBACKS_ETL = tests/etl/test_workers.py tests/etl/test_launcher.py tests/etl/test_scripts.py tests/etl/test_dispatch.py
+FALLBACKS_ETL = tests/etl/test_workers.py tests/etl/test_load.py tests/etl/test_launcher.py tests/etl/test_scripts.py tests/etl/test_dispatch.py
 FALLBACKS_STORE = tests/server/test_etl.py tests/server/test_etl_life.py tests/server/test_objects.py \
 	tests/server/test_supervision.py tests/storage/test_conformance.py
 

@@ -10,7 +10,10 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def tree(pids: Iterable[int]) -> dict[int, float]:
-    """Return processes and all their descendants that live, each with its user and system seconds so far."""
+    """Return processes and all their descendants that live, each with its user and system seconds so far.
+
+    Those of its children that have ended count as its own: a pool replaces its workers.
+    """
     parents: dict[int, list[int]] = {}
     used: dict[int, float] = {}
     for entry in os.listdir("/proc"):
@@ -21,7 +24,7 @@ def tree(pids: Iterable[int]) -> dict[int, float]:
             except OSError:
                 continue
             parents.setdefault(int(fields[1]), []).append(int(entry))
-            used[int(entry)] = (int(fields[11]) + int(fields[12])) / _TICKS
+            used[int(entry)] = sum(map(int, fields[11:15])) / _TICKS
     found: dict[int, float] = {}
     waiting = list(pids)
     while waiting:

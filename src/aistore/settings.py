@@ -16,6 +16,9 @@ from .fallbacks import usable_cores
 
 DEFAULT_PORT = 8080
 DEFAULT_LEASE_SECONDS = 30.0
+# Guessed: longer than the pause between two epochs of a small model. A worker that comes back costs some milliseconds,
+# one that stays the memory that it does not share.
+DEFAULT_ETL_IDLE_SECONDS = 60.0
 Durability = Literal["default", "durable"]
 DURABILITIES: tuple[Durability, ...] = get_args(Durability)
 _RUNTIME_PREFIX = "ais-run-"
@@ -56,6 +59,8 @@ class Limits:
     etl_input_bytes_max: int = 1 << 30
     # Requests that may wait for a transform worker before the answer is "busy, come again".
     etl_queue: int = 512
+    # A worker of a transform with nothing to do ends after so long, or twice that.
+    etl_idle_seconds: float = DEFAULT_ETL_IDLE_SECONDS
     # Transforms of one batch request that are under way at once.
     batch_window: int = 32
     # No more objects of one batch request are taken up while those that are have so many bytes together.

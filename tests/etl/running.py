@@ -165,6 +165,18 @@ class Pending:
         return Outcome(json.loads(message) if message else None, output, errors, self.pid)
 
 
+class Held:
+    """Objects whose worker waits for the rest of the input, until ``let_go``."""
+
+    def __init__(self, etl: RunningEtl, count: int) -> None:
+        self._pipes = [os.pipe() for _ in range(count)]
+        self.pending = [etl.begin(source=reading) for reading, _ in self._pipes]
+
+    def let_go(self, number: int) -> Pending:
+        os.close(self._pipes[number][1])
+        return self.pending[number]
+
+
 def wait_for_exit(pid: int) -> None:
     """Wait until process ``pid`` of somebody else has gone."""
     with contextlib.suppress(ProcessLookupError):

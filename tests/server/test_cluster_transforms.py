@@ -20,6 +20,7 @@ import pytest
 import urllib3
 
 from aistore.errors import NotSupportedError
+from aistore.etl.endings import CRASHES_MAX
 from aistore.laptop.cluster import LocalCluster
 from aistore.testing import LocalNode
 from aistore.wire.messages import encode_base64
@@ -156,6 +157,30 @@ def test_made_stopped_and_removed_everywhere(cluster: LocalCluster) -> None:
     assert [guards(node) for node in (one, two, three)] == [[], [], []]
     assert transformed(one, "reverse", "o1").status == 404
     assert [listed(node) for node in (one, two, three)] == [[], [], []]
+
+
+def test_given_up_on_one_node(cluster: LocalCluster) -> None:
+    """A node on which a transform keeps crashing says so; the others go on, and `start` brings it back."""
+    one, two = cluster.node(1), cluster.node(2)
+    code = "import os\ndef transform(data, etl_args):\n    if etl_args:\n        os.abort()\n    return data[::-1]\n"
+    assert init(one, "crashes", code).status == 200
+    for _ in range(CRASHES_MAX):
+        assert call("GET", f"{one.endpoint}/v1/objects/b/o1?etl_name=crashes&etl_args=die").status == 422
+    until(lambda: sorted(health(two, "crashes").values()) == ["Aborted", "Running", "Running"], "it still runs")
+    ((home, _),) = (entry for entry in health(two, "crashes").items() if entry[1] == "Aborted")
+    used = {entry["target_id"]: entry for entry in call("GET", f"{two.endpoint}/v1/etl/crashes/metrics").json()}
+    assert used[home]["mem"] == 0
+    assert all(entry["mem"] > 0 for node, entry in used.items() if node != home)
+    (line,) = listed(two)
+    assert line["stage"] == "Aborted"
+    assert f"{home}: {CRASHES_MAX} objects in a row ended their worker" in line["message"]
+    assert transformed(two, "crashes", "o1").status == 409
+    assert {transformed(two, "crashes", name).status for name in OBJECTS} == {200, 409}
+    assert call("POST", f"{two.endpoint}/v1/etl/crashes/start", b"{}").status == 200
+    assert set(health(one, "crashes").values()) == {"Running"}
+    assert transformed(two, "crashes", "o1").data == b"1o"
+    details = call("GET", f"{one.endpoint}/v1/etl/crashes").json()
+    assert details["processes"] == sum(node["processes"] for node in details["nodes"]) >= 6
 
 
 def test_progress_and_the_failure_of_one_node(cluster: LocalCluster, tmp_path: Path) -> None:

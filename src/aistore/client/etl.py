@@ -22,11 +22,14 @@ CALL_TIMEOUT_SECONDS = 300.0
 
 
 class EtlNode(msgspec.Struct, frozen=True, rename={"node": "target_id"}):
-    """How an ETL is on one node of a cluster."""
+    """How an ETL is on one node of a cluster; ``cpu``, ``mem`` and ``processes`` as in EtlDetails."""
 
     node: str
     stage: str
     message: str = ""
+    cpu: float = 0.0
+    mem: int = 0
+    processes: int = 0
 
 
 class EtlDetails(msgspec.Struct, frozen=True, rename={"errors": "obj_errors"}):
@@ -34,7 +37,9 @@ class EtlDetails(msgspec.Struct, frozen=True, rename={"errors": "obj_errors"}):
 
     ``digest`` changes with anything that can change a result, ``python`` is the interpreter, ``dependencies`` the list
     that was asked for and ``lock`` what it came to. ``sandbox_layers`` hold, ``sandbox_missing`` this machine lacks.
-    ``nodes`` has an entry for each node of a cluster; python and sandbox are then those of the node that answered.
+    ``cpu`` is the cores in use since somebody last asked, ``mem`` the bytes of all ``processes``, where what they share
+    counts once. ``nodes`` has an entry for each node of a cluster; python and sandbox are then those of the node that
+    answered.
     With ``cache`` results are kept: ``cache_objects`` of ``cache_bytes`` now, ``cache_hits`` reads were answered with
     ``cache_hit_bytes`` of them, ``cache_misses`` were computed. The counters begin with the store.
     """
@@ -47,6 +52,9 @@ class EtlDetails(msgspec.Struct, frozen=True, rename={"errors": "obj_errors"}):
     lock: dict[str, Any] | None = None
     sandbox_layers: list[str] = []
     sandbox_missing: list[str] = []
+    cpu: float = 0.0
+    mem: int = 0
+    processes: int = 0
     nodes: list[EtlNode] = []
     network: str = "none"
     deterministic: bool = False

@@ -22,6 +22,7 @@ from typing import Any
 from ..errors import EtlInitError
 from ..fallbacks import lacking, lacks
 from ..model.etl import OUTPUT_BYTES_MAX
+from ..settings import DEFAULT_ETL_IDLE_SECONDS
 from . import confinement
 from .peers import CREDENTIALS_ROOM, MESSAGES_KIND, ask_for_credentials, sender_of
 from .worker.messages import Ancillary, Messages, descriptors_of
@@ -51,6 +52,7 @@ class LaunchOptions:
     that the transform must never see, first of all the store's data. ``namespaces`` False does without them even
     where the system has them. With ``network`` it reaches what this machine reaches. ``filename`` is what tracebacks
     call the code (default: where it lies). Root gives the ETL a user of its own: ``uid``, or one that nobody has.
+    ``workers`` is how many there are at most; those that have nothing to do for ``idle_seconds`` end.
     """
 
     name: str
@@ -61,6 +63,7 @@ class LaunchOptions:
     base_python: str = ""
     environment: str | None = None
     workers: int = 1
+    idle_seconds: float = DEFAULT_ETL_IDLE_SECONDS
     objects_per_worker: int = OBJECTS_PER_WORKER
     output_bytes_max: int = OUTPUT_BYTES_MAX
     memory_growth_bytes_max: int = MEMORY_GROWTH_BYTES_MAX
@@ -138,13 +141,21 @@ class Launched:
             if type(event.get("status")) is not int or not 0 <= event["status"] <= 0xFFFF:
                 return None
             return {**event, "pid": self._pids.pop(pid, pid)}
-        if lacks("credentials"):  # everybody then uses the numbers that the ETL itself does
-            return event
+        # The kernel's word for who sent this, beside what it calls itself. Without it everybody uses the numbers that
+        # the ETL itself does.
+        ours = pid if lacks("credentials") else sender
         if kind == "worker":
-            self._pids[pid] = sender  # the kernel's word for who sent this, beside what it calls itself
+            self._pids[pid] = ours
+            if len(self._pids) > _PIDS_MAX:  # the end of some was not told, while nobody read
+                self._pids = {number: known for number, known in self._pids.items() if _exists(known)}
             if len(self._pids) > _PIDS_MAX:  # nobody has so many workers: the code sends these
                 return None
-        return {**event, "pid": sender}
+        return {**event, "pid": ours}
+
+    @property
+    def workers(self) -> int:
+        """How many workers have started and not been said to have ended, by the events received so far."""
+        return len(self._pids)
 
     def end_worker(self, pid: int, turn: int) -> None:
         """Have the parent kill its worker ``pid`` if that is still at its ``turn``-th object."""
@@ -256,7 +267,8 @@ def _send_configuration(control: Messages, options: LaunchOptions) -> None:
     config: dict[str, Any] = {
         "name": options.name, "kind": options.kind, "filename": os.path.join(options.scratch, f"{options.name}.py"),
         "title": options.filename,
-        "workers": options.workers, "objects_per_worker": options.objects_per_worker,
+        "workers": options.workers, "idle_seconds": options.idle_seconds,
+        "objects_per_worker": options.objects_per_worker,
         "output_bytes_max": options.output_bytes_max, "memory_growth_bytes_max": options.memory_growth_bytes_max,
         "thread_seconds_max": options.thread_seconds_max, "lacking": lacking(),
     }  # fmt: skip
@@ -295,6 +307,16 @@ def _anonymous_file(content: bytes) -> Any:
     file.write(content)
     file.seek(0)
     return file
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # somebody else's
+        pass
+    return True
 
 
 def _list_of(value: object) -> list[object]:

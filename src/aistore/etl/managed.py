@@ -27,6 +27,7 @@ from ..observe.layout import (
     ETL_OUT_BYTES,
 )
 from .counted import count_restart
+from .endings import CRASHES_MAX, CrashesInARow, how_it_ended
 from .environments.lock import Lock
 from .log import TransformLog
 from .machine import Life, Todo
@@ -34,6 +35,7 @@ from .places import Places
 from .runners import Assignment, ReportProgress, Runner
 from .servers.runner import ServerRunner
 from .specs.runtime_message import shown_message
+from .usage import NOTHING, Meter
 from .warm_runner import WarmRunner
 
 _log = logging.getLogger("aistore.etl")
@@ -62,6 +64,9 @@ class ManagedEtl:
         self._launches = 0
         self._cancel = threading.Event()
         self._restart: asyncio.Task[None] | None = None
+        self._giving_up: asyncio.Task[None] | None = None
+        self._crashes = CrashesInARow()
+        self._meter = Meter(0)
         # One at a time makes the ETL ready, starts it again or ends it: what one of them has made (processes, sockets,
         # the log) the next one finds whole. Whoever wants to end it says so before it waits for its turn.
         self._turn = asyncio.Lock()
@@ -186,6 +191,7 @@ class ManagedEtl:
         ready.result()
         with open(self._mark, "w"):
             pass
+        self._crashes = CrashesInARow()
         await self._set(self.life.ready())
 
     def _ended(self, launch: int, reason: str, *, wanted: bool = False) -> None:
@@ -203,6 +209,25 @@ class ManagedEtl:
             count_restart(self.spec.name, self.uid)
             if await self._may_try_again(reason):
                 await self._come_up(_no_report)
+
+    def note_crash(self, status: int | None, said: str) -> None:
+        """Note that an object ended its worker, which ``said`` something before on standard error.
+
+        A transform of which so many in a row do is given up.
+        """
+        self.log.write(f"{said}\nWarning: an object's process {how_it_ended(status)}\n".lstrip())
+        if self.life.stage is not Stage.RUNNING:
+            return
+        count = self._crashes.note(self.counts()[0])
+        if count == CRASHES_MAX:
+            reason = f"{count} objects in a row ended their worker, the last {how_it_ended(status)}"
+            self._giving_up = asyncio.ensure_future(self._give_up(self._launches, reason))
+
+    async def _give_up(self, launch: int, reason: str) -> None:
+        async with self._turn:
+            if self._launches == launch and not self._ending and self.life.stage is Stage.RUNNING:
+                _log.warning("etl job %s is given up: %s", self.spec.name, reason)
+                await self._abort(reason)
 
     async def settled(self, seconds: float) -> None:
         """Return when the ETL is not being made ready any more, or after ``seconds``."""
@@ -283,12 +308,27 @@ class ManagedEtl:
             "cache_misses": numbers[ETL_CACHE_MISSES],
         }  # fmt: skip
 
+    async def usage(self) -> dict[str, Any]:
+        """Return cores in use lately, and of the processes CPU seconds, memory in bytes (PSS) and number.
+
+        Zeros while nothing runs, and where the system does not tell.
+        """
+        tree = self.runner.tree
+        if tree != self._meter.root:
+            self._meter = Meter(tree)
+        meter = self._meter
+        cores, used = await asyncio.to_thread(meter.read) if tree else NOTHING
+        return {
+            "cpu": round(cores, 3), "cpu_seconds": used.cpu_seconds, "mem": used.memory_bytes,
+            "processes": used.processes,
+        }  # fmt: skip
+
     def found(self) -> dict[str, Any]:
         """Return where it takes objects, as ``Running`` has it."""
         return {
-            "name": self.spec.name, "object_timeout_seconds": self.spec.object_timeout_seconds, "uid": self.uid,
-            "digest": self.digest(), "mark": self._mark, "deterministic": self.spec.deterministic,
-            "cache": self.spec.cache, **self.runner.found(),
+            **self.runner.found(), "name": self.spec.name, "uid": self.uid, "digest": self.digest(),
+            "object_timeout_seconds": self.spec.object_timeout_seconds, "mark": self._mark,
+            "deterministic": self.spec.deterministic, "cache": self.spec.cache,
         }  # fmt: skip
 
     def summary(self) -> dict[str, Any]:

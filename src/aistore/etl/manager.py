@@ -72,6 +72,7 @@ class Manager:
             "etl_health": self._health,
             "etl_logs": self._logs,
             "etl_metrics": self._metrics,
+            "etl_usage": self._usage,
             "etl_exit_status": self._exit_status,
             "etl_kill": self._kill,
         }
@@ -147,7 +148,7 @@ class Manager:
     async def _details(self, arguments: dict[str, Any], report: ReportProgress) -> dict[str, Any]:
         etl = self.get(arguments["name"])
         objects, size = await self._results.usage(etl.spec.name, etl.uid) if self._results is not None else (0, 0)
-        return {**etl.details(), "cache_objects": objects, "cache_bytes": size}
+        return {**etl.details(), **await etl.usage(), "cache_objects": objects, "cache_bytes": size}
 
     async def _find(self, arguments: dict[str, Any], report: ReportProgress) -> dict[str, Any]:
         etl = self.get(arguments["name"])
@@ -202,12 +203,19 @@ class Manager:
         return [{"target_id": self.node, "logs": self.get(arguments["name"]).log.tail(1 << 20)}]
 
     async def _metrics(self, arguments: dict[str, Any], report: ReportProgress) -> list[dict[str, Any]]:
-        objects, errors, in_bytes, out_bytes = self.get(arguments["name"]).counts()
+        etl = self.get(arguments["name"])
+        objects, errors, in_bytes, out_bytes = etl.counts()
         counts = {"obj_count": objects, "errors": errors, "in_bytes": in_bytes, "out_bytes": out_bytes}
-        return [{"target_id": self.node, **counts}]
+        return [{"target_id": self.node, **counts, **await etl.usage()}]
+
+    async def _usage(self, arguments: dict[str, Any], report: ReportProgress) -> dict[str, dict[str, Any]]:
+        return {name: await etl.usage() for name, etl in sorted(self._etls.items())}
 
     async def _exit_status(self, arguments: dict[str, Any], report: ReportProgress) -> int | None:
-        return await self._warm(arguments).exit_status(int(arguments["pid"]), str(arguments["socket_path"]))
+        status = await self._warm(arguments).exit_status(int(arguments["pid"]), str(arguments["socket_path"]))
+        if status != 0:
+            self.get(arguments["name"]).note_crash(status, str(arguments.get("said", "")))
+        return status
 
     async def _kill(self, arguments: dict[str, Any], report: ReportProgress) -> None:
         pid, turn = int(arguments["pid"]), int(arguments["turn"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..cluster.documents import EtlRecord
@@ -11,6 +11,7 @@ from ..model.etl import Stage
 #: What is added up over nodes.
 _COUNTS = ("obj_count", "errors", "in_bytes", "out_bytes")
 _CACHE_COUNTS = ("cache_hits", "cache_hit_bytes", "cache_misses", "cache_objects", "cache_bytes")
+_USED = ("cpu", "cpu_seconds", "mem", "processes")
 #: Of the stages that nodes are in, the transform is in the first of these.
 _WORST_FIRST = (Stage.ABORTED.value, Stage.UNKNOWN.value, Stage.INITIALIZING.value, Stage.RUNNING.value)
 
@@ -28,7 +29,7 @@ def merge_summaries(records: Mapping[str, EtlRecord], found: Mapping[str, Any]) 
 
 
 def merge_details(record: EtlRecord, found: Mapping[str, Any], me: str) -> dict[str, Any]:
-    """Return the details of one transform: those of node ``me``, with counts and stages of all."""
+    """Return the details of one transform: those of node ``me``, with counts, stages and use of all."""
     lines = {node: details if isinstance(details, dict) else None for node, details in found.items()}
     known_once = [details for details in lines.values() if details is not None]
     known = [details for details in (lines.get(me), *known_once) if details is not None]
@@ -36,10 +37,17 @@ def merge_details(record: EtlRecord, found: Mapping[str, Any], me: str) -> dict[
     errors = [error for details in known[1:] for error in details["obj_errors"]]
     stages = {node: (line or {}).get("stage", Stage.UNKNOWN.value) for node, line in lines.items()}
     nodes = [
-        {"target_id": node, "stage": stage, "message": _message(node, lines, found)} for node, stage in stages.items()
+        {"target_id": node, "stage": stage, "message": _message(node, lines, found), **_used([lines[node]])}
+        for node, stage in stages.items()
     ]
     counts = {count: sum(details.get(count, 0) for details in known_once) for count in _CACHE_COUNTS}
-    return {**(known[0] if known else {}), **summary, **counts, "obj_errors": errors, "nodes": nodes}
+    used = _used(list(lines.values()))
+    return {**(known[0] if known else {}), **summary, **counts, **used, "obj_errors": errors, "nodes": nodes}
+
+
+def _used(lines: Sequence[dict[str, Any] | None]) -> dict[str, Any]:
+    """Return what the processes of nodes use together."""
+    return {name: sum(line.get(name, 0) for line in lines if line is not None) for name in _USED}
 
 
 def _summary(record: EtlRecord, lines: Mapping[str, dict[str, Any] | None], found: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,17 +6,24 @@ import os
 import secrets
 
 from ..observe.totals import TotalsReader
+from ..settings import DEFAULT_ETL_IDLE_SECONDS
 
 
 class Places:
-    """The directories of transforms on this node; ``hidden`` is what they never see (default: ``data``)."""
+    """The directories of transforms on this node; ``hidden`` is what they never see (default: ``data``).
 
-    def __init__(self, data: str, runtime: str, queue: int, hidden: str = "") -> None:
+    ``queue`` is how many objects may wait for workers, ``idle_seconds`` how long workers without any stay.
+    """
+
+    def __init__(
+        self, data: str, runtime: str, queue: int, hidden: str = "", idle_seconds: float = DEFAULT_ETL_IDLE_SECONDS
+    ) -> None:
         self.hidden = hidden or data
         self.environments = os.path.join(data, "envs")
         self.etls = os.path.join(data, "etl")
         self.runtime = runtime
         self.queue = queue
+        self.idle_seconds = idle_seconds
         self.totals = TotalsReader(runtime)
         # Sockets and marks of a killed controller are still there, and HTTP workers know their names: each run has its
         # own.

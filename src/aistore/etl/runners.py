@@ -65,6 +65,10 @@ class Runner(Protocol):
     def blameless(self) -> bool:
         """Whether what was launched last was ended by somebody else, for which the ETL can do nothing."""
 
+    @property
+    def tree(self) -> int:
+        """The process at the top of what was launched, 0 if nothing is, or it is not on this machine."""
+
     async def prepare(self, progress: ReportProgress, deadline: float, cancel: threading.Event) -> None:
         """Get what it needs to be launched. ``deadline`` is on ``time.monotonic()``.
 

@@ -32,6 +32,7 @@ from ..model.etl import OUTPUT_BYTES_MAX
 from ..settings import Limits
 from . import exchange
 from .counted import count_busy
+from .endings import how_it_ended
 from .peers import CREDENTIALS_ROOM, MESSAGES_KIND, Peer, ask_for_credentials, sender_of
 from .running import Ask, Controller, Find, Gone, Result, Running
 from .worker.messages import Messages
@@ -39,6 +40,7 @@ from .worker.messages import Messages
 _REPLY_BYTES_MAX = 64 << 10
 _REQUEST_BYTES_MAX = 64 << 10  # what a worker reads of one request, JSON around it included
 _STDERR_SHOWN_BYTES = 8 << 10
+_STDERR_LOGGED_BYTES = 2 << 10  # of an object that ended its worker, which could not put it into the log
 # Smaller results are copied out at once, which no later write to the descriptor can change. Larger ones are sealed and
 # sent in pieces. Not all are sealed, because the kernel waits for pages that another core has just written to settle:
 # measured, sealing was a fifth of an HTTP worker's time and most of the slowest replies.
@@ -310,11 +312,12 @@ class WarmWorkers:
         if not pid:
             raise _stopped(running)
         status = await self._controller.call(
-            "etl_exit_status", name=running.name, pid=pid, socket_path=running.socket_path
-        )
+            "etl_exit_status", name=running.name, pid=pid, socket_path=running.socket_path,
+            said=exchange.read_tail(errors, _STDERR_LOGGED_BYTES).strip(),
+        )  # fmt: skip
         if status is not None and os.WIFEXITED(status) and os.WEXITSTATUS(status) == 0:
             return  # os._exit(0): what it wrote is the result
-        text = _with_stderr(f"the transform's process {_how_it_ended(status)}", errors)
+        text = _with_stderr(f"the transform's process {how_it_ended(status)}", errors)
         if status is not None and os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL:
             raise _KilledError(text)
         raise TransformCrashError(text)
@@ -322,19 +325,6 @@ class WarmWorkers:
 
 def _stopped(running: Running) -> EtlNotRunningError:
     return EtlNotRunningError(f"etl job {running.name} ended while the object waited for a worker", hint="try again")
-
-
-def _how_it_ended(status: int | None) -> str:
-    if status is None:
-        return "ended without an answer"
-    if os.WIFSIGNALED(status):
-        number = os.WTERMSIG(status)
-        try:
-            name = signal.Signals(number).name
-        except ValueError:
-            name = f"signal {number}"
-        return f"was ended by {name}"
-    return f"ended with exit status {os.WEXITSTATUS(status)}"
 
 
 def _with_stderr(text: str, errors: int) -> str:

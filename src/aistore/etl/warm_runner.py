@@ -70,6 +70,11 @@ class WarmRunner:
         return self.launched is not None and self.launched.guard_was_killed
 
     @property
+    def tree(self) -> int:
+        """The guard, above all others."""
+        return self.launched.guard_pid if self.launched is not None else 0
+
+    @property
     def socket_path(self) -> str:
         """Where the workers of this incarnation accept."""
         return self._etl.places.socket(self._etl.number, self._incarnation)
@@ -90,12 +95,7 @@ class WarmRunner:
         self.launched = await asyncio.to_thread(launcher.launch, options, self._listener, self._etl.log.writer)
         ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._watch = asyncio.ensure_future(self._watch_parent(self.launched, ready, progress, ended))
-        ready.add_done_callback(lambda future: self._note_ready(future, options.workers))
         return ready
-
-    def _note_ready(self, ready: asyncio.Future[None], workers: int) -> None:
-        if not ready.cancelled() and ready.exception() is None and self.launched is not None:
-            set_workers(self._etl.spec.name, self._etl.uid, workers)
 
     def _launch_options(self, environment: Environment) -> launcher.LaunchOptions:
         spec, scratch = self._etl.spec, self._etl.scratch
@@ -110,6 +110,7 @@ class WarmRunner:
             environment=environment.directory,
             scratch=scratch,
             workers=spec.workers or usable_cores(),
+            idle_seconds=self._etl.places.idle_seconds,
             objects_per_worker=1 if fork else launcher.OBJECTS_PER_WORKER,
             sandbox=spec.sandbox is Sandbox.ON,
             hidden=(self._etl.places.hidden,),
@@ -139,7 +140,9 @@ class WarmRunner:
                 break
             elif kind == "worker":
                 self._statuses.pop(event["pid"], None)  # of an earlier process with that number
+                set_workers(self._etl.spec.name, self._etl.uid, launched.workers)
             elif kind == "exited":
+                set_workers(self._etl.spec.name, self._etl.uid, launched.workers)
                 await self._note_exit(event["pid"], event["status"])
         if ready.cancelled():
             return
@@ -235,5 +238,6 @@ def _failure_text(event: dict[str, Any]) -> str:
         "import": "an import of the transform failed",
         "contract": "the transform's code does not do what its communication type needs",
         "sandbox": "the sandbox cannot be set up on this machine",
+        "workers": "the transform's workers end as soon as they are started",
     }.get(str(event.get("reason")), "the transform could not be made ready")
     return f"{what}: {event.get('traceback') or event.get('message') or ''}".rstrip()

@@ -98,7 +98,13 @@ def _jobs(settings: ProcessSettings, node: SharedBuckets, own: OwnWorkers) -> Jo
 async def _run(settings: ProcessSettings, ready: int) -> None:
     stop = stop_on_signals()
     serve = settings.serve
-    places = Places(serve.data, settings.runtime, serve.limits.etl_queue, hidden=serve.cache if serve.store else "")
+    places = Places(
+        serve.data,
+        settings.runtime,
+        serve.limits.etl_queue,
+        hidden=serve.cache if serve.store else "",
+        idle_seconds=serve.limits.etl_idle_seconds,
+    )
     results = ResultsKeeper(results_directory(serve.data), results_settings(serve))
     node_id = settings.target_id if serve.store else settings.node_id
     manager = Manager(places, node_id, keeps=not serve.store, results=results)

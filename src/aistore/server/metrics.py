@@ -70,8 +70,12 @@ def store_families(words: Sequence[int]) -> list[Family]:
     return [family, *(Family(*scalar).add(words[word]) for word, scalar in layout.SCALAR_WORDS)]
 
 
+#: What the controller says of each transform's processes (``ManagedEtl.usage``), by name.
+EtlUsage = Mapping[str, Mapping[str, float]]
+
+
 def etl_families(totals: Totals) -> list[Family]:
-    """Return the metrics of transforms, those that were removed included."""
+    """Return what was counted of transforms, those that were removed included."""
     families = [Family(*scalar) for scalar in layout.ETL_SCALARS]
     for name, numbers in totals.etls_by_name().items():
         for family, number in zip(families, numbers, strict=True):
@@ -88,6 +92,22 @@ def result_families(kept: Mapping[str, tuple[int, int]], capacity: int) -> list[
         size.add(total, etl=etl)
     room = Family("ais_etl_cache_capacity_bytes", "gauge", "Bytes of results that may be kept; 0 before the first one.")
     return [objects, size, room.add(capacity)]
+
+
+def etl_usage_families(usage: EtlUsage | None) -> list[Family]:
+    """Return the metrics of transforms' processes; without samples if the controller did not answer in time (None)."""
+    families = []
+    for name, kind, text, key in (
+        ("ais_etl_cpu_seconds_total", "counter", "CPU time of a transform's processes; starts again with them.",
+         "cpu_seconds"),
+        ("ais_etl_memory_bytes", "gauge", "Memory of a transform's processes, what they share counted once.", "mem"),
+        ("ais_etl_processes", "gauge", "Processes of a transform.", "processes"),
+    ):  # fmt: skip
+        family = Family(name, kind, text)
+        for etl, used in (usage or {}).items():
+            family.add(used[key], etl=etl)
+        families.append(family)
+    return families
 
 
 _Gauge = tuple[str, str, Callable[[MountpathFacts], int]]
@@ -173,13 +193,18 @@ def process_families(processes: Sequence[Process], started_ns: int, node_id: str
 
 
 def all_families(
-    totals: Totals, mountpaths: Sequence[MountpathFacts] | None, started_ns: int, node_id: str
+    totals: Totals,
+    usage: EtlUsage | None,
+    mountpaths: Sequence[MountpathFacts] | None,
+    started_ns: int,
+    node_id: str,
 ) -> list[Family]:
     """Return every metric there is, in the order of the documentation."""
     return [
         *request_families(totals.words),
         *store_families(totals.words),
         *etl_families(totals),
+        *etl_usage_families(usage),
         *mountpath_families(mountpaths),
         *disk_families(mountpaths),
         *process_families(totals.processes, started_ns, node_id),

@@ -75,6 +75,11 @@ class ServerRunner:
         return self.environment is not None
 
     @property
+    def tree(self) -> int:
+        """Pid of the process that all of its processes descend from, 0 if there is none."""
+        return self.launched.guard_pid if self.launched is not None else 0
+
+    @property
     def blameless(self) -> bool:
         """Whether somebody killed the guard, the store's own process beside it."""
         return self.launched is not None and self.launched.guard_was_killed

@@ -22,12 +22,14 @@ from .lacking import lacks
 from .messages import Messages, descriptors_of
 from .program import Program
 from .randomness import RANDOMNESS
+from .slots import BUSY, IDLE, RETIRED, Slot
 from .threads import ThreadWatch
 
 _LOG_BYTES_MAX = 4096  # of one object; what a pipe takes in one piece (PIPE_BUF)
 _DESCRIPTORS_LEFT_MAX = 32  # guessed: caches of libraries stay below, a leak per object does not
 _FREEZE_OBJECTS = 3  # after so many objects what lazy imports made is taken out of garbage collection
 _REQUEST_BYTES_MAX = 64 << 10
+_DISMISSED_SECONDS = 5.0  # until an idle worker sees at the latest that it is dismissed
 
 
 class Settings:
@@ -38,6 +40,9 @@ class Settings:
         self.output_bytes_max = int(config.get("output_bytes_max", 512 << 20))
         self.memory_growth_bytes_max = int(config.get("memory_growth_bytes_max", 1 << 30))
         self.thread_seconds_max = float(config.get("thread_seconds_max", 30.0))
+        self.idle_seconds = float(config.get("idle_seconds", 60.0))
+        #: After so long without an object a worker looks at whether it is dismissed.
+        self.accept_seconds = max(0.01, min(_DISMISSED_SECONDS, self.idle_seconds / 4))
 
 
 class _ParentGoneError(Exception):
@@ -45,12 +50,12 @@ class _ParentGoneError(Exception):
 
 
 class Worker:
-    """One worker process; ``slot`` is shared memory in which it counts its objects and says that it retires.
+    """One worker process; in ``slot`` it counts its objects, says what it is doing, and reads that it is to leave.
 
     ``life`` is a pipe that ends with the parent, where the kernel does not tell of its end; else -1.
     """
 
-    def __init__(self, program: Program, settings: Settings, listener: int, slot: memoryview, life: int = -1) -> None:
+    def __init__(self, program: Program, settings: Settings, listener: int, slot: Slot, life: int = -1) -> None:
         self._program = program
         self._settings = settings
         self._slot = slot
@@ -75,18 +80,21 @@ class Worker:
 
     def serve(self) -> NoReturn:
         """Take objects until the worker has to be replaced; never returns."""
-        while not self._tainted:
+        while not (self._tainted or self._slot.leaves):
+            self._slot.become(IDLE)
             try:
                 connection = self._accept()
             except _ParentGoneError:
                 break
             except OSError as error:
-                if error.errno in (errno.ECONNABORTED, errno.EINTR):
+                # EAGAIN: nothing came for a while. Who leaves then holds no connection, and the next one wakes another.
+                if error.errno in (errno.ECONNABORTED, errno.EINTR, errno.EAGAIN):
                     continue
                 raise
+            self._slot.become(BUSY)
             self._connection(connection)
+        self._slot.become(RETIRED)  # not crashed
         shutil.rmtree(self._own_directory, ignore_errors=True)
-        self._slot[1] = 1  # retired, not crashed
         os._exit(0)
 
     def _accept(self) -> socket.socket:
@@ -96,8 +104,11 @@ class Worker:
         poll.register(self._listener, select.POLLIN)
         poll.register(self._life, select.POLLIN)
         while True:
-            if any(fd == self._life for fd, _ in poll.poll()):
+            ready = dict(poll.poll(self._settings.accept_seconds * 1000))
+            if self._life in ready:
                 raise _ParentGoneError
+            if not ready:
+                raise BlockingIOError(errno.EAGAIN, "nothing to accept")
             try:
                 connection, _ = self._listener.accept()
             except BlockingIOError:  # another worker was sooner
@@ -118,16 +129,16 @@ class Worker:
             request, descriptors = _receive(messages)
             begun = b"S"
             if lacks("credentials"):  # nobody else says who we are
-                begun += b"%d %d" % (self._pid, self._slot[0] + 1)
+                begun += b"%d %d" % (self._pid, self._slot.turns + 1)
             if request is None or len(descriptors) != 3 or not _send(messages, begun):
                 for fd in descriptors:
                     os.close(fd)
                 return
-            self._slot[0] += 1
+            self._slot.take()
             self._object(messages, connection, request, descriptors)
         finally:
             connection.close()
-        if self._slot[0] >= self._settings.objects_max:
+        if self._slot.turns >= self._settings.objects_max:
             self._tainted = "enough objects"
 
     def _object(
@@ -174,7 +185,7 @@ class Worker:
         for fd in kept:
             os.close(fd)
         self._state.restore()
-        if self._slot[0] == _FREEZE_OBJECTS:
+        if self._slot.turns == _FREEZE_OBJECTS:
             gc.freeze()
         if self._threads.left():
             self._tainted = "a thread is left"

@@ -12,13 +12,6 @@ import tempfile
 import traceback
 from typing import Any, Dict, List, NoReturn
 
-SLOT_BYTES = 64  # one cache line per worker: objects taken, whether it retired
-
-
-def slot_of(slots: mmap.mmap, number: int) -> memoryview:
-    """Return a worker's part of the shared memory, as 64-bit numbers."""
-    return memoryview(slots)[number * SLOT_BYTES : (number + 1) * SLOT_BYTES].cast("Q")
-
 
 class Spawner:
     """Starts workers from what a parent knows before it has run anything foreign."""
@@ -28,13 +21,13 @@ class Spawner:
         self._config = tempfile.TemporaryFile()  # noqa: SIM115 - as long as this object
         self._config.write(json.dumps(config).encode("utf-8"))
         self._config.flush()
-        self._memory = tempfile.TemporaryFile()  # noqa: SIM115
-        self._memory.truncate(slots_bytes)
-        self.slots = mmap.mmap(self._memory.fileno(), slots_bytes)
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115
+        self._file.truncate(slots_bytes)
+        self.memory = mmap.mmap(self._file.fileno(), slots_bytes)
 
     def spawn(self, control: int, listener: int, life: int, slot: int) -> int:
         """Start a worker and return its pid. ``control`` is for its first message only."""
-        given = [control, listener, life, self._config.fileno(), self._memory.fileno()]
+        given = [control, listener, life, self._config.fileno(), self._file.fileno()]
         main = os.path.join(os.path.dirname(os.path.abspath(__file__)), "main.py")
         numbers = map(str, [*given, slot, os.getpid()])
         kept = [(fd, os.get_inheritable(fd)) for fd in given if fd >= 0]
@@ -52,8 +45,8 @@ class Spawner:
 
 def run(numbers: List[int]) -> NoReturn:
     """Be a worker: say so, import the program, take objects."""
-    control_fd, listener, life, config_fd, memory, slot, parent_pid = numbers
-    from . import control, harness, lacking, process, program
+    control_fd, listener, life, config_fd, memory, number, parent_pid = numbers
+    from . import control, harness, lacking, process, program, slots
 
     try:
         for fd in (listener, life, config_fd, memory):
@@ -69,9 +62,10 @@ def run(numbers: List[int]) -> NoReturn:
         connection = control.Control(control_fd)
         connection.send("worker", pid=os.getpid())
         os.close(connection.fileno())
-        slots = mmap.mmap(memory, os.fstat(memory).st_size)
+        shared = mmap.mmap(memory, os.fstat(memory).st_size)
         os.close(memory)
-        harness.Worker(program.load(config), harness.Settings(config), listener, slot_of(slots, slot), life).serve()
+        settings = harness.Settings(config)
+        harness.Worker(program.load(config), settings, listener, slots.Slot(shared, number), life).serve()
     except BaseException:
         os.write(2, traceback.format_exc().encode("utf-8", "replace"))
     finally:
