@@ -165,9 +165,13 @@ class Host:
 
     def make_server(self, name: str, code: str) -> str:
         """Make a transform that is a server, and comes for its objects."""
+        with socket.create_server(
+            ("127.0.0.1", 0)
+        ) as free:  # where it has no network of its own, a port of this machine
+            port = free.getsockname()[1]
         runtime = {"command": ["python3", "attack_server.py"], "code": code, "filename": "attack_server.py"}
         message = {"name": name, "communication": "hpull://", "sandbox": self.sandbox, "runtime": runtime,
-                   "resources": {"limits": {"memory": MEMORY}}}  # fmt: skip
+                   "port": port, "resources": {"limits": {"memory": MEMORY}}}  # fmt: skip
         reply = self.http.request("PUT", f"{self.store.endpoint}/v1/etl", body=json.dumps(message).encode())
         return "" if reply.status == 200 else reply.data.decode()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import threading
+import traceback
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -27,7 +28,14 @@ _lock = threading.Lock()
 
 @functools.cache
 def _begun(profile: str) -> Future[dict[str, Any]]:
-    return _pool.submit(attack_host.results, profile)
+    return _pool.submit(_results, profile)
+
+
+def _results(profile: str) -> dict[str, Any]:
+    try:
+        return attack_host.results(profile)
+    except Exception:
+        return {"broke": traceback.format_exc()}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -47,7 +55,10 @@ def results(profile: str) -> dict[str, Any]:
         pytest.skip(reason)
     with _lock:
         begun = _begun(profile)
-    return begun.result()
+    found = begun.result()
+    if "broke" in found:
+        pytest.fail(found["broke"], pytrace=False)
+    return found
 
 
 CELLS = [
