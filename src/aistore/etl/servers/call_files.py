@@ -23,6 +23,7 @@ from types import TracebackType
 from ...errors import ConflictError, NotFoundError, TransformError
 from ...model.etl import OUTPUT_BYTES_MAX
 from .. import exchange
+from ..passing import Passing
 from ..running import Ask, Result, Running
 from .replies import MEMORY_BYTES_MAX, too_large
 from .requests import uname
@@ -37,7 +38,7 @@ _INLINE_BYTES_MAX = 256 << 10
 class CallFiles:
     """The files of one call, as a context: made as they are needed, removed at its end."""
 
-    def __init__(self, running: Running, ask: Ask, source: int, threads: Executor) -> None:
+    def __init__(self, running: Running, ask: Ask, source: Passing, threads: Executor) -> None:
         self._running = running
         self._ask = ask
         self._source = source
@@ -122,11 +123,11 @@ class CallFiles:
 
     async def _copy(self, path: str, mode: int) -> None:
         self._undo.append(lambda: os.unlink(path))
-        if os.fstat(self._source).st_size <= _INLINE_BYTES_MAX:
-            exchange.copy_file(self._source, path, mode)
+        if self._source.size <= _INLINE_BYTES_MAX:
+            exchange.write_file(self._source.read, path, mode)
             return
         loop = asyncio.get_running_loop()
-        self._copying = loop.run_in_executor(self._threads, exchange.copy_file, self._source, path, mode)
+        self._copying = loop.run_in_executor(self._threads, exchange.write_file, self._source.read, path, mode)
         await asyncio.shield(self._copying)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import select
 import socket
 from collections import deque
@@ -12,10 +11,8 @@ from types import TracebackType
 
 from ...errors import TransformError
 from ...wire.http1 import Chunks, Head, MalformedReplyError, parse_head
+from ..passing import Passing
 
-#: So much of a request goes out in one step, before anything of its reply is looked for: a server's side of the
-#: connection takes it in even if the server itself does not read. Derived: half of the smallest receive buffer.
-_ONE_STEP_BYTES_MAX = 64 << 10
 #: Larger bodies are read in a thread, piece by piece: they may be on a disk.
 _INLINE_BYTES_MAX = 8 << 20
 _PIECE_BYTES = 256 << 10
@@ -34,23 +31,28 @@ class BrokenConnectionError(Exception):
 
 
 class Body:
-    """What is sent with a request: the first ``size`` bytes of a file."""
+    """What is sent with a request: an object."""
 
-    def __init__(self, descriptor: int, size: int, threads: Executor) -> None:
-        self._descriptor = descriptor
+    def __init__(self, source: Passing, threads: Executor) -> None:
+        self._source = source
         self._threads = threads
-        self.size = size
+        self.size = source.size
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether all of it is in memory anyhow."""
+        return self._source.data is not None
 
     def whole(self) -> bytes:
         """Return all of it."""
-        return os.pread(self._descriptor, self.size, 0) if self.size else b""
+        return self._source.read(0, self.size)
 
     async def piece(self, start: int) -> bytes:
         """Return the piece that begins at ``start``."""
-        arguments = (self._descriptor, min(_PIECE_BYTES, self.size - start), start)
+        length = min(_PIECE_BYTES, self.size - start)
         if self.size <= _INLINE_BYTES_MAX:
-            return os.pread(*arguments)
-        return await asyncio.get_running_loop().run_in_executor(self._threads, os.pread, *arguments)
+            return self._source.read(start, length)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._source.read, start, length)
 
 
 class Connection(asyncio.Protocol):
@@ -84,11 +86,15 @@ class Connection(asyncio.Protocol):
         """Whether nothing has come that nobody asked for: on an idle connection that is mostly its end."""
         return not (self._pieces or self._ended or self._transport.is_closing() or self._poll.poll(0))
 
-    async def send(self, *data: bytes) -> None:
-        """Send bytes, and wait until there is room for more; raises OSError."""
+    def write(self, *data: bytes) -> None:
+        """Send bytes, however long the server takes to take them; raises OSError."""
         if self._ended:
             raise BrokenPipeError("the connection has ended")
         self._transport.writelines(data)
+
+    async def send(self, data: bytes) -> None:
+        """Send bytes, and wait until there is room for more; raises OSError."""
+        self.write(data)
         if self._writable is not None:
             await self._writable
 
@@ -99,6 +105,11 @@ class Connection(asyncio.Protocol):
             piece = await body.piece(sent)
             await self.send(piece)
             sent += len(piece)
+
+    @property
+    def has_sent(self) -> bool:
+        """Whether the system has taken all that was sent."""
+        return not self._transport.get_write_buffer_size()
 
     async def receive(self) -> bytes:
         """Return what comes next; nothing at the end of the connection, however it ended."""
@@ -196,7 +207,14 @@ class Exchange:
     def is_clean(self) -> bool:
         """Whether the connection can be used again: all was sent, all has come, and the server wants to go on."""
         sent = self._sending is None or (self._sending.done() and self._sending.exception() is None)
-        return sent and self._ended and self._head is not None and self._head.keep_alive and self._connection.is_quiet
+        return (
+            sent
+            and self._connection.has_sent
+            and self._ended
+            and self._head is not None
+            and self._head.keep_alive
+            and self._connection.is_quiet
+        )
 
     async def begin(self, head: bytes, body: Body | None) -> Head:
         """Send a request and return the head of its reply, which may come before all of the request was sent.
@@ -204,10 +222,12 @@ class Exchange:
         Raises BrokenConnectionError, and TransformError for what is no HTTP.
         """
         try:
-            if body is None or body.size <= _ONE_STEP_BYTES_MAX:
-                await self._connection.send(head, body.whole() if body is not None else b"")
+            if body is None:
+                self._connection.write(head)
+            elif body.in_memory:
+                self._connection.write(head, body.whole())
             else:
-                await self._connection.send(head)
+                self._connection.write(head)
                 self._sending = asyncio.ensure_future(self._connection.send_body(body))
         except OSError:
             pass  # the server does not listen any more; it may have said why

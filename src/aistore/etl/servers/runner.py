@@ -116,6 +116,7 @@ class ServerRunner:
             calls=self._directories.calls,
             direct_file=spec.direct_file,
             direct_put=spec.direct_put and bool(calls_port),
+            push_to_root=spec.push_to_root,
         )
 
     async def _watch_server(
