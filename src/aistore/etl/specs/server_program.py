@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ...errors import NotSupportedError
-from ...fallbacks import usable_cores
+from ...fallbacks import cores_for
 from ...model.etl import EtlSpec, Source
 from ..confinement import SYSTEM_PATH, WORKER_DIRECTORY
 from .os_packages import check_installed, programs_for
@@ -69,7 +69,7 @@ def server_program(spec: EtlSpec, python: str, scratch: str, port: str) -> Serve
         found = programs_for(spec.os_packages)
         argv = (
             python, "-s", "-B", RUNNER, "--class", os.path.join(scratch, _PAYLOAD_FILE), "--port", port,
-            "--workers", str(spec.workers or usable_cores()),
+            "--workers", str(spec.workers or cores_for(spec.cpus)),
         )  # fmt: skip
         return ServerProgram(
             argv,
