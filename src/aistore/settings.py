@@ -151,6 +151,8 @@ class ServeSettings:
     advertise: str = ""
     #: What all nodes of a cluster know and nobody else; empty where there is no cluster.
     cluster_secret: str = ""
+    #: The program that runs transforms that are images; "" for podman or docker, whichever answers.
+    container_engine: str = ""
     #: How long a node that says nothing counts as there; 0 for as long as its cluster has it.
     lease_seconds: float = DEFAULT_LEASE_SECONDS
 

@@ -60,7 +60,7 @@ def test_copies_of_single_objects(sdk):
     assert copies["statuses"] == [200] * 4
     assert copies["made"] == {"plain": "words 1", "upper": "WORDS 1!", "line": "1 SDROW"}
     assert copies["beside"] == {"copied/upper": "WORDS 1"}
-    assert copies["custom"] == {"colour": "blue"}
+    assert copies["custom"]["colour"] == "blue"
     refused = copies["refused"]
     assert refusal(refused["missing bucket"]) == ("ErrBckNotFound", 404)
     assert "bucket" in refused["missing bucket"]["message"]

@@ -29,11 +29,11 @@ async def no_report(stage: str, message: str) -> None:
 
 
 @asynccontextmanager
-async def managing(directory: Path) -> AsyncIterator[Manager]:
+async def managing(directory: Path, **options: Any) -> AsyncIterator[Manager]:
     """A controller's manager of transforms, for the length of a test."""
     runtime = directory / "runtime"
     runtime.mkdir(exist_ok=True)
-    manager = Manager(Places(str(directory / "data"), str(runtime), 64))
+    manager = Manager(Places(str(directory / "data"), str(runtime), 64, **options))
     try:
         yield manager
     finally:

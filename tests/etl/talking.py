@@ -17,6 +17,7 @@ from typing import Any
 
 from aistore.errors import EtlNotRunningError
 from aistore.etl import exchange
+from aistore.etl.passing import Passing
 from aistore.etl.running import Ask, Gone, Running
 from aistore.etl.servers.talk import ServerTransforms
 from aistore.settings import Limits
@@ -187,15 +188,22 @@ class Talk:
         assert self.gateway is not None
         return self.gateway.dup()
 
+    def passing(self, data: bytes) -> Passing:
+        """Return an object as a store gives it: small ones in memory."""
+        if len(data) <= 1 << 20:
+            return Passing(data, self.directory)
+        return Passing.of_file(exchange.input_from_bytes(data, self.directory), self.directory)
+
     async def object(
-        self, data: bytes, name: str = "dir/name.jpg", args: str = "", *, gone: Gone | None = None, bucket: str = "bck"
-    ) -> bytes:
+        self, data: bytes, name: str = "dir/name.jpg", args: str = "", *, gone: Gone | None = None,
+        bucket: str = "bck", seed: str = "",
+    ) -> bytes:  # fmt: skip
         """Run an object through the transform and return all of the result."""
-        source = exchange.input_from_bytes(data, self.directory)
+        source = self.passing(data)
         try:
-            result = await self.transforms.transform(self.running, source, Ask(bucket, name, args), gone)
+            result = await self.transforms.transform(self.running, source, Ask(bucket, name, args, seed), gone)
         finally:
-            os.close(source)
+            source.close()
         try:
             return result.read_all()
         finally:

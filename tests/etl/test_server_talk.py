@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 import threading
 from urllib.parse import unquote
@@ -20,7 +19,6 @@ from aistore.errors import (
     TransformError,
     TransformTimeoutError,
 )
-from aistore.etl import exchange
 from aistore.etl.running import Ask
 from aistore.settings import Limits
 
@@ -44,6 +42,16 @@ def failure(server: RawServer, data: bytes = b"data", **options: object) -> Tran
 
 
 # What is sent.
+
+
+def test_a_seed_is_a_header_where_there_is_one() -> None:
+    async def use(t: Talk) -> None:
+        await t.object(b"words", seed="5e" * 32)
+        await t.object(b"words")
+
+    with RawServer(answering(upper)) as server:
+        talk(server.port, use)
+    assert [heard.headers.get("ais-etl-seed") for heard in server.heard] == ["5e" * 32, None]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -119,14 +127,14 @@ def test_large_objects_arrive_whole_and_come_back_whole(size: int) -> None:
     data = random.Random(size).randbytes(size)
 
     async def use(t: Talk) -> None:
-        source = exchange.input_from_bytes(data, t.directory)
+        source = t.passing(data)
         for _ in range(2):
             result = await t.transforms.transform(t.running, source, Ask("bck", "large"), None)
             assert (result.data is None) == (size > 1 << 20)  # what is large is in a file
             assert result.size == size
             assert result.read_all() == data
             result.close()
-        os.close(source)
+        source.close()
 
     with RawServer(answering(lambda heard: heard.body)) as server:
         talk(server.port, use)

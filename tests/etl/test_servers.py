@@ -212,6 +212,20 @@ def test_what_does_not_come_up_says_why(tmp_path: Path, fields: dict[str, object
     run(tmp_path, test)
 
 
+@needs("affinity")
+@pytest.mark.parametrize("sandbox", ["on", "off"])
+def test_it_has_the_cores_that_it_may_have(tmp_path: Path, sandbox: str) -> None:
+    async def test(manager: Manager) -> None:
+        etl = await new(manager, cpus=0.5, sandbox=sandbox, port=free_port())
+        assert await run_inside(etl, "answer = len(os.sched_getaffinity(0))") == 1
+        assert await run_inside(etl, "answer = os.environ['NUM_WORKERS']") == "1"
+        if sandbox == "on":
+            with pytest.raises(AssertionError, match="PermissionError"):
+                await run_inside(etl, "os.sched_setaffinity(0, range(64))")
+
+    run(tmp_path, test)
+
+
 def test_without_a_network_of_its_own_its_port_may_be_taken(tmp_path: Path) -> None:
     async def test(manager: Manager) -> None:
         with socket.create_server(("127.0.0.1", 0)) as taken:

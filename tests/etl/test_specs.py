@@ -241,6 +241,13 @@ WRONG: list[tuple[Any, str]] = [
     (runtime(code="x"), "code beside a command needs a filename"),
     (runtime(code="x", filename="a/b"), "'a/b' is no name of a file"),
     (runtime(code="x", filename=".."), "code beside a command needs a filename"),
+    (runtime(command=["x"] * 5000), "runtime.command has 5000 entries"),
+    ({str(number): 1 for number in range(5000)}, "the message has 5000 entries"),
+    (
+        message(runtime={"image": "aistorage/runtime_python:3.12",
+                         "env": [PAYLOAD_ENV, {"name": "PACKAGES", "value": "a[," * 9000}]}),
+        "PACKAGES of 27000 characters is too long",
+    ),
     (runtime(file="x.py"), "runtime.file names a file of another machine"),
     ({"name": "some-name", "NAME": "other-name"}, "NAME is there twice"),
 ]  # fmt: skip

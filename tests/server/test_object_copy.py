@@ -63,8 +63,20 @@ def test_through_transforms(client: Client, buckets: tuple[Bucket, Bucket]) -> N
     assert destination.verify().wait().objects == 1
     source.object("dir/words").copy_to(target, etl=client.etl("copy-upper") >> "copy-back")
     assert target.get().read() == b"SDROW"
+    assert "&etl=copy-upper:" in target.head().custom["ais-recipe"]
+    assert "&etl=copy-back:" in target.head().custom["ais-recipe"]
+    assert "colour" in target.head().custom
     source.object("large").copy_to(target, etl="copy-back")
     assert target.get().read() == LARGE[::-1]
+
+
+def test_a_copy_of_a_copy_tells_of_the_last_one(buckets: tuple[Bucket, Bucket]) -> None:
+    source, destination = buckets
+    source.object("dir/words").copy_to(source.object("second"), etl="copy-upper")
+    source.object("second").copy_to(destination.object("third"), etl="copy-back")
+    recipe = destination.object("third").head().custom["ais-recipe"]
+    assert "&name=second&" in recipe
+    assert "copy-upper" not in recipe
 
 
 def test_what_fails_leaves_the_destination_as_it_was(client: Client, buckets: tuple[Bucket, Bucket]) -> None:

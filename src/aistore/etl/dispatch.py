@@ -15,6 +15,7 @@ from ..storage.checksums import STORED_TYPE
 from ..storage.engine import Reading
 from . import exchange
 from .counted import CountedObject, count_hit, count_miss
+from .passing import Passing
 from .results import Results
 from .running import Ask, Controller, Gone, Result, Running
 from .seeds import Recipe
@@ -67,10 +68,10 @@ class Dispatcher:
         try:
             for _ in range(_ATTEMPTS):
                 stages = [await self.find(name) for name in call.stages]  # none begins where one is missing
-                work = _Work(call, reading, gone, stages)
+                wanted = call.seed is not None or any(self._keeps(running) for running in stages)
+                work = _Work(call, reading, gone, stages, may_begin_again=wanted)
                 try:
-                    if call.seed is not None or any(self._keeps(running) for running in stages):
-                        work.recipes = await self._recipes(work)
+                    work.recipes = await self._recipes(work) if wanted else []
                     return await self._made(work, len(stages))
                 except _MadeAnewError:  # what was derived from the one before is worth nothing
                     continue
@@ -90,7 +91,7 @@ class Dispatcher:
         if not checksum:  # an object that is read from another store, past the cache
             work.source = await self._input(work)
             checksum = await asyncio.get_running_loop().run_in_executor(
-                self._threads, exchange.checksum_of, os.dup(work.source)
+                self._threads, exchange.checksum_of, os.dup(work.source.descriptor)
             )
         recipe, recipes = Recipe.of(info.name, info.size, checksum, call.args, call.seed), []
         for running in work.stages:
@@ -104,14 +105,15 @@ class Dispatcher:
         if not (self._keeps(running) and work.is_repeatable(count)):
             return await self._computed(work, count)
         assert self.results is not None
-        place = await self.results.place(running.name, running.uid, work.reading.info.bucket, work.recipes[count - 1])
+        await self.results.open()
+        place = self.results.place(running.name, running.uid, work.reading.info.bucket, work.recipes[count - 1])
+        kept = await self.results.find(place)
+        if kept is not None:
+            return await self._given_again(work, count, kept)
         patience = self._limits.etl_queue_wait_seconds + sum(work.seconds(number) for number in range(count))
         async with self.results.turn(place, patience, work.gone) as found:
             if found is not None:
-                await self._check_unchanged(work.stages[:count], found)
-                count_hit(running.name, running.uid, found.size)
-                found.cache = "hit"
-                return found
+                return await self._given_again(work, count, found)
             count_miss(running.name, running.uid)
             result = await self._computed(work, count)
             try:
@@ -122,44 +124,52 @@ class Dispatcher:
             result.cache = "miss"
             return result
 
-    async def _check_unchanged(self, stages: list[Running], found: Result) -> None:
-        """Raise _MadeAnewError when a transform is another one by now, EtlNotRunningError when it does not run."""
+    async def _given_again(self, work: _Work, count: int, kept: Result) -> Result:
+        """Return a result that was kept.
+
+        Raises _MadeAnewError when a transform is another one by now, EtlNotRunningError when it does not run.
+        """
         try:
-            for running in stages:
+            for running in work.stages[:count]:
                 if not os.path.exists(running.mark):
                     await self.find(running.name, again=True)
                     raise _MadeAnewError
         except BaseException:
-            found.close()
+            kept.close()
             raise
+        count_hit(running.name, running.uid, kept.size)
+        kept.cache = "hit"
+        return kept
 
     async def _computed(self, work: _Work, count: int) -> Result:
         running = work.stages[count - 1]
         if count > 1:
-            source = await self._next_input(work, await self._made(work, count - 1))
+            source = self._next_input(work, await self._made(work, count - 1))
         else:
-            source = work.source if work.source >= 0 else await self._input(work)
-            work.source = -1
+            source = work.source or await self._input(work)
+            work.source = None
         try:
             result = await self._stage(work, count, source)
         finally:
-            os.close(source)
+            source.close()
         if work.recipes and self._running.get(running.name, running).digest != running.digest:
             result.close()
             raise _MadeAnewError
         return result
 
-    async def _stage(self, work: _Work, count: int, source: int) -> Result:
+    async def _stage(self, work: _Work, count: int, source: Passing) -> Result:
         running, info, call = work.stages[count - 1], work.reading.info, work.call
         seed = work.recipes[count - 1].seed() if call.seed is not None else ""
         ask = Ask(info.bucket, info.name, call.args, seed)
         if call.seconds:
             running = msgspec.structs.replace(running, object_timeout_seconds=call.seconds)
         try:
-            with CountedObject(running.name, running.uid, os.fstat(source).st_size) as counted:
+            with CountedObject(running.name, running.uid, source.size) as counted:
                 try:
-                    workers = self._servers if running.serves else self._workers
-                    result = await workers.transform(running, source, ask, work.gone)
+                    if running.serves:
+                        result = await self._servers.transform(running, source, ask, work.gone)
+                    else:
+                        result = await self._workers.transform(running, source.descriptor, ask, work.gone)
                 finally:
                     counted.uid = self._running.get(running.name, running).uid
                 counted.out_bytes = result.size
@@ -168,20 +178,20 @@ class Dispatcher:
             error.message = f"ETL error: {running.name} failed on ais://{ask.bucket}/{ask.object}: {error.message}"
             raise
 
-    async def _next_input(self, work: _Work, result: Result) -> int:
-        """Return a descriptor with what one stage made, for the next, which cannot write to it; closes ``result``."""
+    def _next_input(self, work: _Work, result: Result) -> Passing:
+        """Return what one stage made, for the next, which cannot write to it; closes ``result``."""
         self._input_bytes += result.size - work.held
         work.held = result.size
         if result.data is not None:
-            return exchange.input_from_bytes(result.data, self._spool)
+            return Passing(result.data, self._spool)
         descriptor, result.descriptor = result.descriptor, -1
         os.lseek(descriptor, 0, os.SEEK_SET)
-        return descriptor
+        return Passing.of_file(descriptor, self._spool)
 
     def _release(self, work: _Work) -> None:
         self._input_bytes -= work.held
-        if work.source >= 0:
-            os.close(work.source)
+        if work.source is not None:
+            work.source.close()
 
     def _hold_input(self, running: Running, size: int) -> int:
         """Account for the copy of an object in memory and return its bytes; raises OverloadedError above the limit."""
@@ -194,19 +204,20 @@ class Dispatcher:
         self._input_bytes += in_memory
         return in_memory
 
-    async def _input(self, work: _Work) -> int:
-        """Return a descriptor with a copy of the object."""
+    async def _input(self, work: _Work) -> Passing:
+        """Return a copy of the object."""
         reading, limits = work.reading, self._limits
         size = reading.info.size
         work.held = self._hold_input(work.stages[0], size)
         data = reading.read_cached(0, size) if size <= limits.piece_bytes else None
         if data is not None:
-            source = exchange.input_from_bytes(data, self._spool)
+            source = Passing(data, self._spool)
         else:
-            source = await exchange.in_thread(
+            copy = await exchange.in_thread(
                 self._threads, exchange.input_from_reading, reading, limits.memfd_input_bytes_max, self._spool
             )
-        if not work.recipes:  # else it may have to be read again
+            source = Passing.of_file(copy, self._spool)
+        if not work.may_begin_again:
             reading.close()
         return source
 
@@ -214,16 +225,20 @@ class Dispatcher:
 class _Work:
     """One object on its way through the transforms of a call.
 
-    ``source`` is a descriptor with a copy of it that nobody has taken yet, ``held`` what is accounted for in memory.
-    ``recipes`` says what the result after each transform is made of, where that is wanted.
+    ``source`` is a copy of it that nobody has taken yet, ``held`` what is accounted for in memory.
+    ``recipes`` says what the result after each transform is made of, where that is wanted. With ``may_begin_again``
+    the object is read again when a transform was made anew.
     """
 
-    def __init__(self, call: TransformCall, reading: Reading, gone: Gone | None, stages: list[Running]) -> None:
+    def __init__(
+        self, call: TransformCall, reading: Reading, gone: Gone | None, stages: list[Running], *, may_begin_again: bool
+    ) -> None:
         self.call = call
         self.reading = reading
         self.gone = gone
         self.stages = stages
-        self.source = -1
+        self.may_begin_again = may_begin_again
+        self.source: Passing | None = None
         self.held = 0
         self.recipes: list[Recipe] = []
 

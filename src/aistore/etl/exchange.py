@@ -127,13 +127,13 @@ def write_all(descriptor: int, data: bytes) -> None:
         view = view[os.write(descriptor, view) :]
 
 
-def copy_file(source: int, path: str, mode: int) -> None:
-    """Write a new file at ``path``, with that ``mode``, that has all bytes of a file. Blocks if it is large."""
+def write_file(read: Callable[[int, int], bytes], path: str, mode: int) -> None:
+    """Write a new file at ``path``, with that ``mode``, that has all that can be read. Blocks if that is much."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     try:
         os.fchmod(descriptor, mode)  # whatever the umask is
         start = 0
-        while piece := os.pread(source, _COPY_BYTES, start):
+        while piece := read(start, _COPY_BYTES):
             write_all(descriptor, piece)
             start += len(piece)
     finally:

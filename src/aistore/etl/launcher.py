@@ -50,7 +50,8 @@ class LaunchOptions:
     itself, which is then run outside once). ``environment`` is the directory of ``python`` where its content is not
     trusted. ``scratch`` is an existing directory of this ETL alone, emptied at the end. ``hidden`` are directories
     that the transform must never see, first of all the store's data. ``namespaces`` False does without them even
-    where the system has them. With ``network`` it reaches what this machine reaches. ``filename`` is what tracebacks
+    where the system has them. With ``network`` it reaches what this machine reaches. ``cpus``
+    is how many cores it has, rounded up; 0 for all. ``filename`` is what tracebacks
     call the code (default: where it lies). Root gives the ETL a user of its own: ``uid``, or one that nobody has.
     ``workers`` is how many there are at most; those that have nothing to do for ``idle_seconds`` end.
     """
@@ -72,6 +73,7 @@ class LaunchOptions:
     sandbox: bool = True
     namespaces: bool = True
     network: bool = False
+    cpus: float = 0.0
     env: Mapping[str, str] = field(default_factory=dict)
     hidden: Sequence[str] = ()
     uid: int | None = None
@@ -166,6 +168,11 @@ class Launched:
         """Return whether the tree still exists."""
         return self._process.poll() is None
 
+    def wait(self, seconds: float) -> None:
+        """Wait for the guard, whose connection has ended, to have ended itself. Blocks."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(seconds)
+
     @property
     def guard_was_killed(self) -> bool:
         """Whether a signal ended the guard, which nothing inside the sandbox can send it."""
@@ -211,7 +218,7 @@ def launch(options: LaunchOptions, listener: socket.socket, log_fd: int) -> Laun
         "write": [options.scratch], "scratch": options.scratch, "scratch_bytes_max": options.scratch_bytes_max,
         "output_bytes_max": options.output_bytes_max, "network": options.network, "env": environment_variables(options),
         "namespaces": options.namespaces, "must_reach": [options.python, confinement.WORKER_DIRECTORY],
-        "lacking": lacking(),
+        "lacking": lacking(), "cpus": options.cpus,
     }  # fmt: skip
     main = os.path.join(confinement.WORKER_DIRECTORY, "main.py")
 
@@ -232,35 +239,45 @@ def start_confined(
     It gets ``descriptors`` too. Whatever happens, the ``uid`` of ``config`` is given back in the end. Raises
     EtlInitError when it cannot be started at all.
     """
+    env = {"PATH": confinement.SYSTEM_PATH, "LANG": "C.UTF-8"}
+
+    def program(file: int) -> list[str]:
+        return [*confinement.confine_command(f"@{file}"), *command(config["report_fd"])]
+
+    try:
+        return start_guard(name, config, program, descriptors, log_fd, env=env)
+    except BaseException:
+        confinement.release_uid(config["uid"])
+        raise
+
+
+def start_guard(
+    name: str, config: dict[str, Any], program: Callable[[int], list[str]], descriptors: Sequence[int], log_fd: int, *,
+    env: Mapping[str, str],
+) -> Launched:  # fmt: skip
+    """Start a guard, whose command line is told the descriptor of its ``config``; it gets a control and a life pipe.
+
+    Raises EtlInitError when it cannot be started.
+    """
     control, theirs = socket.socketpair(socket.AF_UNIX, MESSAGES_KIND)
     ask_for_credentials(control)
     life_read, life_write = os.pipe()
     try:
-        with theirs:
-            config.update(report_fd=theirs.fileno(), life_fd=life_read)
-            passed = (theirs.fileno(), life_read, *descriptors)
-            process = _start(config, command(theirs.fileno()), passed, log_fd)
+        config.update(report_fd=theirs.fileno(), life_fd=life_read)
+        with theirs, _anonymous_file(json.dumps(config).encode()) as file:
+            process = subprocess.Popen(
+                program(file.fileno()), stdin=subprocess.DEVNULL, stdout=log_fd, stderr=log_fd, cwd="/",
+                start_new_session=True, env=env, pass_fds=(theirs.fileno(), life_read, file.fileno(), *descriptors),
+            )  # fmt: skip
     except BaseException as error:
         control.close()
         os.close(life_write)
-        confinement.release_uid(config["uid"])
         if isinstance(error, OSError):
             raise EtlInitError(f"etl job {name} cannot be started: {error}") from error
         raise
     finally:
         os.close(life_read)
-    return Launched(process, control, life_write, config["uid"], config["scratch"])
-
-
-def _start(
-    config: dict[str, Any], command: Sequence[str], descriptors: tuple[int, ...], log_fd: int
-) -> subprocess.Popen[bytes]:
-    with _anonymous_file(json.dumps(config).encode()) as file:
-        return subprocess.Popen(
-            [*confinement.confine_command(f"@{file.fileno()}"), *command],
-            stdin=subprocess.DEVNULL, stdout=log_fd, stderr=log_fd, cwd="/", start_new_session=True,
-            env={"PATH": confinement.SYSTEM_PATH, "LANG": "C.UTF-8"}, pass_fds=(*descriptors, file.fileno()),
-        )  # fmt: skip
+    return Launched(process, control, life_write, config.get("uid"), config["scratch"])
 
 
 def _send_configuration(control: Messages, options: LaunchOptions) -> None:

@@ -26,6 +26,7 @@ from ..observe.layout import (
     ETL_OBJECTS,
     ETL_OUT_BYTES,
 )
+from .containers.starter import ContainerStarter
 from .counted import count_restart
 from .endings import CRASHES_MAX, CrashesInARow, how_it_ended
 from .environments.lock import Lock
@@ -33,6 +34,7 @@ from .log import TransformLog
 from .machine import Life, Todo
 from .places import Places
 from .runners import Assignment, ReportProgress, Runner
+from .servers.process import ProcessStarter
 from .servers.runner import ServerRunner
 from .specs.runtime_message import shown_message
 from .usage import NOTHING, Meter
@@ -381,7 +383,9 @@ def _runner(assignment: Assignment, lock: Lock | None, *, locked: bool) -> Runne
     """Return what runs an ETL of that kind."""
     if assignment.spec.source is Source.CODE:
         return WarmRunner(assignment, lock, locked=locked)
-    return ServerRunner(assignment, lock, locked=locked)
+    if assignment.spec.source is Source.IMAGE:
+        return ServerRunner(assignment, ContainerStarter(assignment))
+    return ServerRunner(assignment, ProcessStarter(assignment, lock, locked=locked))
 
 
 async def _no_report(stage: str, message: str) -> None:

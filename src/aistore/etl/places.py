@@ -13,14 +13,17 @@ class Places:
     """The directories of transforms on this node; ``hidden`` is what they never see (default: ``data``).
 
     ``queue`` is how many objects may wait for workers, ``idle_seconds`` how long workers without any stay.
+    ``container_engine`` is the program that runs images (default: one that is there).
     """
 
     def __init__(
-        self, data: str, runtime: str, queue: int, hidden: str = "", idle_seconds: float = DEFAULT_ETL_IDLE_SECONDS
-    ) -> None:
+        self, data: str, runtime: str, queue: int, hidden: str = "", idle_seconds: float = DEFAULT_ETL_IDLE_SECONDS,
+        container_engine: str = "",
+    ) -> None:  # fmt: skip
         self.hidden = hidden or data
         self.environments = os.path.join(data, "envs")
         self.etls = os.path.join(data, "etl")
+        self.container_engine = container_engine
         self.runtime = runtime
         self.queue = queue
         self.idle_seconds = idle_seconds

@@ -11,7 +11,7 @@ import threading
 from typing import Any
 
 from ..errors import EtlInitError, EtlNotRunningError
-from ..fallbacks import usable_cores
+from ..fallbacks import cores_for
 from ..model.etl import Isolation, Network, Sandbox
 from . import launcher
 from .counted import set_workers
@@ -109,7 +109,7 @@ class WarmRunner:
             base_python=self._dependencies.base_python,
             environment=environment.directory,
             scratch=scratch,
-            workers=spec.workers or usable_cores(),
+            workers=spec.workers or cores_for(spec.cpus),
             idle_seconds=self._etl.places.idle_seconds,
             objects_per_worker=1 if fork else launcher.OBJECTS_PER_WORKER,
             sandbox=spec.sandbox is Sandbox.ON,
@@ -117,6 +117,7 @@ class WarmRunner:
             filename=spec.filename,
             env=dict(spec.env),
             network=spec.network is Network.FULL,
+            cpus=spec.cpus,
         )
 
     async def _watch_parent(

@@ -13,6 +13,7 @@ import threading
 import time
 
 from ..errors import AisError, OutOfSpaceError
+from ..etl.containers.starter import remove_those_left
 from ..etl.manager import Manager
 from ..etl.places import Places
 from ..etl.results import results_directory, results_settings
@@ -104,6 +105,7 @@ async def _run(settings: ProcessSettings, ready: int) -> None:
         serve.limits.etl_queue,
         hidden=serve.cache if serve.store else "",
         idle_seconds=serve.limits.etl_idle_seconds,
+        container_engine=serve.container_engine,
     )
     results = ResultsKeeper(results_directory(serve.data), results_settings(serve))
     node_id = settings.target_id if serve.store else settings.node_id
@@ -120,6 +122,7 @@ async def _run(settings: ProcessSettings, ready: int) -> None:
         await jobs.load()  # before anybody can ask after a job
     server = await serve_verbs(settings.controller_socket, verbs, as_ais_error)
     try:
+        manager.in_background(remove_those_left(places))
         if not serve.store:
             manager.load()
         house.start()

@@ -19,7 +19,6 @@ from urllib.parse import urlsplit
 
 from aistore.sdk import ArchiveConfig, Client
 from aistore.sdk.etl import ETLConfig
-from aistore.sdk.etl.webserver.http_multi_threaded_server import HTTPMultiThreadedServer
 from aistore.version import __version__
 
 #: Bytes of a reply that get through `Cutting` before it closes the connection.
@@ -310,11 +309,6 @@ def jobs(client: Client, name: str) -> dict[str, Any]:
     return found
 
 
-class Transformer(HTTPMultiThreadedServer):
-    def transform(self, data: bytes, path: str, etl_args: str) -> bytes:
-        return data
-
-
 def refused(client: Client) -> dict[str, Any]:
     """What this store does not do; each has to say so at once."""
     bucket = client.bucket("sdk-refused").create()
@@ -334,8 +328,6 @@ def refused(client: Client) -> dict[str, Any]:
         "get batch": lambda: list(batch.get()),
         "start a job": lambda: client.job(job_kind="lru").start(),
         "list an archive": lambda: bucket.list_archive("a.tar"),
-        "etl from an image": lambda: client.etl("sdk-image").init(image="aistorage/transformer_md5:latest"),
-        "etl from a class": lambda: client.etl("sdk-class").init_class()(Transformer),
     }
     return {name: outcome(call) for name, call in calls.items()}
 

@@ -6,7 +6,6 @@ import os
 import re
 import secrets
 import sys
-import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
@@ -14,7 +13,6 @@ from typing import Any, TextIO, TypeVar
 import click
 
 from ...client import Etl
-from ...client.etl_specs import read_messages
 from ...errors import AisError, BadRequestError, EtlInitError
 from ...wire.messages import Progress
 from ..lazy import LazyGroup
@@ -122,6 +120,10 @@ def _init_specs(source: str, name: str, comm_type: str, init_timeout: str, objec
 
 def _read(source: str) -> list[dict[str, Any]]:
     """Return the messages in a file, at a URL, or on standard input."""
+    import urllib.request  # only here: every command of `ais etl` would pay for it, and for YAML
+
+    from ...client.etl_specs import read_messages
+
     if source == "-":
         return read_messages(sys.stdin.read())
     if not source.startswith(("http://", "https://")):

@@ -149,6 +149,7 @@ def serve(
             advertise=(advertise or "").rstrip("/"),
             lease_seconds=lease or (0.0 if store else DEFAULT_LEASE_SECONDS),
             cluster_secret=Secret(os.environ.get("AIS_CLUSTER_SECRET", "")),
+            container_engine=os.environ.get("AIS_CONTAINER_ENGINE", ""),
             host=host,
             port=port,
             workers=workers,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 
+from ..passing import Passing
 from ..running import Ask, Running
 from .call_files import CallFiles
 from .connection import Body
@@ -14,23 +14,18 @@ from .watch import Watch
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """The object behind the descriptor ``source``, and where it goes."""
+    """The object ``source``, and where it goes."""
 
     running: Running
     ask: Ask
-    source: int
+    source: Passing
     watch: Watch
     spool: Spool
     files: CallFiles
 
     def body(self) -> Body:
         """Return the object as what is sent with a request."""
-        return Body(self.source, os.fstat(self.source).st_size, self.spool.threads)
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether the object has no bytes."""
-        return not os.fstat(self.source).st_size
+        return Body(self.source, self.spool.threads)
 
     async def file(self) -> str:
         """Return the path of a file of the object for a transform that wants files; empty if it gets bytes."""

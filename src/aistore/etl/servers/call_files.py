@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import hashlib
 import os
 import secrets
@@ -22,6 +23,7 @@ from types import TracebackType
 from ...errors import ConflictError, NotFoundError, TransformError
 from ...model.etl import OUTPUT_BYTES_MAX
 from .. import exchange
+from ..passing import Passing
 from ..running import Ask, Result, Running
 from .replies import MEMORY_BYTES_MAX, too_large
 from .requests import uname
@@ -36,13 +38,11 @@ _INLINE_BYTES_MAX = 256 << 10
 class CallFiles:
     """The files of one call, as a context: made as they are needed, removed at its end."""
 
-    def __init__(self, running: Running, ask: Ask, source: int, threads: Executor) -> None:
+    def __init__(self, running: Running, ask: Ask, source: Passing, threads: Executor) -> None:
         self._running = running
-        self._name = ask.object.rpartition("/")[2]
+        self._ask = ask
         self._source = source
         self._threads = threads
-        self.id = secrets.token_hex(_ID_BYTES)
-        self._offered = os.path.join(running.calls, f"{key_of(uname(ask))}-{self.id}")
         self._undo: list[Callable[[], None]] = []
         self._copying: asyncio.Future[None] | None = None
 
@@ -58,11 +58,24 @@ class CallFiles:
             with contextlib.suppress(FileNotFoundError):
                 undo()
 
+    @functools.cached_property
+    def id(self) -> str:
+        """What the call is known by."""
+        return secrets.token_hex(_ID_BYTES)
+
+    @functools.cached_property
+    def _offered(self) -> str:
+        return os.path.join(self._running.calls, f"{key_of(uname(self._ask))}-{self.id}")
+
     @property
     def can_be_file(self) -> bool:
         """Whether the transform can have the object as a file with the object's own base name."""
-        fits = 0 < len(self._name.encode()) <= _FILE_NAME_BYTES_MAX and "\0" not in self._name
-        return bool(self._running.files) and fits
+        name = self._name
+        return bool(self._running.files) and 0 < len(name.encode()) <= _FILE_NAME_BYTES_MAX and "\0" not in name
+
+    @property
+    def _name(self) -> str:
+        return self._ask.object.rpartition("/")[2]
 
     async def file(self) -> str:
         """Make a file of the object's own base name that the transform can read, and return its path."""
@@ -110,11 +123,11 @@ class CallFiles:
 
     async def _copy(self, path: str, mode: int) -> None:
         self._undo.append(lambda: os.unlink(path))
-        if os.fstat(self._source).st_size <= _INLINE_BYTES_MAX:
-            exchange.copy_file(self._source, path, mode)
+        if self._source.size <= _INLINE_BYTES_MAX:
+            exchange.write_file(self._source.read, path, mode)
             return
         loop = asyncio.get_running_loop()
-        self._copying = loop.run_in_executor(self._threads, exchange.copy_file, self._source, path, mode)
+        self._copying = loop.run_in_executor(self._threads, exchange.write_file, self._source.read, path, mode)
         await asyncio.shield(self._copying)
 
 

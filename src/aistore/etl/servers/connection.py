@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
 import select
 import socket
+from collections import deque
 from concurrent.futures import Executor
 from types import TracebackType
 
 from ...errors import TransformError
 from ...wire.http1 import Chunks, Head, MalformedReplyError, parse_head
+from ..passing import Passing
 
-#: So much of a request goes out in one step, before anything of its reply is looked for: a server's side of the
-#: connection takes it in even if the server itself does not read. Derived: half of the smallest receive buffer.
-_ONE_STEP_BYTES_MAX = 64 << 10
 #: Larger bodies are read in a thread, piece by piece: they may be on a disk.
 _INLINE_BYTES_MAX = 8 << 20
 _PIECE_BYTES = 256 << 10
-_RECEIVE_BYTES = 64 << 10
+#: So much of a reply waits to be taken; then the server has to. Guessed: four readings of the socket.
+_BUFFERED_BYTES_MAX = 1 << 20
 #: Heads of interim replies (100 Continue and the like) before one reply. Guessed.
 _INTERIM_MAX = 8
 
@@ -33,48 +31,72 @@ class BrokenConnectionError(Exception):
 
 
 class Body:
-    """What is sent with a request: the first ``size`` bytes of a file."""
+    """What is sent with a request: an object."""
 
-    def __init__(self, descriptor: int, size: int, threads: Executor) -> None:
-        self._descriptor = descriptor
+    def __init__(self, source: Passing, threads: Executor) -> None:
+        self._source = source
         self._threads = threads
-        self.size = size
+        self.size = source.size
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether all of it is in memory anyhow."""
+        return self._source.data is not None
 
     def whole(self) -> bytes:
         """Return all of it."""
-        return os.pread(self._descriptor, self.size, 0) if self.size else b""
+        return self._source.read(0, self.size)
 
     async def piece(self, start: int) -> bytes:
         """Return the piece that begins at ``start``."""
-        arguments = (self._descriptor, min(_PIECE_BYTES, self.size - start), start)
+        length = min(_PIECE_BYTES, self.size - start)
         if self.size <= _INLINE_BYTES_MAX:
-            return os.pread(*arguments)
-        return await asyncio.get_running_loop().run_in_executor(self._threads, os.pread, *arguments)
+            return self._source.read(start, length)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._source.read, start, length)
 
 
-class Connection:
-    """A connection to a transform's server. Whoever has it closes it, or gives it back to its pool."""
+class Connection(asyncio.Protocol):
+    """A connection to a transform's server. Whoever has it closes it or gives it back; one task reads it."""
 
-    def __init__(self, connected: socket.socket) -> None:
-        self._socket = connected
+    def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._unread = b""
+        self._transport: asyncio.Transport = None  # type: ignore[assignment]  # until it is made
+        self._poll = select.poll()
+        self._pieces: deque[bytes] = deque()
+        self._buffered = 0
+        self._reading, self._ended = True, False
+        self._readable: asyncio.Future[None] | None = None
+        self._writable: asyncio.Future[None] | None = None
         self.idle_since = 0.0
-        with contextlib.suppress(OSError):  # a Unix socket has none
-            connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    @classmethod
+    async def on(cls, connected: socket.socket) -> Connection:
+        """Return a connection on a socket that is connected, and its own from now on."""
+        connection = cls()
+        connection._poll.register(connected.fileno(), select.POLLIN)
+        try:
+            await connection._loop.create_connection(lambda: connection, sock=connected)
+        except BaseException:
+            connected.close()
+            raise
+        return connection
 
     @property
     def is_quiet(self) -> bool:
         """Whether nothing has come that nobody asked for: on an idle connection that is mostly its end."""
-        if self._unread:
-            return False
-        poll = select.poll()
-        poll.register(self._socket.fileno(), select.POLLIN)
-        return not poll.poll(0)
+        return not (self._pieces or self._ended or self._transport.is_closing() or self._poll.poll(0))
+
+    def write(self, *data: bytes) -> None:
+        """Send bytes, however long the server takes to take them; raises OSError."""
+        if self._ended:
+            raise BrokenPipeError("the connection has ended")
+        self._transport.writelines(data)
 
     async def send(self, data: bytes) -> None:
-        """Send bytes; raises OSError."""
-        await self._loop.sock_sendall(self._socket, data)
+        """Send bytes, and wait until there is room for more; raises OSError."""
+        self.write(data)
+        if self._writable is not None:
+            await self._writable
 
     async def send_body(self, body: Body) -> None:
         """Send a file in pieces."""
@@ -84,28 +106,80 @@ class Connection:
             await self.send(piece)
             sent += len(piece)
 
+    @property
+    def has_sent(self) -> bool:
+        """Whether the system has taken all that was sent."""
+        return not self._transport.get_write_buffer_size()
+
     async def receive(self) -> bytes:
         """Return what comes next; nothing at the end of the connection, however it ended."""
-        if self._unread:
-            data, self._unread = self._unread, b""
-            return data
-        try:
-            return await self._loop.sock_recv(self._socket, _RECEIVE_BYTES)
-        except OSError:
-            return b""
+        if not self._pieces:
+            if self._ended:
+                return b""
+            self._readable = self._loop.create_future()
+            try:
+                await self._readable
+            finally:
+                self._readable = None
+            if not self._pieces:
+                return b""
+        piece = self._pieces.popleft()
+        self._buffered -= len(piece)
+        if not self._reading and self._buffered < _BUFFERED_BYTES_MAX // 4 and not self._ended:
+            self._reading = True
+            self._transport.resume_reading()
+        return piece
 
     def put_back(self, data: bytes) -> None:
         """Have ``receive`` return these bytes first: they belong to what comes next."""
-        self._unread = data
+        if data:
+            self._pieces.appendleft(data)
+            self._buffered += len(data)
 
     def cut(self) -> None:
-        """End it at once, so that whoever waits for it goes on; closing it is left to them."""
-        with contextlib.suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RDWR)
+        """End it at once, so that whoever waits for it goes on."""
+        self._transport.abort()
 
-    def close(self) -> None:
-        """Give the descriptor back. Nobody may be waiting for it."""
-        self._socket.close()
+    close = cut
+
+    # What the event loop tells.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin."""
+        self._transport = transport  # type: ignore[assignment]  # uvloop's is no subclass of asyncio's
+
+    def data_received(self, data: bytes) -> None:
+        """Take what came."""
+        self._pieces.append(data)
+        self._buffered += len(data)
+        if self._buffered > _BUFFERED_BYTES_MAX and self._reading:
+            self._reading = False
+            self._transport.pause_reading()
+        _wake(self._readable)
+
+    def eof_received(self) -> bool:
+        """End it: a server that says no more listens no more."""
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Take note of the end."""
+        self._ended = True
+        _wake(self._readable)
+        self.resume_writing()
+
+    def pause_writing(self) -> None:
+        """Wait for the server to take what was sent."""
+        self._writable = self._loop.create_future()
+
+    def resume_writing(self) -> None:
+        """Go on sending."""
+        writable, self._writable = self._writable, None
+        _wake(writable)
+
+
+def _wake(waiting: asyncio.Future[None] | None) -> None:
+    if waiting is not None and not waiting.done():
+        waiting.set_result(None)
 
 
 class Exchange:
@@ -133,7 +207,14 @@ class Exchange:
     def is_clean(self) -> bool:
         """Whether the connection can be used again: all was sent, all has come, and the server wants to go on."""
         sent = self._sending is None or (self._sending.done() and self._sending.exception() is None)
-        return sent and self._ended and self._head is not None and self._head.keep_alive and self._connection.is_quiet
+        return (
+            sent
+            and self._connection.has_sent
+            and self._ended
+            and self._head is not None
+            and self._head.keep_alive
+            and self._connection.is_quiet
+        )
 
     async def begin(self, head: bytes, body: Body | None) -> Head:
         """Send a request and return the head of its reply, which may come before all of the request was sent.
@@ -141,10 +222,12 @@ class Exchange:
         Raises BrokenConnectionError, and TransformError for what is no HTTP.
         """
         try:
-            if body is None or body.size <= _ONE_STEP_BYTES_MAX:
-                await self._connection.send(head + body.whole() if body is not None else head)
+            if body is None:
+                self._connection.write(head)
+            elif body.in_memory:
+                self._connection.write(head, body.whole())
             else:
-                await self._connection.send(head)
+                self._connection.write(head)
                 self._sending = asyncio.ensure_future(self._connection.send_body(body))
         except OSError:
             pass  # the server does not listen any more; it may have said why

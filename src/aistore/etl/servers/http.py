@@ -29,7 +29,7 @@ async def transform(pool: Pool[Connection], call: Call, *, fresh: bool) -> Resul
             elif 200 <= reply.status < 300:
                 result = await read_result(exchange, reply, call.spool)
                 if reply.ends_with_connection:
-                    check_unmarked_end(result, reply, empty=call.is_empty)
+                    check_unmarked_end(result, reply, empty=not call.source.size)
             else:
                 error = await read_error(exchange, reply)
                 reusable = exchange.is_clean

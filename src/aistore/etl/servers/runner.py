@@ -1,4 +1,4 @@
-"""Runs a transform that is a server as a process tree of this node, in the sandbox."""
+"""Runs a transform that is a server, on this node."""
 
 from __future__ import annotations
 
@@ -15,11 +15,8 @@ from typing import Any
 import msgspec
 
 from ...errors import EtlInitError
-from ...fallbacks import usable_cores
 from .. import launcher
 from ..counted import set_workers
-from ..dependencies import Dependencies
-from ..environments.environment import Environment
 from ..environments.lock import Lock
 from ..events import events_of
 from ..runners import Assignment, Ended, ReportProgress
@@ -27,23 +24,21 @@ from ..running import Running
 from .connect import calls_path
 from .files import CallDirectories
 from .health import Health
-from .launch import ServerOptions, launch_server
+from .starter import Start, Starter
 
 _LOG_SHOWN_BYTES = 2000
 _BACKLOG = 1024
 _ENDED_BY_SIGNAL = 128
+_GUARD_SECONDS = 5.0
 _TELL_SECONDS = 1.0  # how often progress tells what keeps a server from being ready
 
 
 class ServerRunner:
-    """The server of one ETL. A ``Runner``; ``lock`` and ``locked`` as in ``Dependencies``."""
+    """The server of one ETL, which ``starter`` starts. A ``Runner``."""
 
-    def __init__(self, assignment: Assignment, lock: Lock | None, *, locked: bool, namespaces: bool = True) -> None:
+    def __init__(self, assignment: Assignment, starter: Starter) -> None:
         self._etl = assignment
-        self._dependencies = Dependencies(
-            assignment.spec, assignment.places.environments, assignment.log, lock, locked=locked
-        )
-        self._namespaces = namespaces
+        self.starter = starter
         self._directories = CallDirectories(assignment.places.exchange(assignment.number))
         self._secret = secrets.token_urlsafe(24)
         self.layers: list[str] = []
@@ -57,22 +52,17 @@ class ServerRunner:
     @property
     def lock(self) -> Lock | None:
         """What its dependencies came to."""
-        return self._dependencies.lock
-
-    @property
-    def environment(self) -> Environment | None:
-        """Its environment, once it is prepared."""
-        return self._dependencies.environment
+        return self.starter.lock
 
     @property
     def environment_directory(self) -> str | None:
         """The cached environment that it uses."""
-        return self.environment.directory if self.environment else None
+        return self.starter.environment_directory
 
     @property
     def prepared(self) -> bool:
-        """Whether it has its environment."""
-        return self.environment is not None
+        """Whether it can be started."""
+        return self.starter.prepared
 
     @property
     def tree(self) -> int:
@@ -85,41 +75,24 @@ class ServerRunner:
         return self.launched is not None and self.launched.guard_was_killed
 
     async def prepare(self, progress: ReportProgress, deadline: float, cancel: threading.Event) -> None:
-        """Find or make the environment."""
-        await self._dependencies.prepare(progress, deadline, cancel)
+        """Get what it needs to start."""
+        await self.starter.prepare(progress, deadline, cancel)
 
     async def launch(self, progress: ReportProgress, ended: Ended) -> asyncio.Future[None]:
         """Start the server; it then has to answer at ``/health``."""
-        assert self.environment is not None
         self._incarnation += 1
         self._running = self._at(0, 0)
         self._doors = [_door(path) for path in self._door_paths()]
-        os.makedirs(self._etl.scratch, mode=0o700, exist_ok=True)
         self._directories.make()
-        options = self._options(self.environment)
         sockets, calls = self._doors
-        launched = await asyncio.to_thread(launch_server, options, sockets, calls, self._etl.log.writer)
+        start = Start(sockets, calls, self._directories.files, self._target_url("{calls_port}"), self._etl.log.writer)
+        launched = await asyncio.to_thread(self.starter.start, start)
         self.launched = launched
         for door in self._doors:  # the guard has them
             door.close()
         ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._watch = asyncio.ensure_future(self._watch_server(launched, ready, progress, ended))
         return ready
-
-    def _options(self, environment: Environment) -> ServerOptions:
-        spec = self._etl.spec
-        return ServerOptions(
-            spec=spec,
-            python=environment.python,
-            base_python=self._dependencies.base_python,
-            scratch=self._etl.scratch,
-            files=self._directories.files,
-            target_url=self._target_url("{calls_port}"),
-            environment=environment.directory,
-            workers=spec.workers or usable_cores(),
-            hidden=(self._etl.places.hidden,),
-            namespaces=self._namespaces,
-        )
 
     def _door_paths(self) -> list[str]:
         sockets = self._etl.places.socket(self._etl.number, self._incarnation)
@@ -143,6 +116,7 @@ class ServerRunner:
             calls=self._directories.calls,
             direct_file=spec.direct_file,
             direct_put=spec.direct_put and bool(calls_port),
+            push_to_root=spec.push_to_root,
         )
 
     async def _watch_server(
@@ -158,12 +132,16 @@ class ServerRunner:
                     self.layers, self.missing = event["layers"], event["missing"]
                     self._running = self._at(int(event["port"]), int(event["calls_port"]))
                     healthy = asyncio.ensure_future(self._wait_healthy(ready, progress))
+                elif kind == "excess":
+                    self._etl.log.write(f"{event['message']}\n")
                 elif kind == "failed":
                     reason = f"the server cannot be started: {event['message']}"
                     break
                 elif kind == "ended":
                     reason, wanted = _how_it_ended(event["status"])
                     break
+            else:
+                await asyncio.to_thread(launched.wait, _GUARD_SECONDS)  # else nobody knows yet that it was killed
         finally:
             if healthy is not None:
                 healthy.cancel()
@@ -172,7 +150,7 @@ class ServerRunner:
             return
         if not ready.done():
             said = self._etl.log.tail(_LOG_SHOWN_BYTES)
-            ready.set_exception(EtlInitError(f"{reason}\n{said}" if said else reason, hint=self._dependencies.left_out))
+            ready.set_exception(EtlInitError(f"{reason}\n{said}" if said else reason, hint=self.starter.advice))
             return
         said = self._etl.log.tail(_LOG_SHOWN_BYTES)
         ended(f"{reason}\n{said}" if said else reason, wanted=wanted)
@@ -205,6 +183,7 @@ class ServerRunner:
         launched, self.launched = self.launched, None
         if launched is not None:
             launched.close()
+            self.starter.clean(guarded=not launched.guard_was_killed)
         for door in self._doors:
             door.close()
         for path in self._door_paths():
@@ -222,13 +201,8 @@ class ServerRunner:
         return answer
 
     def details(self) -> dict[str, Any]:
-        """Return its interpreter and its sandbox."""
-        return {
-            "python": self.environment.python if self.environment else "",
-            "environment_reused": self.environment.reused if self.environment else False,
-            "sandbox_layers": self.layers,
-            "sandbox_missing": self.missing,
-        }
+        """Return how it is run, and its sandbox."""
+        return {**self.starter.details(), "sandbox_layers": self.layers, "sandbox_missing": self.missing}
 
 
 def _door(path: str) -> socket.socket:

@@ -19,6 +19,7 @@ from ...fallbacks import usable_cores
 from ...model.etl import OUTPUT_BYTES_MAX
 from ...settings import Limits
 from ..counted import count_busy
+from ..passing import Passing
 from ..running import Ask, Find, Gone, Result, Running
 from . import http, websocket
 from .call import Call
@@ -91,8 +92,8 @@ class ServerTransforms:
         self._servers: dict[tuple[str, int], _Server] = {}
         self._sweeper: asyncio.TimerHandle | None = None
 
-    async def transform(self, running: Running, source: int, ask: Ask, gone: Gone | None) -> Result:
-        """Run the object behind the descriptor ``source`` through the transform; raises TransformError and others.
+    async def transform(self, running: Running, source: Passing, ask: Ask, gone: Gone | None) -> Result:
+        """Run the object ``source`` through the transform; raises TransformError and others.
 
         The time for an object is for all tries of it, the wait for a connection and the start of a server that ended.
         """
@@ -110,7 +111,7 @@ class ServerTransforms:
         while self._servers:
             self._servers.popitem()[1].close()
 
-    async def _tries(self, running: Running, source: int, ask: Ask, watch: Watch) -> Result:
+    async def _tries(self, running: Running, source: Passing, ask: Ask, watch: Watch) -> Result:
         """Send the object again while the server asks for it."""
         loop = asyncio.get_running_loop()
         began, (pause, longest) = loop.time(), _TRY_PAUSE_SECONDS
@@ -125,7 +126,7 @@ class ServerTransforms:
             pause = min(2 * pause, longest)
         raise AssertionError("unreachable")
 
-    async def _attempts(self, running: Running, source: int, ask: Ask, watch: Watch) -> Result:
+    async def _attempts(self, running: Running, source: Passing, ask: Ask, watch: Watch) -> Result:
         """Send the object, and once more where the connection ended before anything was answered.
 
         It may have ended for another object's sake, with the server, or because the server had waited long enough for
@@ -142,7 +143,7 @@ class ServerTransforms:
             watch.check()
         raise AssertionError("unreachable")
 
-    async def _attempt(self, running: Running, source: int, ask: Ask, watch: Watch, *, fresh: bool) -> Result:
+    async def _attempt(self, running: Running, source: Passing, ask: Ask, watch: Watch, *, fresh: bool) -> Result:
         pause = _LOOK_PAUSE_SECONDS
         for look in range(1, _LOOKS + 1):
             try:
@@ -194,7 +195,7 @@ class ServerTransforms:
         limits = self._limits
 
         async def connection() -> Connection:
-            return Connection(await _made(self._connect(running)))
+            return await Connection.on(await _made(self._connect(running)))
 
         async def socket_of_messages() -> websocket.WebSocket:
             return await websocket.WebSocket.open(await connection(), running)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import difflib
-from typing import Any
+from typing import Any, TypeVar
 
 from ...errors import BadRequestError, NotSupportedError
 
 _SHOWN_MAX = 80
+_ITEMS_MAX = 4096  # of a list or a mapping: variables, words of a command
+
+_Sized = TypeVar("_Sized", list[Any], dict[Any, Any])
 
 
 class Fields:
@@ -22,7 +25,7 @@ class Fields:
         self._asked: dict[str, str] = {}
         if not isinstance(value, dict):
             raise _wrong(path or "the message", value, "a mapping of names to values")
-        for key, item in value.items():
+        for key, item in _within_bounds(value, path or "the message").items():
             folded = str(key).lower()
             if folded in self._values:
                 raise BadRequestError(f"{self.where(str(key))} is there twice, in different case")
@@ -121,7 +124,19 @@ class Fields:
             return []
         if not isinstance(value, list):
             raise _wrong(self.where(key), value, "a list")
-        return value
+        return _within_bounds(value, self.where(key))
+
+
+def _within_bounds(value: _Sized, where: str) -> _Sized:
+    if len(value) > _ITEMS_MAX:
+        raise BadRequestError(f"{where} has {len(value)} entries", hint=f"expected at most {_ITEMS_MAX}")
+    return value
+
+
+def shown(value: object) -> str:
+    """Return a value as errors show it: not longer than a line."""
+    text = "null" if value is None else repr(value)
+    return text if len(text) <= _SHOWN_MAX else text[:_SHOWN_MAX] + "…"
 
 
 def named(where: str, error: BadRequestError) -> BadRequestError:
@@ -130,6 +145,4 @@ def named(where: str, error: BadRequestError) -> BadRequestError:
 
 
 def _wrong(where: str, value: object, expected: str, hint: str = "") -> BadRequestError:
-    shown = "null" if value is None else repr(value)
-    shown = shown if len(shown) <= _SHOWN_MAX else shown[:_SHOWN_MAX] + "…"
-    return BadRequestError(f"{where}: {shown} is not {expected}", hint=hint or f"expected {expected}")
+    return BadRequestError(f"{where}: {shown(value)} is not {expected}", hint=hint or f"expected {expected}")

@@ -89,7 +89,7 @@ def _python_of(reference: str, tag: str) -> str:
         return "python3"
     if not _PYTHON_TAG.fullmatch(tag):
         raise BadRequestError(
-            f"image {reference!r}: {tag!r} is no version of Python",
+            f"image {reference[:200]!r}: {tag!r} is no version of Python",
             hint="expected for example aistorage/runtime_python:3.12, the version that pickled the class",
         )
     return f"python{tag}"

@@ -13,7 +13,7 @@ from dataclasses import replace
 from ...errors import BadRequestError, NotSupportedError
 from ...model.etl import EtlSpec, check_spec, parse_duration
 from ...model.yaml_documents import read_yaml
-from .fields import Fields, named
+from .fields import Fields, named, shown
 from .runtime_message import (
     kept_message,
     read_communication,
@@ -60,7 +60,7 @@ def spec_from_pod(text: str | bytes, message: object = None, *, of_2021: bool = 
     pod = Fields(documents[0], "")
     kind = pod.text("kind")
     if kind != "Pod":
-        raise BadRequestError(f"kind: {kind!r} is no pod", hint="expected kind: Pod")
+        raise BadRequestError(f"kind: {shown(kind)} is no pod", hint="expected kind: Pod")
     pod.ignore("apiVersion", "status")
     metadata = pod.fields("metadata") or Fields({}, "metadata")
     metadata.ignore("name", "labels", "namespace", "creationTimestamp", "generateName")
@@ -97,7 +97,8 @@ def _with_annotations(annotations: dict[str, str], around: Fields, spec: EtlSpec
     direct_put = annotations.get("support_direct_put", "")
     if direct_put.lower() not in ("", "true", "false"):
         raise BadRequestError(
-            f"metadata.annotations.support_direct_put: {direct_put!r} is unknown", hint='expected "true" or "false"'
+            f"metadata.annotations.support_direct_put: {shown(direct_put)} is unknown",
+            hint='expected "true" or "false"',
         )
     if direct_put and around.take("support_direct_put") is None:
         spec = replace(spec, direct_put=direct_put.lower() == "true")
@@ -181,5 +182,5 @@ def _check_probe(container: Fields, port: int) -> None:
     get.finish()
     if path != _HEALTH or at not in (_PORT_NAME, port):
         raise BadRequestError(
-            f"{get.path} asks {path!r} at port {at!r}", hint=f"expected path {_HEALTH} and port {_PORT_NAME}"
+            f"{get.path} asks {shown(path)} at port {shown(at)}", hint=f"expected path {_HEALTH} and port {_PORT_NAME}"
         )

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from ...errors import BadRequestError
 from ...model.etl import EtlSpec, Isolation, Network, Sandbox, check_env, check_spec, parse_duration
 from ...model.quantities import parse_cpus, parse_memory
-from .fields import Fields, named
+from .fields import Fields, named, shown
 from .images import Image, parse_image
 from .packages import CLASS_DEPENDENCIES, check_os_packages, class_dependencies, split_os_packages
 
@@ -42,7 +42,9 @@ def read_options(fields: Fields, spec: EtlSpec) -> EtlSpec:
     """Return ``spec`` with what a message says beside ``runtime``."""
     argument = fields.text("argument")
     if argument not in ("", "fqn"):
-        raise BadRequestError(f"{fields.where('argument')}: {argument!r} is unknown", hint="expected fqn, or nothing")
+        raise BadRequestError(
+            f"{fields.where('argument')}: {shown(argument)} is unknown", hint="expected fqn, or nothing"
+        )
     spec = replace(
         spec,
         communication=read_communication(fields.text("communication") or fields.text("communication_type")),
@@ -136,7 +138,7 @@ def read_env(container: Fields) -> tuple[tuple[str, str], ...]:
         name = variable.text("name")
         variable.refuse("give its value", "valueFrom")
         if name in found:
-            raise BadRequestError(f"{variable.where('name')}: {name!r} is there twice")
+            raise BadRequestError(f"{variable.where('name')}: {shown(name)} is there twice")
         found[name] = variable.text("value")
         variable.finish()
     return check_env(tuple(found.items()), container.where("env"))
@@ -187,7 +189,7 @@ def read_variables(spec: EtlSpec) -> EtlSpec:
     if spec.class_payload and "NUM_WORKERS" in env:
         text = env.pop("NUM_WORKERS")
         if not (text.isascii() and text.isdecimal()) or not 1 <= int(text[:6]) <= 1024:
-            raise BadRequestError(f"NUM_WORKERS={text!r} is no number of processes", hint="expected 1 to 1024")
+            raise BadRequestError(f"NUM_WORKERS={shown(text)} is no number of processes", hint="expected 1 to 1024")
         workers = int(text)
     return replace(
         spec, env=tuple(env.items()), direct_file=direct_file, workers=workers,
@@ -223,7 +225,7 @@ def _choice(fields: Fields, key: str, kind: type[_E], default: _E) -> _E:
     except ValueError:
         choices = ", ".join(str(member.value) for member in kind)
         raise BadRequestError(
-            f"{fields.where(key)}: {value!r} is unknown", hint=f"expected one of: {choices}"
+            f"{fields.where(key)}: {shown(value)} is unknown", hint=f"expected one of: {choices}"
         ) from None
 
 

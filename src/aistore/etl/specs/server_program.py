@@ -7,7 +7,8 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from ...fallbacks import usable_cores
+from ...errors import NotSupportedError
+from ...fallbacks import cores_for
 from ...model.etl import EtlSpec, Source
 from ..confinement import SYSTEM_PATH, WORKER_DIRECTORY
 from .os_packages import check_installed, programs_for
@@ -52,8 +53,14 @@ def server_program(spec: EtlSpec, python: str, scratch: str, port: str) -> Serve
     """Return what to start for a class or a command, with the interpreter ``python`` of its environment.
 
     ``port`` is the one to listen at, or what the launcher replaces by it where that is all of an argument or variable.
-    Blocks shortly. Raises EtlInitError if this machine lacks a package of the system that the transform lists.
+    Blocks shortly. Raises EtlInitError if this machine lacks a package of the system that the
+    transform lists, NotSupportedError for an image.
     """
+    if spec.source is Source.IMAGE:
+        raise NotSupportedError(
+            f"etl job {spec.name} is the image {spec.image!r}, which needs a container engine",
+            hint="make it from a command (runtime.command, with its dependencies), a class or code, which need none",
+        )
     own = {"PYTHONUNBUFFERED": "1", **dict(spec.env), "PORT": port}
     if spec.direct_file:
         own["ETL_DIRECT_FQN"] = "true"
@@ -62,7 +69,7 @@ def server_program(spec: EtlSpec, python: str, scratch: str, port: str) -> Serve
         found = programs_for(spec.os_packages)
         argv = (
             python, "-s", "-B", RUNNER, "--class", os.path.join(scratch, _PAYLOAD_FILE), "--port", port,
-            "--workers", str(spec.workers or usable_cores()),
+            "--workers", str(spec.workers or cores_for(spec.cpus)),
         )  # fmt: skip
         return ServerProgram(
             argv,

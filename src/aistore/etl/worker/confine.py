@@ -10,6 +10,7 @@ The configuration is JSON, or ``@<fd>`` to read the JSON from a descriptor (whic
 ``write``         what may be written as well
 ``scratch``       directory for temporary files, the working directory of the command
 ``scratch_bytes_max``   its size, where it can be limited
+``cpus``          how many cores it has, rounded up; 0: all
 ``output_bytes_max``    size of one file or result; null: no limit
 ``network``       true: sockets, name resolution and certificates are allowed
 ``env``           environment of the command

@@ -1,5 +1,6 @@
 """The sandbox: what of it this kernel and this user can have, and how a process enters it."""
 
+import math
 import os
 import platform
 import resource
@@ -143,9 +144,11 @@ def _enter(config: Dict[str, Any], chosen: Plan) -> List[str]:
     layers.append("landlock (version {})".format(chosen.landlock))
     scoped = landlock.scopes_signals(chosen.landlock) or chosen.namespaces or chosen.uid is not None
     own_files = chosen.uid is not None or (chosen.namespaces and not is_root)  # root would own the devices
-    seccomp.install(seccomp.Restrictions(
+    restrictions = seccomp.Restrictions(
         network, chosen.uid is not None, chosen.namespaces, not scoped, _serving(config, chosen), own_files
-    ))  # fmt: skip
+    )  # fmt: skip
+    restrictions.pinned = bool(config.get("cpus"))
+    seccomp.install(restrictions)
     layers.append("seccomp")
     return layers
 
@@ -201,6 +204,15 @@ def _limit(config: Dict[str, Any], chosen: Plan) -> None:
         _lower(resource.RLIMIT_FSIZE, config["output_bytes_max"])
     if chosen.uid is not None:
         _lower(resource.RLIMIT_NPROC, _PROCESSES_MAX)
+    if config.get("cpus") and not lacks("affinity"):
+        os.sched_setaffinity(0, _cores(float(config["cpus"])))
+
+
+def _cores(cpus: float) -> List[int]:
+    """Return as many cores as ``cpus`` is, rounded up, of those that this process may use; not always the same."""
+    usable = sorted(os.sched_getaffinity(0))
+    first = os.getpid() % len(usable)
+    return (usable[first:] + usable[:first])[: max(1, math.ceil(cpus))]
 
 
 def _lower(which: int, value: int) -> None:

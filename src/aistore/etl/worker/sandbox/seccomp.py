@@ -79,6 +79,7 @@ class Restrictions:
         self.own_ipc = own_ipc
         self.signals = signals
         self.serves = serves
+        self.pinned = False  # to its cores
         self.changes = network or (bool(serves) and own_files)  # of modes and times, which servers make
 
 
@@ -154,7 +155,9 @@ def build(restrictions: Restrictions, machine: str) -> List[Tuple[int, int, int,
     if restrictions.signals:
         rule("kill", _refuse_unless(0, (0,)))
         rule("fcntl", _refuse_if(1, (_F_SETOWN, _F_SETOWN_EX)))  # whom a descriptor signals, with which signal it likes
-    if not (restrictions.own_user or restrictions.own_ipc):
+    if restrictions.pinned:
+        rule("sched_setaffinity", [_REFUSE])
+    elif not (restrictions.own_user or restrictions.own_ipc):
         rule("sched_setaffinity", _refuse_unless(0, (0,)))
     return [*program, (_RETURN, 0, 0, _ALLOW)]
 
