@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import collections
+from collections.abc import Callable
 
 import msgspec
 import pytest
@@ -24,11 +26,12 @@ from aistore.jobs.recipes import (
     users_own,
     way_of,
 )
-from aistore.jobs.sync import Expected, source_of
+from aistore.jobs.sync import Expected, remove_left_over, source_of
 from aistore.jobs.targets import target_name
 from aistore.jobs.verify import Draw, bound_of, is_drawn
 from aistore.model.etl import TransformCall
-from aistore.model.objects import Checksum, ObjectInfo, can_be_told
+from aistore.model.objects import Checksum, ObjectInfo, Only, PutOptions, can_be_told
+from aistore.storage.memory import MemoryEngine
 from aistore.storage.objectstore.metadata import CUSTOM_BYTES_MAX, UNKNOWN, encode
 
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=40)
@@ -151,6 +154,53 @@ def test_names_that_no_source_leads_to(run: JobOptions, sources: set[str], targe
         expected.add(sources)
         leading = {target_name(name, run) for name in sources}
         assert set(expected.unexpected([*targets, *leading])) == targets - leading
+
+
+class Here:
+    """Two buckets, of which somebody else uses one at a bad moment."""
+
+    def __init__(self) -> None:
+        self.engine = MemoryEngine()
+        for bucket in "ab":
+            self.engine.create_bucket(bucket, {})
+        self.meanwhile: Callable[[], object] = lambda: None
+
+    def put(self, bucket: str, name: str, data: bytes, custom: dict[str, str]) -> ObjectInfo:
+        return self.engine.put(bucket, name, data, PutOptions(custom=custom)).result()
+
+    async def head(self, bucket: str, name: str, *, latest: bool = False) -> ObjectInfo:
+        return self.engine.head(bucket.removeprefix("ais://"), name)
+
+    async def remove(self, bucket: str, name: str, only: Only) -> None:
+        self.meanwhile()
+        self.engine.delete(bucket.removeprefix("ais://"), name, only=only).result()
+
+
+def test_what_was_replaced_just_before_its_removal_stays() -> None:
+    here, batch = Here(), Batch("j", "ais://a", "ais://b", ["x"], JobOptions())
+    source = here.put("a", "x", b"1", {})
+    custom = {RECIPE: spell(recipe_of(way_of("ais://a", None, ()), source)), TAG: "job 1"}
+    here.put("b", "x", b"1", custom)
+
+    def removed() -> int:
+        return asyncio.run(remove_left_over(here, batch, "x")).removed  # type: ignore[arg-type]
+
+    assert removed() == 0, "its source is there"
+    here.engine.delete("a", "x").result()
+
+    def replace() -> None:
+        here.engine.delete("b", "x").result()
+        here.put("b", "x", b"1", {"mine": "1"})  # the same bytes, and version 1 again
+
+    here.meanwhile = replace
+    assert removed() == 0
+    assert here.engine.head("b", "x").custom == {"mine": "1"}
+    here.put("b", "x", b"1", {**custom, TAG: "job 2"})
+    here.meanwhile = lambda: here.put("b", "x", b"1", {**custom, TAG: "job 3"})
+    assert removed() == 0, "another job has written it since"
+    here.meanwhile = lambda: None
+    assert removed() == 1
+    assert removed() == 0
 
 
 def a_job(job_id: str, below: int) -> Job:
