@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from package_index import Index, reached
 
 from aistore.errors import NotSupportedError
 from aistore.laptop.weed import BUCKET, Weed
@@ -103,6 +104,14 @@ def network() -> Iterator[Network]:
         pytest.skip(str(error))
     with made:
         yield made
+
+
+@pytest.fixture(scope="session")
+def index(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Index:
+    """Return the package index; skips where it cannot be reached."""
+    cache = request.config.cache
+    assert cache is not None
+    return reached(cache, tmp_path_factory.mktemp("index"))
 
 
 _COUNTS: dict[str, int] = {}

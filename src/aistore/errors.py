@@ -222,6 +222,12 @@ class EtlExistsError(ConflictError):
         return cls(f"etl job {name} already exists", hint=f"remove it with `ais etl rm {name}` or choose another name")
 
 
+class EtlChangedError(ConflictError):
+    """A transform is not the one any more that a job began with."""
+
+    code = "ErrETLChanged"
+
+
 class StaleConditionError(ConflictError):
     """A conditional write found a key of an object store in another state than it expected; nothing was written."""
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import math
 import os
 import signal
 import socket
@@ -110,3 +111,8 @@ def lacking() -> list[str]:
 def usable_cores() -> int:
     """Return how many cores this process may use."""
     return (os.cpu_count() or 1) if lacks("affinity") else len(os.sched_getaffinity(0))
+
+
+def cores_for(cpus: float) -> int:
+    """Return how many of the cores that this process may use somebody has who is limited to ``cpus``; 0 for all."""
+    return min(usable_cores(), math.ceil(cpus)) if cpus else usable_cores()

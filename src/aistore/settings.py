@@ -145,10 +145,14 @@ class ServeSettings:
     cache_size: str = "80%"
     #: What the store was found to be able to do at the start, by the names of ``Capabilities``.
     store_capabilities: Mapping[str, Any] = field(default_factory=dict)
+    #: How much of transforms' results may be kept for being read again (``5%`` of the disk, ``100GiB``); 0 for nothing.
+    transform_cache: str = "5%"
     #: The URL under which other nodes and clients reach this one; "" for the address it listens on.
     advertise: str = ""
     #: What all nodes of a cluster know and nobody else; empty where there is no cluster.
     cluster_secret: str = ""
+    #: The program that runs transforms that are images; "" for podman or docker, whichever answers.
+    container_engine: str = ""
     #: How long a node that says nothing counts as there; 0 for as long as its cluster has it.
     lease_seconds: float = DEFAULT_LEASE_SECONDS
 

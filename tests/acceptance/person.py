@@ -1,18 +1,18 @@
-"""What a person has: a shell with `ais` in it, and environments to install other clients into."""
+"""What a person has: a shell with `ais` in it, and environments to install other clients into (package_index.py)."""
 
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import NamedTuple
 
-CHECKOUT = Path(__file__).parents[2]
+from package_index import PATIENCE, Index
 
-#: No command here may take longer than this (seconds): a hang fails with a name instead of stopping the run.
-PATIENCE = 300.0
+__all__ = ["CHECKOUT", "PATIENCE", "Index", "Said", "Shell"]
+
+CHECKOUT = Path(__file__).parents[2]
 
 
 class Said(NamedTuple):
@@ -59,28 +59,3 @@ class Shell:
         said = self.try_(line)
         assert said.returncode == 0, said.stderr
         return list(dict.fromkeys(text.partition(":")[0] for text in said.stderr.splitlines()))
-
-
-class Index:
-    """Installs packages as a person would; the pip settings are those of this machine."""
-
-    def __init__(self, environments: Path) -> None:
-        self._environments = environments
-
-    def environment(self, name: str, *packages: str) -> Path:
-        """Return the interpreter of a virtual environment with ``packages``, made in this session or an earlier one."""
-        directory = self._environments / re.sub(
-            r"[^\w.-]+", "-", f"{name}-py{sys.version_info[0]}{sys.version_info[1]}"
-        )
-        python, complete = directory / "bin" / "python", directory / "complete"
-        if not complete.exists() or complete.read_text() != repr(packages):
-            subprocess.run([sys.executable, "-m", "venv", "--clear", directory], check=True, timeout=PATIENCE)
-            self.install(python, *packages)
-            complete.write_text(repr(packages))
-        return python
-
-    def install(self, python: Path, *packages: str) -> None:
-        """Install ``packages`` into the environment of ``python``."""
-        command = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *packages]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
-        assert done.returncode == 0, f"{' '.join(map(str, command))}\n{done.stderr}"

@@ -31,8 +31,8 @@ def test_life_of_a_transform(transcript):
         ! Hint: `ais etl list` shows the transforms there are
         [1]
         $ ais etl list | tr -s ' ' | cut -d ' ' -f 1-2,5-
-        NAME STAGE ERRORS SANDBOX
-        upper-case Running 0 ON
+        NAME STAGE ERRORS KIND SANDBOX
+        upper-case Running 0 code ON
         $ ais etl ls -H | cut -c 1-19
         upper-case  Running
         $ ais etl show upper-case | tr -s ' ' | grep -E 'PROP|comm|iso|sandbox |runtime|stage'
@@ -54,8 +54,10 @@ def test_life_of_a_transform(transcript):
         errors
         init_timeout
         isolation
+        kind
         lock
         name
+        network
         obj_timeout
         objects
         python
@@ -133,7 +135,7 @@ def test_transforms_that_cannot_be_made(transcript):
         [1]
         $ ais etl init code --name long-name --from-file t.py --comm-type ftp://
         ! Error: unknown communication type 'ftp://'
-        ! Hint: expected one of: io://, hpush://
+        ! Hint: expected one of: hpush://, hpull://, ws://, io://, hrev://
         [1]
         $ ais etl init code --name long-name --from-file missing.py
         ! Usage: ais etl init code [OPTIONS]
@@ -142,12 +144,7 @@ def test_transforms_that_cannot_be_made(transcript):
         ! Error: Invalid value for '--from-file': 'missing.py': No such file or directory
         [2]
         $ ais etl init -f spec.yaml
-        ! Error: transforms from pod specifications or images are not supported by this store
-        ! Hint: make one from code: ais etl init code --name NAME --from-file transform.py
-        [1]
-        $ ais etl init spec spec.yaml
-        ! Error: transforms from pod specifications or images are not supported by this store
-        ! Hint: make one from code: ais etl init code --name NAME --from-file transform.py
+        ! Error: spec.yaml: No such file or directory
         [1]
         $ ais etl rm broken 2> /dev/null || true
     """)

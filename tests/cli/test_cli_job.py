@@ -60,7 +60,7 @@ def test_what_is_refused(transcript):
         ! Error: bucket "ais://missing" does not exist
         ! Hint: `ais create ais://missing` makes it, `ais ls` lists those there are
         [1]
-        $ ais cp ais://same/a.jpg ais://other 2>&1 | tail -1
+        $ ais etl bucket missing-etl ais://same/a.jpg ais://other 2>&1 | tail -1
         Error: ais://same/a.jpg names an object: end it with / for all that is under it, or use --prefix
         $ ais cp /tmp/a.jpg ais://other 2>&1 | tail -1
         Error: /tmp/a.jpg is a path: `ais put` and `ais get` copy files, this copies buckets

@@ -229,7 +229,7 @@ def test_completion_script_says_how_to_install_it(tmp_path, shell):
 def test_completion_completes(tmp_path):
     env = environment(tmp_path, _AIS_COMPLETE="bash_complete", COMP_WORDS="ais etl in", COMP_CWORD="2")
     done = run([], env)
-    assert done.stdout.splitlines() == ["plain,init"]
+    assert done.stdout.splitlines() == ["plain,init", "plain,inspect"]
 
 
 def test_completion_knows_what_the_store_has(cli_store, tmp_path):

@@ -71,13 +71,12 @@ def test_providers_are_named_and_namespaces_refused():
 
 def test_etl_calls():
     listing = b'[{"id":"my-etl","stage":"Running"}]'
-    with Stub([reply(200, b"my-etl"), reply(200, listing), reply(200), reply(404, b"no such path")]) as stub:
+    with Stub([reply(200, b"my-etl"), reply(200, listing), reply(200), reply(200, b"my-pod")]) as stub:
         with Client(stub.url) as client:
             assert client.etl_init_code("code", name="my-etl") == "my-etl"
             assert client.etl_list()[0].stage == "Running"
             client.etl_stop("my-etl")
-            with pytest.raises(NotSupportedError):
-                client.etl_init("kind: Pod")
+            assert client.etl_init("kind: Pod") == "my-pod"
         assert stub.received[2].path == "/v1/etl/my-etl/stop"
 
 

@@ -118,7 +118,9 @@ class RunningEtl:
 class Pending:
     """One object on its way."""
 
-    def __init__(self, address: str, data: bytes, args: str, name: str, *, source: int | None = None) -> None:
+    def __init__(
+        self, address: str, data: bytes, args: str, name: str, *, source: int | None = None, seed: str = ""
+    ) -> None:
         self.connection = socket.socket(socket.AF_UNIX, peers.MESSAGES_KIND)
         self.connection.settimeout(DEADLINE_SECONDS)
         self.messages = Messages(self.connection)
@@ -127,7 +129,7 @@ class Pending:
         if source is None:
             source = exchange.input_from_bytes(data, os.path.dirname(address))
         self.output, self.errors = (exchange.exchange_file(n, os.path.dirname(address)) for n in ("output", "errors"))
-        header = json.dumps({"bucket": "bucket", "object": name, "args": args}).encode()
+        header = json.dumps({"bucket": "bucket", "object": name, "args": args, "seed": seed}).encode()
         self.messages.send(header, [source, self.output, self.errors])
         os.close(source)
         self.pid = 0

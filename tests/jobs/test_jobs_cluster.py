@@ -83,7 +83,9 @@ def test_a_job_goes_on_when_any_node_dies(cluster: LocalCluster, count: Callable
     cluster.node(2).start()
     cluster.wait_settled()
 
-    job = source.transform("owner-died", "slow-reverse")
+    one.etl("upper-etl").init_code("def transform(data):\n    return data.upper()\n")
+    pipeline = one.etl("slow-reverse") >> "upper-etl"
+    job = source.transform("owner-died", pipeline, template=f"{{0000..{OBJECTS - 1:04}}}")
     begun(one, job.id)
     cluster.node(1).kill()
     info = ended(clients[1:], job.id)

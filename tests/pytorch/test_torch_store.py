@@ -78,6 +78,25 @@ def test_an_object_that_the_transform_cannot_take_is_named(client):
     assert dataset.names(0) == ("torn/1.png",)
 
 
+def test_a_line_of_transforms_with_arguments(client):
+    client.etl("torch-args").init_code("def transform(data, etl_args):\n    return data + etl_args.encode()\n")
+    client.etl("torch-back").init_code("def transform(data):\n    return data[::-1]\n")
+    bucket = client.bucket(BUCKET)
+    bucket.object("line/1.bin").put(b"one")
+    for transforms in ("torch-args >> torch-back", client.etl("torch-args") >> "torch-back"):
+        dataset = aistore.pytorch.Dataset(
+            client.endpoint, BUCKET, "line/", transform_id=transforms, etl_args={"k": 1}, loader=lambda name, data: data
+        )
+        assert dataset[0] == (b'}1:"k"{eno',)
+        assert "through torch-args >> torch-back" in repr(dataset)
+    for transforms, error in (
+        ("torch-args >> torch-nothing", errors.EtlNotFoundError),
+        ("a,a", errors.BadRequestError),
+    ):
+        with pytest.raises(error):
+            aistore.pytorch.Dataset(client.endpoint, BUCKET, "line/", transform_id=transforms)
+
+
 def test_a_missing_bucket_and_transform(client):
     with pytest.raises(errors.BucketNotFoundError, match="torch-nowhere"):
         aistore.pytorch.Dataset(client.endpoint, "torch-nowhere")

@@ -203,7 +203,8 @@ def test_arguments_that_a_worker_cannot_take(etl: Etl) -> None:
     for size, status in ((60_000, 200), (70_000, 413), (1_000_000, 413)):
         body = json.dumps({"entries": [["x", "long-arguments"]], "etl_args": "a" * size}).encode()
         reply = etl.call("POST", etl.batch, body)
-        assert int.from_bytes(reply.data[:2], "little") == status
+        assert reply.status == status
+        assert status != 200 or int.from_bytes(reply.data[:2], "little") == 200
     assert etl.call("GET", f"{etl.object}?uuid=long-arguments").data == b"x"
 
 

@@ -70,6 +70,16 @@ def test_the_input_cannot_be_written_to(client: Client, ready: str) -> None:
         client.bucket("bucket").object("small").get(etl=ready, args="write").read()
 
 
+def test_a_later_stage_cannot_write_to_what_it_gets(client: Client, ready: str) -> None:
+    client.etl("writes-later").init_code(
+        "import os\ndef transform(data):\n    os.write(0, b'x')\n", sandbox="off", workers=1
+    )
+    for name in ("small", "large"):
+        with pytest.raises(TransformError, match=r"writes-later failed(?s:.*)Bad file descriptor"):
+            client.bucket("bucket").object(name).get(etl=f"{ready} >> writes-later").read()
+    client.etl("writes-later").delete()
+
+
 def test_a_hang_ends_the_worker_that_hangs_and_no_other(client: Client, ready: str) -> None:
     small = client.bucket("bucket").object("small")
     parent = small.get(etl=ready, args="pids").read().split()[1]

@@ -27,14 +27,14 @@ COMMANDS = {
     "create": Lazy(f"{_COMMANDS}.bucket:create", "Create buckets."),
     "put": Lazy(f"{_COMMANDS}.put:put", "Put files, directories or standard input into a bucket."),
     "get": Lazy(f"{_COMMANDS}.get:get", "Get an object, or all objects of a prefix."),
-    "cp": Lazy(f"{_COMMANDS}.job:cp", "Copy a bucket to another."),
+    "cp": Lazy(f"{_COMMANDS}.job:cp", "Copy a bucket to another, or some of its objects, or one."),
     "rmo": Lazy(f"{_COMMANDS}.object:rm", "Remove objects."),
     "prefetch": Lazy(f"{_COMMANDS}.cached:prefetch", "Copy objects into the store's cache before they are read."),
     "evict": Lazy(f"{_COMMANDS}.cached:evict", "Drop the store's copies of objects."),
     "rmb": Lazy(f"{_COMMANDS}.bucket:rm", "Remove buckets with all that is in them."),
     "etl": Lazy(f"{_COMMANDS}.etl:etl", "Run transforms where the data is."),
     "bucket": Lazy(f"{_COMMANDS}.bucket:bucket", "Buckets: ls, create, cp, rm, show, props, prefetch, evict."),
-    "object": Lazy(f"{_COMMANDS}.object:object_", "Objects: put, get, cat, show, rm, set-custom."),
+    "object": Lazy(f"{_COMMANDS}.object:object_", "Objects: put, get, cp, cat, show, rm, set-custom."),
     "job": Lazy(f"{_COMMANDS}.job:job", "Jobs: show, wait, stop."),
     "storage": Lazy(
         f"{_COMMANDS}.storage:storage", "Show the disks of the store, add and remove them, validate what is on them."

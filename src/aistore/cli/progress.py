@@ -1,4 +1,4 @@
-"""What a person sees while waiting: a bar for bytes, a spinner for stages. On standard error, on terminals only."""
+"""What a person sees while waiting: a bar for bytes or steps, a spinner for stages. On standard error, on terminals."""
 
 from __future__ import annotations
 
@@ -73,6 +73,50 @@ class Bar:
         )
         self._bar = Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True)
         self._task = self._bar.add_task(self._label, total=self._total)
+        self._bar.start()
+
+
+class Steps:
+    """Counts steps of something that somebody else does, and shows them as a bar once it takes longer than a second."""
+
+    def __init__(self, label: str) -> None:
+        self._label = label
+        self._started = time.monotonic()
+        self._visible = sys.stderr.isatty()
+        self._bar: RichProgress | None = None
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> Steps:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def update(self, done: int, total: int, remark: str) -> None:
+        """Show that ``done`` of ``total`` steps are done; 0 if nobody knows how many there are."""
+        if not self._visible or time.monotonic() - self._started < PATIENCE_SECONDS:
+            return
+        if self._bar is None:
+            self._show()
+        assert self._bar is not None
+        assert self._task is not None
+        self._bar.update(self._task, completed=done, total=total or None, remark=remark)
+
+    def _show(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[remark]}", markup=False),
+        )
+        self._bar = Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True)
+        self._task = self._bar.add_task(self._label, total=None, remark="")
         self._bar.start()
 
 

@@ -20,6 +20,7 @@ from .legacy import Bck
 from .listing import ListedObject
 from .nodes import Nodes, NodeStatus
 from .object import Object
+from .pipeline import Pipeline
 from .reader import ObjectReader
 from .retry import RetryPolicy
 from .storage import Storage
@@ -41,6 +42,7 @@ __all__ = [
     "Object",
     "ObjectInfo",
     "ObjectReader",
+    "Pipeline",
     "RetryPolicy",
     "Storage",
 ]

@@ -22,7 +22,13 @@ Pairs = Sequence[tuple[str, str]]
 
 
 def read_batch(
-    transport: Transport, bucket: BucketRef, entries: Iterable[BatchEntry], *, etl: str = "", args: str = ""
+    transport: Transport,
+    bucket: BucketRef,
+    entries: Iterable[BatchEntry],
+    *,
+    etl: str = "",
+    args: str = "",
+    seed: str | None = None,
 ) -> Iterator[bytes | AisError]:
     """Yield one result per entry, in order: the bytes, or the error of this entry.
 
@@ -35,10 +41,10 @@ def read_batch(
         chunk = pairs[start : start + ENTRIES_MAX]
         groups = _groups(transport, bucket, chunk)
         if len(groups) == 1:
-            yield from _read_chunk(transport, bucket, chunk, args)
+            yield from _read_chunk(transport, bucket, chunk, args, seed)
         else:
             lanes = [
-                (group, _read_chunk(transport, bucket, [chunk[position] for position in group], args))
+                (group, _read_chunk(transport, bucket, [chunk[position] for position in group], args, seed))
                 for group in groups
             ]
             yield from read_side_by_side(lanes)
@@ -50,11 +56,13 @@ def _groups(transport: Transport, bucket: BucketRef, pairs: Pairs) -> list[list[
     return transport.routing.groups([uname(bucket.provider, bucket.name, name) for name, _ in pairs])
 
 
-def _read_chunk(transport: Transport, bucket: BucketRef, pairs: Pairs, args: str) -> Iterator[bytes | AisError]:
+def _read_chunk(
+    transport: Transport, bucket: BucketRef, pairs: Pairs, args: str, seed: str | None
+) -> Iterator[bytes | AisError]:
     done, failures, broke_at = 0, 0, 0.0
     while done < len(pairs):
         try:
-            for frame in _frames(transport, bucket, pairs[done:], args):
+            for frame in _frames(transport, bucket, pairs[done:], args, seed):
                 done += 1
                 failures = 0
                 yield _result_of(frame)
@@ -72,13 +80,13 @@ class _BrokenReplyError(Exception):
     """The reply began and did not end as it should; what came before is good."""
 
 
-def _frames(transport: Transport, bucket: BucketRef, pairs: Pairs, args: str) -> Iterator[Frame]:
+def _frames(transport: Transport, bucket: BucketRef, pairs: Pairs, args: str, seed: str | None) -> Iterator[Frame]:
     request = Request(
         "POST",
         f"/v1/batch/{bucket.name}",
         query={"provider": bucket.provider},
         headers={"Content-Type": "application/json", "Accept": CONTENT_TYPE},
-        body=msgspec.json.encode(BatchRequest(list(pairs), args)),
+        body=msgspec.json.encode(BatchRequest(list(pairs), args, seed)),
         read_timeout_seconds=transport.settings.transform_timeout_seconds if any(etl for _, etl in pairs) else None,
         uname=uname(bucket.provider, bucket.name, pairs[0][0]),
         repeatable=True,

@@ -13,15 +13,14 @@ from ..model.properties import flatten, nest
 from ..wire import headers as wire_headers
 from .batch import BatchEntry, read_batch
 from .foreign import reading_reply
-from .job import Job, JobArguments, start_on_bucket
+from .job import Job, JobArguments, start_on_bucket, start_to_verify
 from .listing import ListedObject, Page, list_pages
-from .object import EtlArgs, Object, spell_args
+from .object import Object
+from .pipeline import EtlArgs, Seed, Transforms, spell_args, spell_seed, stages_of
 from .transport import Request, Transport
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
-
-    from .etl import Etl
 
 
 class Bucket:
@@ -124,18 +123,23 @@ class Bucket:
         self,
         entries: Iterable[BatchEntry],
         *,
-        etl: str | Etl | None = None,
+        etl: Transforms | None = None,
         etl_args: EtlArgs | None = None,
         args: EtlArgs | None = None,
+        seed: Seed | None = None,
     ) -> Iterator[bytes | AisError]:
         """Read many objects at once and yield a result per entry, in order: its bytes, or its error (not raised).
 
-        An entry is a name, or ``(name, etl)`` to read it through a transform; ``etl`` is for entries that name none,
-        ``etl_args`` (``args`` is the same) are handed to every transform.
+        An entry is a name, or ``(name, etl)`` to read it through a transform, or a line of them (``resize >> gray``);
+        ``etl`` is for entries that name none, ``etl_args`` (``args`` is the same) are handed to every transform, and
+        ``seed`` fixes what they draw at random, for each object apart.
 
         >>> images = bucket.batch([("train/1.jpg", "resize"), ("train/1.cls", "")])  # doctest: +SKIP
         """
-        return read_batch(self._transport, self.ref, entries, etl=str(etl or ""), args=spell_args(etl_args, args) or "")
+        spelled = spell_args(etl_args, args) or ""
+        return read_batch(
+            self._transport, self.ref, entries, etl=str(etl or ""), args=spelled, seed=spell_seed(seed)
+        )  # fmt: skip
 
     def set_props(self, props: Mapping[str, Any]) -> None:
         """Change properties, nested or with dotted keys; those not named stay as they are."""
@@ -181,24 +185,72 @@ class Bucket:
         """Begin to copy this bucket's objects to another bucket, which is made if need be; return the job.
 
         ``prefix`` chooses objects by the begin of their names, ``flat`` leaves out those with a slash after it;
+        ``names`` are the objects themselves, ``template`` stands for names (``train/{0000..0999}.jpg``), and a name
+        that is not there is an object that failed.
         ``prepend`` is put before each name, and ``ext`` (``{"jpg": "txt"}``) replaces extensions. ``dry_run`` only
         counts. ``go_on`` leaves out objects that fail; else the first one ends the job. ``force`` writes also what is
-        there already. ``workers`` is how many objects are under way at once, by default as many as is good.
+        there already as it would be written. ``sync`` removes what such a job has made of objects that are gone since.
+        ``workers`` is how many objects are under way at once, by default as many as is good.
 
         >>> bucket.copy("backup", prefix="train/").wait()  # doctest: +SKIP
         """
         return start_on_bucket(self._transport, self.ref, _ref_of(to), **options)
 
     def transform(
-        self, to: Bucket | BucketRef | str, etl: str | Etl, *, object_timeout: str = "", **options: Unpack[JobArguments]
+        self,
+        to: Bucket | BucketRef | str,
+        etl: Transforms,
+        *,
+        etl_args: EtlArgs | None = None,
+        args: EtlArgs | None = None,
+        seed: Seed | None = None,
+        object_timeout: str = "",
+        **options: Unpack[JobArguments],
     ) -> Job:
-        """Begin to write what a transform makes of this bucket's objects to another bucket; return the job.
+        """Begin to write what a transform, or a line of them, makes of this bucket's objects to another bucket.
 
-        The options are those of `copy`; ``object_timeout`` (``45s``) is for one object.
+        Returns the job. The options are those of `copy`; ``etl_args`` (``args`` is the same) are handed to the
+        transforms, ``seed`` fixes what they draw at random, ``object_timeout`` (``45s``) is for one object and one
+        transform.
         """
         return start_on_bucket(
-            self._transport, self.ref, _ref_of(to), etl=str(etl), object_timeout=object_timeout, **options
+            self._transport, self.ref, _ref_of(to), stages=stages_of(etl), etl_args=spell_args(etl_args, args) or "",
+            seed=spell_seed(seed), object_timeout=object_timeout, **options,
+        )  # fmt: skip
+
+    def inspect(
+        self,
+        etl: Transforms,
+        *,
+        etl_args: EtlArgs | None = None,
+        args: EtlArgs | None = None,
+        seed: Seed | None = None,
+        object_timeout: str = "",
+        **options: Unpack[JobArguments],
+    ) -> Job:
+        """Begin to run a transform on this bucket's objects without keeping what it makes of them; return the job.
+
+        It goes on after an object that fails; `Job.errors` has them. The arguments are those of `transform`.
+        """
+        options |= {"dry_run": True, "go_on": True}
+        return self.transform(
+            self, etl, etl_args=etl_args, args=args, seed=seed, object_timeout=object_timeout, **options
         )
+
+    def verify(
+        self, *, sample: int = 0, percent: float = 0.0, prefix: str = "", workers: int = 0, object_timeout: str = ""
+    ) -> Job:
+        """Begin to make derived objects again and compare them with what is here; return the job.
+
+        ``sample`` objects drawn at random, or ``percent`` of them; all if both are 0. `JobInfo.failed` objects differ,
+        or cannot be made again; of `JobInfo.stale` ones the source has changed since. `Job.errors` has both.
+
+        >>> bucket.verify(percent=1).wait().error  # doctest: +SKIP
+        """
+        return start_to_verify(
+            self._transport, self.ref, prefix=prefix, sample=sample, percent=percent, workers=workers,
+            object_timeout=object_timeout,
+        )  # fmt: skip
 
     def _act(self, method: str, action: str, value: Any = None, query: Mapping[str, str] | None = None) -> bytes:
         body = json.dumps({"action": action, "name": "", "value": value}).encode()

@@ -1,27 +1,22 @@
-"""Transforms: make one from code, look at it, stop it, remove it."""
+"""Transforms: look at one, stop it, start it, remove it; how to make one is in etl_making.py."""
 
 from __future__ import annotations
 
 import base64
-import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
-from ..errors import BadRequestError, EtlInitError, EtlNotFoundError, InternalError
-from ..model.etl import Isolation, Sandbox, parse_duration
+from ..errors import BadRequestError, EtlNotFoundError
 from ..wire.jobs import ObjectError
-from ..wire.messages import EtlInitCode, EtlSummary, Progress, encode_base64
+from ..wire.messages import EtlSummary
+from .etl_making import EtlMaking
 from .foreign import reading_reply
-from .transport import Reply, Request, Transport, quote_name
+from .pipeline import Pipeline, Transforms, stages_of
+from .transport import Request, Transport, quote_name
 
-NDJSON = "application/x-ndjson"
-_JSON = {"Content-Type": "application/json"}
-
-#: How much longer than the store the client waits for an ETL to become ready, in seconds.
-INIT_MARGIN_SECONDS = 30.0
 #: How long the client waits for the store to start, stop or remove one, in seconds.
 CALL_TIMEOUT_SECONDS = 300.0
 
@@ -45,6 +40,8 @@ class EtlDetails(msgspec.Struct, frozen=True, rename={"errors": "obj_errors"}):
     ``cpu`` is the cores in use since somebody last asked, ``mem`` the bytes of all ``processes``, where what they share
     counts once. ``nodes`` has an entry for each node of a cluster; python and sandbox are then those of the node that
     answered.
+    With ``cache`` results are kept: ``cache_objects`` of ``cache_bytes`` now, ``cache_hits`` reads were answered with
+    ``cache_hit_bytes`` of them, ``cache_misses`` were computed. The counters begin with the store.
     """
 
     init_msg: dict[str, Any]
@@ -59,6 +56,14 @@ class EtlDetails(msgspec.Struct, frozen=True, rename={"errors": "obj_errors"}):
     mem: int = 0
     processes: int = 0
     nodes: list[EtlNode] = []
+    network: str = "none"
+    deterministic: bool = False
+    cache: bool = False
+    cache_hits: int = 0
+    cache_hit_bytes: int = 0
+    cache_misses: int = 0
+    cache_objects: int = 0
+    cache_bytes: int = 0
 
     @property
     def packages(self) -> list[str]:
@@ -80,10 +85,10 @@ class _NodeLog(msgspec.Struct, frozen=True):
     logs: str = ""
 
 
-class Etl:
+class Etl(EtlMaking):
     """A transform of the store, by name; whether there is one is known when you ask for it.
 
-    An empty name is for `init_code` alone: the store then chooses one.
+    An empty name is for making one: the store then chooses it, or takes that of the specification.
     """
 
     def __init__(self, transport: Transport, name: str = "") -> None:
@@ -96,61 +101,9 @@ class Etl:
     def __str__(self) -> str:
         return self.name
 
-    def init_code(
-        self,
-        code: str | os.PathLike[str],
-        *,
-        dependencies: str | list[str] = "",
-        runtime: str = "python3",
-        comm_type: str = "hpush://",
-        isolation: str | Isolation = Isolation.WARM,
-        sandbox: str | Sandbox = Sandbox.ON,
-        init_timeout: str = "",
-        object_timeout: str = "",
-        workers: int = 0,
-        filename: str = "",
-        on_progress: Callable[[Progress], None] | None = None,
-    ) -> str:
-        """Make a transform from code, wait until it is ready and return its name.
-
-        ``code`` is the program itself, or (a path object) the file that has it: with ``comm_type`` ``io://`` a script
-        from standard input to standard output, with ``hpush://`` a module with ``transform(data: bytes) -> bytes``.
-        ``dependencies`` is the text of a requirements file, or a list of requirements. Timeouts are spelled ``45s``
-        or ``5m``, empty for the store's default. ``filename`` is what tracebacks call the code, for a path its base
-        name. ``on_progress`` is called with each stage: resolving, installing, importing, ready.
-
-        Raises EtlExistsError, and EtlInitError with the reason why it could not be made ready.
-        """
-        if isinstance(code, os.PathLike):
-            filename = filename or os.path.basename(code)
-            with open(code, encoding="utf-8") as file:
-                code = file.read()
-        message = EtlInitCode(
-            code=encode_base64(code),
-            dependencies=encode_base64(dependencies if isinstance(dependencies, str) else "\n".join(dependencies)),
-            name=self.name,
-            id=self.name,
-            runtime=runtime,
-            communication_type=comm_type if "://" in comm_type else f"{comm_type}://",
-            wait_timeout=init_timeout,
-            obj_timeout=object_timeout,
-            isolation=str(getattr(isolation, "value", isolation)),
-            sandbox=str(getattr(sandbox, "value", sandbox)),
-            workers=workers,
-            filename=filename,
-        )
-        patience = parse_duration(init_timeout) + INIT_MARGIN_SECONDS if init_timeout else 3600.0
-        reply = self._transport.send(
-            Request(
-                "POST", "/v1/etl/init_code", headers={**_JSON, "Accept": NDJSON},
-                body=msgspec.json.encode(message), read_timeout_seconds=patience,
-            )
-        )  # fmt: skip
-        if reply.headers.get("content-type", "").startswith(NDJSON):
-            self.name = _follow(reply, on_progress)
-        else:
-            self.name = reply.drain().decode()
-        return self.name
+    def __rshift__(self, following: Transforms) -> Pipeline:
+        """Return the pipeline of this transform and those that follow: ``client.etl("resize") >> "gray"``."""
+        return Pipeline(*stages_of(self), *stages_of(following))
 
     def details(self, job: str = "") -> EtlDetails:
         """Return how the ETL was made, and which objects failed in its last job or the one named.
@@ -203,23 +156,3 @@ class Etl:
 def list_etls(transport: Transport) -> list[EtlSummary]:
     """Return all ETLs of the store."""
     return transport.fetch(Request("GET", "/v1/etl"), list[EtlSummary])
-
-
-def _follow(reply: Reply, on_progress: Callable[[Progress], None] | None) -> str:
-    """Read progress until the last line and return the name in it."""
-    try:
-        for line in reply.lines():
-            if not line.strip():
-                continue
-            progress = msgspec.json.decode(line, type=Progress)
-            if progress.error is not None:
-                raise progress.error.to_error()
-            if on_progress is not None:
-                on_progress(progress)
-            if progress.name:
-                return progress.name
-    except msgspec.DecodeError as error:
-        raise InternalError(f"the store's progress report cannot be read: {error}") from error
-    finally:
-        reply.close()
-    raise EtlInitError("the store ended the report before the transform was ready", hint="see the store's log")

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypedDict
 from urllib.parse import quote
 
 import msgspec
 
-from ..errors import JobNotFoundError, RequestTimeoutError
+from ..errors import BadRequestError, JobNotFoundError, RequestTimeoutError
 from ..model.names import BucketRef
 from ..wire.jobs import JobExtra, JobSnap, ObjectError, SnapBucket, parse_time
 from .transport import Request, Transport
@@ -29,7 +29,10 @@ class JobInfo:
 
     ``source`` and ``destination`` are URIs of buckets.
 
-    ``failed`` objects were left out, ``gone`` ones were removed before their turn. ``error`` is why not all was done.
+    ``failed`` objects were left out, ``gone`` ones were removed before their turn. ``skipped`` ones were as they would
+    be made (or, in a job that verifies, are not derived), ``removed`` ones were left over of sources that are gone; of
+    ``stale`` ones, which were to be verified, the source has changed since. ``total`` is how many names there are, 0
+    while that is not known. ``error`` is why not all was done.
     """
 
     id: str
@@ -47,6 +50,10 @@ class JobInfo:
     about: str
     dry_run: bool
     etl: str
+    total: int = 0
+    skipped: int = 0
+    removed: int = 0
+    stale: int = 0
 
     @property
     def runs(self) -> bool:
@@ -147,6 +154,10 @@ def _merge(snaps: list[JobSnap]) -> JobInfo:
         about=first.ctlmsg,
         dry_run=extras[0].dry_run,
         etl=extras[0].etl,
+        total=sum(extra.total for extra in extras),
+        skipped=sum(extra.skipped for extra in extras),
+        removed=sum(extra.removed for extra in extras),
+        stale=sum(extra.stale for extra in extras),
     )
 
 
@@ -154,10 +165,13 @@ class JobArguments(TypedDict, total=False):
     """Which objects a job works on, under which names, and how: see ``Bucket.copy``."""
 
     prefix: str
+    names: Iterable[str]
+    template: str
     prepend: str
     ext: Mapping[str, str]
     dry_run: bool
     force: bool
+    sync: bool
     latest: bool
     go_on: bool
     flat: bool
@@ -165,19 +179,52 @@ class JobArguments(TypedDict, total=False):
 
 
 #: The wire's spellings of the arguments.
-_SPELT = {"latest": "latest-ver", "go_on": "coer", "flat": "non-recurs", "workers": "num-workers"}
+_SPELT = {
+    "sync": "synchronize", "latest": "latest-ver", "go_on": "coer", "flat": "non-recurs", "workers": "num-workers",
+    "names": "objnames",
+}  # fmt: skip
 
 
 def start_on_bucket(
-    transport: Transport, source: BucketRef, destination: BucketRef, *, etl: str = "", object_timeout: str = "",
-    **arguments: Unpack[JobArguments],
+    transport: Transport, source: BucketRef, destination: BucketRef, *, stages: tuple[str, ...] = (),
+    etl_args: str = "", seed: str | None = None, object_timeout: str = "", **arguments: Unpack[JobArguments],
 ) -> Job:  # fmt: skip
-    """Begin to copy a bucket to another, or to transform it; see ``Bucket.copy`` and ``Bucket.transform``."""
+    """Begin to copy objects of a bucket to another, or to transform them; see ``Bucket.copy`` and ``Bucket.transform``.
+
+    ``stages`` are the transforms they go through. Raises BadRequestError for objects chosen in several ways.
+    """
+    chosen = [name for name in ("prefix", "names", "template") if arguments.get(name)]
+    if len(chosen) > 1:
+        raise BadRequestError(f"objects are chosen by {' and '.join(chosen)}", hint="pass one of them")
+    named = arguments.get("names") is not None or bool(arguments.get("template"))
     value: dict[str, Any] = {"prefix": "", "prepend": "", "dry_run": False, "force": False, "synchronize": False}
-    value |= {_SPELT.get(name, name): argument for name, argument in arguments.items()}
-    if etl:
-        value |= {"id": etl, "request_timeout": object_timeout}
-    body = msgspec.json.encode({"action": "etl-bck" if etl else "copy-bck", "name": "", "value": value})
+    value |= {_SPELT.get(name, name): argument for name, argument in arguments.items() if argument is not None}
+    if "objnames" in value:
+        value["objnames"] = list(value["objnames"])
+    if stages:
+        value |= {
+            "id": stages[0],
+            "pipeline": list(stages[1:]),
+            "etl_args": etl_args,
+            "request_timeout": object_timeout,
+        }
+        value |= {"seed": seed} if seed is not None else {}
+    action = ("etl" if stages else "copy") + ("-listrange" if named else "-bck")
+    body = msgspec.json.encode({"action": action, "name": "", "value": value})
     query = {"provider": source.provider, "bck_to": destination.uname}
     reply = transport.call(Request("POST", f"/v1/buckets/{quote(source.name)}", query=query, headers=_JSON, body=body))
     return Job(transport, reply.decode())
+
+
+def start_to_verify(
+    transport: Transport, bucket: BucketRef, *, prefix: str, sample: int, percent: float, workers: int,
+    object_timeout: str,
+) -> Job:  # fmt: skip
+    """Begin to compare derived objects with what their recipes make; see ``Bucket.verify``."""
+    value = {
+        "prefix": prefix, "sample": sample, "percent": percent, "num-workers": workers,
+        "request_timeout": object_timeout,
+    }  # fmt: skip
+    body = msgspec.json.encode({"action": "etl-verify", "name": "", "value": value})
+    path, query = f"/v1/buckets/{quote(bucket.name)}", {"provider": bucket.provider}
+    return Job(transport, transport.call(Request("POST", path, query=query, headers=_JSON, body=body)).decode())

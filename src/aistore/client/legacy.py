@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
 
-from ..errors import NotFoundError, NotSupportedError
+from ..errors import NotSupportedError
 from ..model.names import BucketRef, bucket_ref
 from ..model.templates import expand_braces
 from ..wire.messages import EtlSummary
@@ -65,14 +65,9 @@ class LegacyCalls:
         return fetch_cluster_map(self.transport)
 
     def etl_init(self, spec: str | bytes) -> str:
-        """Make an ETL from the YAML of a pod; a store that has no Kubernetes raises NotSupportedError."""
+        """Make an ETL from the YAML of a pod, wait until it is ready and return its name (see `Etl.init_spec`)."""
         body = spec.encode() if isinstance(spec, str) else spec
-        try:
-            return self.transport.call(Request("POST", "/v1/etl/init_spec", body=body)).decode()
-        except NotFoundError as error:
-            raise NotSupportedError(
-                "this store does not run ETLs from pod specifications", hint="use etl_init_code"
-            ) from error
+        return self.transport.call(Request("POST", "/v1/etl/init_spec", body=body)).decode()
 
     def etl_init_code(
         self,

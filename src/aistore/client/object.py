@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 from ..errors import BadRequestError, ChecksumMismatchError
 from ..model.names import BucketRef, check_object_name
@@ -12,15 +11,10 @@ from ..model.objects import ObjectInfo
 from ..model.rendezvous import uname
 from ..wire import headers as wire_headers
 from .foreign import stored_info
+from .pipeline import EtlArgs, Seed, Transforms, transform_query
 from .reader import ObjectReader
 from .transport import Request, Transport, quote_name
 from .upload import Source, upload_of
-
-if TYPE_CHECKING:
-    from .etl import Etl
-
-#: Arguments of a transform for one read: text as it is, or a mapping that travels as JSON.
-EtlArgs = str | Mapping[str, object]
 
 
 class Object:
@@ -75,34 +69,56 @@ class Object:
     def get(
         self,
         *,
-        etl: str | Etl | None = None,
+        etl: Transforms | None = None,
         etl_args: EtlArgs | None = None,
         args: EtlArgs | None = None,
+        seed: Seed | None = None,
         range: tuple[int, int | None] | None = None,
         latest: bool = False,
     ) -> ObjectReader:
-        """Open the object for reading, or what the ETL named ``etl`` makes of it.
+        """Open the object for reading, or what ``etl`` makes of it: a transform, or a line of them (``a >> b``).
 
-        ``etl_args`` (``args`` is the same) are handed to the transform. ``range`` is ``(start, length)`` in bytes,
+        ``etl_args`` (``args`` is the same) are handed to the transforms. ``seed`` fixes what they draw at random: the
+        same object, transforms, arguments and seed give the same bytes. ``range`` is ``(start, length)`` in bytes,
         length None up to the end, a negative start counts from the end; a range of a transformed object is not
         possible. ``latest`` has the store compare its copy with the bucket outside of it first.
         """
         if etl is not None and range is not None:
             raise BadRequestError("a range of a transformed object cannot be read", hint="read it whole and slice it")
-        query = {**self._query, **({"latest-ver": "true"} if latest else {})}
-        if etl is not None:
-            query["etl_name"] = str(etl)
-        spelled = spell_args(etl_args, args)
-        if spelled is not None:
-            if etl is None:
-                raise BadRequestError("etl_args are for a transform", hint="name it with etl=")
-            query["etl_args"] = spelled
+        query = {
+            **self._query,
+            **transform_query(etl, etl_args, args, seed),
+            **({"latest-ver": "true"} if latest else {}),
+        }
         headers = {} if range is None else {"Range": spell_range(*range)}
         patience = self._transport.settings.transform_timeout_seconds if etl is not None else None
         request = Request(
             "GET", self._path, query=query, headers=headers, read_timeout_seconds=patience, uname=self._uname
         )
         return ObjectReader(self._transport, request, self.ref, self.name, stored=etl is None)
+
+    def copy_to(
+        self,
+        to: Object,
+        *,
+        etl: Transforms | None = None,
+        etl_args: EtlArgs | None = None,
+        args: EtlArgs | None = None,
+        seed: Seed | None = None,
+        latest: bool = False,
+    ) -> None:
+        """Have the store copy the object, or what transforms make of it, to another name or bucket.
+
+        What is there is replaced; custom metadata comes along. The options are those of `get`. Raises
+        BucketNotFoundError, ObjectNotFoundError, EtlNotFoundError, TransformError.
+
+        >>> bucket.object("1.jpg").copy_to(bucket.object("small/1.jpg"), etl="resize >> gray")  # doctest: +SKIP
+        """
+        query = {**self._query, **transform_query(etl, etl_args, args, seed), "object_to": to._uname}
+        if latest:
+            query["latest-ver"] = "true"
+        patience = self._transport.settings.transform_timeout_seconds if etl is not None else None
+        self._transport.call(Request("PUT", self._path, query=query, read_timeout_seconds=patience, uname=to._uname))
 
     def head(self) -> ObjectInfo:
         """Return size, version, checksum, time of writing and custom metadata; raises ObjectNotFoundError."""
@@ -136,14 +152,6 @@ class Object:
                 body=json.dumps(body).encode(), uname=self._uname,
             )
         )  # fmt: skip
-
-
-def spell_args(etl_args: EtlArgs | None, args: EtlArgs | None) -> str | None:
-    """Return the arguments of a transform as they travel, by whichever of their two names they were given."""
-    if etl_args is not None and args is not None:
-        raise BadRequestError("etl_args and args are two names of one thing", hint="pass etl_args")
-    given = args if etl_args is None else etl_args
-    return given if given is None or isinstance(given, str) else json.dumps(given, separators=(",", ":"))
 
 
 def spell_range(start: int, length: int | None) -> str:

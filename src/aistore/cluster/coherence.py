@@ -37,7 +37,8 @@ from ..errors import (
     StaleConditionError,
     StoredNotFoundError,
 )
-from ..model.objects import ObjectInfo, PutOptions
+from ..model.objects import ObjectInfo, Only, PutOptions
+from ..storage.arguments import check_only
 from ..storage.cache.facts import CachedFacts, CachedReading
 from ..storage.objectstore.contract import ABSENT, Absent, StoredBody, StoredInfo
 from ..storage.objectstore.metadata import NONCE, encode, version_of
@@ -193,13 +194,15 @@ class Coherence:
             if fetch.in_the_way:
                 return await self.read_stored(bucket, name)
 
-    async def read_stored(self, bucket: BucketRecord, name: str, *, begin: bool = True) -> CachedReading | Remote:
+    async def read_stored(
+        self, bucket: BucketRecord, name: str, *, begin: bool = True, copied: bool = True
+    ) -> CachedReading | Remote:
         """Ask the store for an object, and give out the copy here only if the store still has the same.
 
-        Unless ``begin``, no bytes are asked for yet.
+        Unless ``begin``, no bytes are asked for yet. ``copied`` False: the caller knows that there is no copy.
         """
         store, key = self._places.of(bucket, name)
-        copy = self._cache.open(bucket, name)
+        copy = self._cache.open(bucket, name) if copied else None
         good = False
         try:
             stored, body = None, None
@@ -279,17 +282,20 @@ class Coherence:
 
         None while a write takes its time, which may be most of a minute when the store does not answer it. Who makes a
         copy is waited for as long as that takes: it holds a lock of its own before that of the object. An object that
-        came whole is given out at once, and its copy made meanwhile: others get the locks, and the copy, later.
+        came whole is given out at once, and its copy made meanwhile: others get the locks, and the copy, later. But
+        a copy of what it was before is replaced first.
         """
         async with AsyncExitStack() as held:
             await held.enter_async_context(self._cache.locked(bucket, name + _FETCHING))
             if not await held.enter_async_context(self._cache.locked(bucket, name, self._patience.read)):
                 return None
-            copy = self.read_copy(bucket, name) if known else None
-            if copy is not None:
+            copy = self._cache.open(bucket, name)
+            if copy is not None and known and self.is_good(bucket, name, copy.facts):
                 return copy
+            if copy is not None:
+                copy.close()
             view = self.view
-            found = await self.read_stored(bucket, name, begin=not partly)
+            found = await self.read_stored(bucket, name, begin=not partly, copied=copy is not None)
             if not (self.owns(view, bucket, name) or bucket.immutable):
                 return found  # true when the store was asked, but not for longer
             if not isinstance(found, Remote):
@@ -303,7 +309,8 @@ class Coherence:
                 if not isinstance(found, Remote) or found.body is None:
                     return found
             facts = structs.replace(found.facts, stamp=view.settled)
-            if isinstance(found.body, WholeBody) and self._keeping < self._patience.keeping_max and not any_size:
+            later = copy is None and self._keeping < self._patience.keeping_max and not any_size
+            if isinstance(found.body, WholeBody) and later:
                 self._keeping += 1
                 self._clock.spawn(self._keep(bucket, name, found.body, facts, held.pop_all()), "keep a copy")
                 return found
@@ -316,9 +323,8 @@ class Coherence:
         """Make the copy of what was given out already, then let go of its lock."""
         try:
             async with held:
-                made = await self._cache.fill(bucket, name, body, facts)
-                if made is not None:
-                    made.close()
+                await self._clock.sleep(self._patience.keeping)
+                await self._cache.fill_whole(bucket, name, body, facts)
         except AisError as error:  # that costs a copy, nothing more
             _log.warning("%s/%s could not be kept here: %s", bucket.uri, name, error.message)
         finally:
@@ -381,8 +387,10 @@ class Coherence:
                 await self._cache.keep(bucket, name, staged, facts)
                 return info_of(bucket, name, stored, facts, checksum=staged.checksum, size=staged.size)
 
-    async def delete(self, bucket: BucketRecord, name: str, *, forwarded: bool = False) -> ObjectInfo | Elsewhere:
-        """Remove an object and return what it was; raises ObjectNotFoundError."""
+    async def delete(
+        self, bucket: BucketRecord, name: str, *, forwarded: bool = False, only: Only | None = None
+    ) -> ObjectInfo | Elsewhere:
+        """Remove an object and return what it was; raises ObjectNotFoundError, ConflictError if it is not ``only``."""
         until = self._clock.now() + self._patience.turn
         removed: ObjectInfo | None = None
         while True:
@@ -399,7 +407,9 @@ class Coherence:
                     if removed is None:
                         raise missing(bucket, name) from None
                     return removed
-                removed = info_of(bucket, name, stored, facts_of(stored, 0))
+                found = info_of(bucket, name, stored, facts_of(stored, 0))
+                check_only(found, only)
+                removed = found
                 try:
                     await store.delete(key, self._patience.write)
                 except AmbiguousWriteError:

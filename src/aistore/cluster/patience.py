@@ -24,7 +24,9 @@ class Patience:
     #: Bytes above which an object that is not here is read from the store and not copied.
     copied_bytes_max: int = 64 << 20
     #: Copies that one process makes of what it has given out already; reads beyond that wait for theirs.
-    keeping_max: int = 16
+    keeping_max: int = 32
+    #: Before such a copy is made: the reply goes out first, and copies of a few reads share a transaction.
+    keeping: float = 0.003
 
 
 DEFAULT_PATIENCE = Patience()

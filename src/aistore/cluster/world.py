@@ -20,6 +20,7 @@ from .view import View
 if TYPE_CHECKING:
     from ..storage.cache.facts import CachedFacts, CachedReading
     from ..storage.objectstore.contract import Absent, StoredBody, StoredInfo, StoredPage
+    from ..storage.objectstore.whole import WholeBody
 
 
 class Clock(Protocol):
@@ -91,6 +92,9 @@ class Cache(Protocol):
 
     async def fill(self, bucket: BucketRecord, name: str, body: StoredBody, facts: CachedFacts) -> CachedReading | None:
         """Make the copy from the store's bytes, closing ``body``, and open it; None without room."""
+
+    async def fill_whole(self, bucket: BucketRecord, name: str, body: WholeBody, facts: CachedFacts) -> None:
+        """Make the copy from bytes that are all here; without room there is none afterwards."""
 
     async def restamp(self, bucket: BucketRecord, name: str, facts: CachedFacts) -> None:
         """Replace the facts of a copy whose ETag they have."""

@@ -35,9 +35,12 @@ _SYSTEM_PATHS = (
     "/etc/system-release",
 )  # fmt: skip
 
+#: What a program needs to know that ``localhost`` is itself.
+OWN_HOST_PATHS = ("/etc/hosts", "/etc/nsswitch.conf")
+
 #: What a program needs to find and trust a server.
-_NETWORK_PATHS = (
-    "/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf", "/etc/host.conf", "/etc/gai.conf", "/etc/services",
+NETWORK_PATHS = (
+    *OWN_HOST_PATHS, "/etc/resolv.conf", "/etc/host.conf", "/etc/gai.conf", "/etc/services",
     "/etc/ssl", "/etc/pki", "/etc/ca-certificates", "/etc/ca-certificates.conf",
 )  # fmt: skip
 
@@ -95,9 +98,12 @@ def _inspect(python: str, _changed_ns: int) -> Interpreter:
     return Interpreter(found["executable"], version, tuple(_minimal([*paths, *executables])))
 
 
-def readable_paths(interpreter: Interpreter, *more: str) -> list[str]:
-    """Return what an ETL may read: system libraries, its interpreter, our worker code, and ``more``."""
-    return _minimal([*_SYSTEM_PATHS, *interpreter.read, WORKER_DIRECTORY, *more])
+def readable_paths(interpreter: Interpreter, *more: str, network: bool = False) -> list[str]:
+    """Return what an ETL may read: system libraries, its interpreter, our worker code, and ``more``.
+
+    With ``network`` that includes what a program needs to find and trust a server.
+    """
+    return _minimal([*_SYSTEM_PATHS, *(NETWORK_PATHS if network else ()), *interpreter.read, WORKER_DIRECTORY, *more])
 
 
 def _link_chain(path: str) -> list[str]:
@@ -184,7 +190,7 @@ def confined_run(*, namespaces: bool = True) -> Run:
     def run(spec: CommandSpec, *arguments: Any) -> int:
         with _own_user() as uid:
             config = {
-                "mode": "on", "uid": uid, "gid": uid, "read": _minimal([*_SYSTEM_PATHS, *_NETWORK_PATHS, *spec.read]),
+                "mode": "on", "uid": uid, "gid": uid, "read": _minimal([*_SYSTEM_PATHS, *NETWORK_PATHS, *spec.read]),
                 "write": [spec.write], "scratch": spec.env.get("TMPDIR", spec.write), "network": spec.network,
                 "namespaces": namespaces, "must_reach": [spec.argv[0]], "lacking": lacking(),
             }  # fmt: skip

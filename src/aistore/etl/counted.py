@@ -9,6 +9,9 @@ from ..errors import TransformError
 from ..observe.counters import COUNTERS
 from ..observe.layout import (
     ETL_BUSY,
+    ETL_CACHE_HIT_BYTES,
+    ETL_CACHE_HITS,
+    ETL_CACHE_MISSES,
     ETL_ERRORS,
     ETL_IN_BYTES,
     ETL_INFLIGHT,
@@ -71,4 +74,17 @@ def set_workers(name: str, uid: int, workers: int) -> None:
 def count_restart(name: str, uid: int) -> None:
     """Count that a transform's processes ended by themselves."""
     word = COUNTERS.etl(name, uid) + ETL_RESTARTS
+    COUNTERS.words[word] += 1
+
+
+def count_hit(name: str, uid: int, size: int) -> None:
+    """Count a result of ``size`` bytes that was given out again."""
+    row, words = COUNTERS.etl(name, uid), COUNTERS.words
+    words[row + ETL_CACHE_HITS] += 1
+    words[row + ETL_CACHE_HIT_BYTES] += size
+
+
+def count_miss(name: str, uid: int) -> None:
+    """Count a result that is computed and kept."""
+    word = COUNTERS.etl(name, uid) + ETL_CACHE_MISSES
     COUNTERS.words[word] += 1

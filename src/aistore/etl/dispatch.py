@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from concurrent.futures import Executor
 
@@ -10,17 +11,29 @@ import msgspec
 from ..errors import OverloadedError, TransformError
 from ..model.etl import TransformCall
 from ..settings import Limits
+from ..storage.checksums import STORED_TYPE
 from ..storage.engine import Reading
 from . import exchange
-from .counted import CountedObject
+from .counted import CountedObject, count_hit, count_miss
+from .passing import Passing
+from .results import Results
 from .running import Ask, Controller, Gone, Result, Running
+from .seeds import Recipe
+from .servers.connect import connect, listen
+from .servers.talk import ServerTransforms
 from .warm import WarmWorkers
+
+#: How often an object begins again because a transform was made anew meanwhile.
+_ATTEMPTS = 4
 
 
 class Dispatcher:
-    """Sends objects through transforms. One per HTTP worker."""
+    """Sends objects through transforms. One per HTTP worker; without ``results`` none are kept."""
 
-    def __init__(self, controller: Controller, threads: Executor, limits: Limits, spool: str) -> None:
+    def __init__(
+        self, controller: Controller, threads: Executor, limits: Limits, spool: str, results: Results | None = None
+    ) -> None:
+        self.results = results
         self._controller = controller
         self._threads = threads
         self._limits = limits
@@ -28,6 +41,11 @@ class Dispatcher:
         self._running: dict[str, Running] = {}
         self._input_bytes = 0  # copies of objects that wait for a worker or are with one, in memory
         self._workers = WarmWorkers(controller, self.find, threads, limits, spool)
+        self._servers = ServerTransforms(self.find, threads, limits, spool, connect=connect, listen=listen)
+
+    def close(self) -> None:
+        """End what is kept of transforms that are servers."""
+        self._servers.close()
 
     async def find(self, name: str, *, again: bool = False) -> Running:
         """Return where ETL ``name`` takes objects; waits for one that is being made ready.
@@ -47,34 +65,104 @@ class Dispatcher:
 
         ``gone`` completes when the client went away: then the transform is ended and ClientGoneError raised.
         """
-        info = reading.info
-        held = 0
-        source = -1
         try:
-            stages = [await self.find(name) for name in call.stages]  # none begins where one is missing
-            held = self._hold_input(stages[0], info.size)
-            source = await self._input(reading)
-            reading.close()
-            ask = Ask(info.bucket, info.name, call.args)
-            for running in stages[:-1]:
-                result = await self._stage(running, call, source, ask, gone)
-                os.close(source)
-                source = -1
-                source = await self._next_input(result)
-            return await self._stage(stages[-1], call, source, ask, gone)
+            for _ in range(_ATTEMPTS):
+                stages = [await self.find(name) for name in call.stages]  # none begins where one is missing
+                work = _Work(call, reading, gone, stages)
+                try:
+                    if call.seed is not None or any(self._keeps(running) for running in stages):
+                        work.recipes = await self._recipes(work)
+                    return await self._made(work, len(stages))
+                except _MadeAnewError:  # what was derived from the one before is worth nothing
+                    continue
+                finally:
+                    self._release(work)
+            raise OverloadedError(f"etl job {call.etl} is being made anew again and again", hint="try again later")
         finally:
-            if source >= 0:
-                os.close(source)
-            self._input_bytes -= held
             reading.close()
 
-    async def _stage(self, running: Running, call: TransformCall, source: int, ask: Ask, gone: Gone | None) -> Result:
+    def _keeps(self, running: Running) -> bool:
+        return running.cache and self.results is not None and self.results.are_kept
+
+    async def _recipes(self, work: _Work) -> list[Recipe]:
+        """Return what the result after each transform is made of."""
+        info, call = work.reading.info, work.call
+        checksum = info.checksum.value if info.checksum.type == STORED_TYPE else ""
+        if not checksum:  # an object that is read from another store, past the cache
+            work.source = await self._input(work)
+            checksum = await asyncio.get_running_loop().run_in_executor(
+                self._threads, exchange.checksum_of, os.dup(work.source.descriptor)
+            )
+        recipe, recipes = Recipe.of(info.name, info.size, checksum, call.args, call.seed), []
+        for running in work.stages:
+            recipe = recipe.then(running.digest)
+            recipes.append(recipe)
+        return recipes
+
+    async def _made(self, work: _Work, count: int) -> Result:
+        """Return what the first ``count`` transforms make of the object: as it is kept, or computed."""
+        running = work.stages[count - 1]
+        if not (self._keeps(running) and work.is_repeatable(count)):
+            return await self._computed(work, count)
+        assert self.results is not None
+        place = await self.results.place(running.name, running.uid, work.reading.info.bucket, work.recipes[count - 1])
+        patience = self._limits.etl_queue_wait_seconds + sum(work.seconds(number) for number in range(count))
+        async with self.results.turn(place, patience, work.gone) as found:
+            if found is not None:
+                await self._check_unchanged(work.stages[:count], found)
+                count_hit(running.name, running.uid, found.size)
+                found.cache = "hit"
+                return found
+            count_miss(running.name, running.uid)
+            result = await self._computed(work, count)
+            try:
+                await self.results.keep(place, result)
+            except BaseException:
+                result.close()
+                raise
+            result.cache = "miss"
+            return result
+
+    async def _check_unchanged(self, stages: list[Running], found: Result) -> None:
+        """Raise _MadeAnewError when a transform is another one by now, EtlNotRunningError when it does not run."""
+        try:
+            for running in stages:
+                if not os.path.exists(running.mark):
+                    await self.find(running.name, again=True)
+                    raise _MadeAnewError
+        except BaseException:
+            found.close()
+            raise
+
+    async def _computed(self, work: _Work, count: int) -> Result:
+        running = work.stages[count - 1]
+        if count > 1:
+            source = self._next_input(work, await self._made(work, count - 1))
+        else:
+            source = work.source or await self._input(work)
+            work.source = None
+        try:
+            result = await self._stage(work, count, source)
+        finally:
+            source.close()
+        if work.recipes and self._running.get(running.name, running).digest != running.digest:
+            result.close()
+            raise _MadeAnewError
+        return result
+
+    async def _stage(self, work: _Work, count: int, source: Passing) -> Result:
+        running, info, call = work.stages[count - 1], work.reading.info, work.call
+        seed = work.recipes[count - 1].seed() if call.seed is not None else ""
+        ask = Ask(info.bucket, info.name, call.args, seed)
         if call.seconds:
             running = msgspec.structs.replace(running, object_timeout_seconds=call.seconds)
         try:
-            with CountedObject(running.name, running.uid, os.fstat(source).st_size) as counted:
+            with CountedObject(running.name, running.uid, source.size) as counted:
                 try:
-                    result = await self._workers.transform(running, source, ask, gone)
+                    if running.serves:
+                        result = await self._servers.transform(running, source, ask, work.gone)
+                    else:
+                        result = await self._workers.transform(running, source.descriptor, ask, work.gone)
                 finally:
                     counted.uid = self._running.get(running.name, running).uid
                 counted.out_bytes = result.size
@@ -83,15 +171,20 @@ class Dispatcher:
             error.message = f"ETL error: {running.name} failed on ais://{ask.bucket}/{ask.object}: {error.message}"
             raise
 
-    async def _next_input(self, result: Result) -> int:
-        """Return a descriptor with what one stage made, for the next; closes ``result``."""
+    def _next_input(self, work: _Work, result: Result) -> Passing:
+        """Return what one stage made, for the next, which cannot write to it; closes ``result``."""
+        self._input_bytes += result.size - work.held
+        work.held = result.size
         if result.data is not None:
-            return exchange.input_from_bytes(result.data, self._spool)
-        try:
-            os.lseek(result.descriptor, 0, os.SEEK_SET)
-            return os.dup(result.descriptor)
-        finally:
-            result.close()
+            return Passing(result.data, self._spool)
+        descriptor, result.descriptor = result.descriptor, -1
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        return Passing.of_file(descriptor, self._spool)
+
+    def _release(self, work: _Work) -> None:
+        self._input_bytes -= work.held
+        if work.source is not None:
+            work.source.close()
 
     def _hold_input(self, running: Running, size: int) -> int:
         """Account for the copy of an object in memory and return its bytes; raises OverloadedError above the limit."""
@@ -104,13 +197,50 @@ class Dispatcher:
         self._input_bytes += in_memory
         return in_memory
 
-    async def _input(self, reading: Reading) -> int:
-        """Return a descriptor with a copy of the object."""
+    async def _input(self, work: _Work) -> Passing:
+        """Return a copy of the object."""
+        reading, limits = work.reading, self._limits
         size = reading.info.size
-        if size <= self._limits.piece_bytes:
-            data = reading.read_cached(0, size)
-            if data is not None:
-                return exchange.input_from_bytes(data, self._spool)
-        return await exchange.in_thread(
-            self._threads, exchange.input_from_reading, reading, self._limits.memfd_input_bytes_max, self._spool
-        )
+        work.held = self._hold_input(work.stages[0], size)
+        data = reading.read_cached(0, size) if size <= limits.piece_bytes else None
+        if data is not None:
+            source = Passing(data, self._spool)
+        else:
+            copy = await exchange.in_thread(
+                self._threads, exchange.input_from_reading, reading, limits.memfd_input_bytes_max, self._spool
+            )
+            source = Passing.of_file(copy, self._spool)
+        if not work.recipes:  # else it may have to be read again
+            reading.close()
+        return source
+
+
+class _Work:
+    """One object on its way through the transforms of a call.
+
+    ``source`` is a copy of it that nobody has taken yet, ``held`` what is accounted for in memory.
+    ``recipes`` says what the result after each transform is made of, where that is wanted.
+    """
+
+    def __init__(self, call: TransformCall, reading: Reading, gone: Gone | None, stages: list[Running]) -> None:
+        self.call = call
+        self.reading = reading
+        self.gone = gone
+        self.stages = stages
+        self.source: Passing | None = None
+        self.held = 0
+        self.recipes: list[Recipe] = []
+
+    def is_repeatable(self, count: int) -> bool:
+        """Say whether the result of the first transforms may be one that was computed earlier."""
+        if self.call.fresh:
+            return False
+        return self.call.seed is not None or all(running.deterministic for running in self.stages[:count])
+
+    def seconds(self, number: int) -> float:
+        """Return how long a transform may take."""
+        return self.call.seconds or self.stages[number].object_timeout_seconds
+
+
+class _MadeAnewError(Exception):
+    """A transform was removed and made again while an object was on its way through it."""

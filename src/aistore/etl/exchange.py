@@ -31,7 +31,7 @@ _SEALED = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE
 def exchange_file(name: str, directory: str) -> int:
     """Return the descriptor of an empty file: sealable memory, or where there is none unlinked in ``directory``."""
     if lacks("memfd"):
-        writing, reading = _unlinked_file(directory)
+        writing, reading = unlinked_file(directory)
         os.close(reading)
         return writing
     return os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
@@ -43,9 +43,9 @@ def input_from_bytes(data: bytes, directory: str) -> int:
     It is sealed memory, or where there is none an unlinked file in ``directory``.
     """
     if lacks("memfd"):
-        descriptor, reading = _unlinked_file(directory)
+        descriptor, reading = unlinked_file(directory)
         try:
-            _write_all(descriptor, data)
+            write_all(descriptor, data)
         except BaseException:
             os.close(reading)
             raise
@@ -54,7 +54,7 @@ def input_from_bytes(data: bytes, directory: str) -> int:
         return reading
     descriptor = exchange_file("input", directory)
     try:
-        _write_all(descriptor, data)
+        write_all(descriptor, data)
         fcntl.fcntl(descriptor, F_ADD_SEALS, _SEALED | F_SEAL_SEAL)
         os.lseek(descriptor, 0, os.SEEK_SET)
     except BaseException:
@@ -77,11 +77,11 @@ def input_from_reading(reading: Reading, memory_bytes_max: int, directory: str) 
     if in_memory:
         descriptor = exchange_file("input", directory)
     else:
-        descriptor, read_only = _unlinked_file(directory)
+        descriptor, read_only = unlinked_file(directory)
     try:
         read = VerifiedRead(reading)
         for start in range(0, info.size, _COPY_BYTES):
-            _write_all(descriptor, read(start, min(_COPY_BYTES, info.size - start)))
+            write_all(descriptor, read(start, min(_COPY_BYTES, info.size - start)))
         if in_memory:
             fcntl.fcntl(descriptor, F_ADD_SEALS, _SEALED | F_SEAL_SEAL)
             os.lseek(descriptor, 0, os.SEEK_SET)
@@ -95,7 +95,7 @@ def input_from_reading(reading: Reading, memory_bytes_max: int, directory: str) 
     return read_only
 
 
-def _unlinked_file(directory: str) -> tuple[int, int]:
+def unlinked_file(directory: str) -> tuple[int, int]:
     """Return two descriptors of one new file without a name: for reading and writing, and for reading alone."""
     if not (lacks("tmpfile") or lacks("proc")):
         try:
@@ -120,18 +120,32 @@ def _unlinked_file(directory: str) -> tuple[int, int]:
     return writing, reading
 
 
-def _write_all(descriptor: int, data: bytes) -> None:
+def write_all(descriptor: int, data: bytes) -> None:
+    """Write all of ``data``."""
     view = memoryview(data)
     while view:
         view = view[os.write(descriptor, view) :]
 
 
+def write_file(read: Callable[[int, int], bytes], path: str, mode: int) -> None:
+    """Write a new file at ``path``, with that ``mode``, that has all that can be read. Blocks if that is much."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    try:
+        os.fchmod(descriptor, mode)  # whatever the umask is
+        start = 0
+        while piece := read(start, _COPY_BYTES):
+            write_all(descriptor, piece)
+            start += len(piece)
+    finally:
+        os.close(descriptor)
+
+
 def copy_result(descriptor: int, directory: str) -> int:
     """Copy a result that cannot be sealed to a file of our own, close it, return the copy's descriptor. Blocks.
 
-    What the transform still writes to its own file changes nothing of the copy.
+    What the transform still writes to its own file changes nothing of the copy, and nobody can write to the copy.
     """
-    copy = exchange_file("result", directory)
+    copy, reading = unlinked_file(directory)
     try:
         size = 0
         end = os.fstat(descriptor).st_size
@@ -139,14 +153,15 @@ def copy_result(descriptor: int, directory: str) -> int:
             piece = os.pread(descriptor, min(_COPY_BYTES, end - size), size)
             if not piece:
                 break
-            _write_all(copy, piece)
+            write_all(copy, piece)
             size += len(piece)
     except BaseException:
-        os.close(copy)
+        os.close(reading)
         raise
     finally:
+        os.close(copy)
         os.close(descriptor)
-    return copy
+    return reading
 
 
 def seal_result(descriptor: int) -> int:
@@ -170,6 +185,20 @@ def read_exactly(descriptor: int, start: int, length: int) -> bytes:
             raise InternalError(f"a result ends at {start + len(data)} bytes instead of {start + length}")
         data += more
     return data
+
+
+def checksum_of(descriptor: int) -> str:
+    """Return the checksum that the content of a file would be stored with, and close it. Blocks."""
+    import xxhash  # here: nothing else here needs more than the standard library
+
+    digest, start = xxhash.xxh64(), 0
+    try:
+        while piece := os.pread(descriptor, _COPY_BYTES, start):
+            digest.update(piece)
+            start += len(piece)
+    finally:
+        os.close(descriptor)
+    return digest.hexdigest()
 
 
 def read_tail(descriptor: int, limit: int) -> str:

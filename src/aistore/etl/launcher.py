@@ -15,7 +15,7 @@ import socket
 import subprocess
 import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -37,8 +37,8 @@ _INLINE_CODE_BYTES_MAX = 32 << 10
 _PIDS_MAX = 4096  # four times as many as there can be workers
 _CLOSE_SECONDS = 15.0  # kernel work only: memory of killed processes is given back
 
-# Threads of libraries fight each other in several workers, and those of a forked pool hang: one each.
-_ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+#: Threads of libraries fight each other in several workers, and those of a forked pool hang: one each.
+ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +50,10 @@ class LaunchOptions:
     itself, which is then run outside once). ``environment`` is the directory of ``python`` where its content is not
     trusted. ``scratch`` is an existing directory of this ETL alone, emptied at the end. ``hidden`` are directories
     that the transform must never see, first of all the store's data. ``namespaces`` False does without them even
-    where the system has them. ``filename`` is what tracebacks call the code (default: where it lies). Root gives the
-    ETL a user of its own: ``uid``, or one that nobody has. ``workers`` is how many there are at most; those that have
-    nothing to do for ``idle_seconds`` end.
+    where the system has them. With ``network`` it reaches what this machine reaches. ``cpus``
+    is how many cores it has, rounded up; 0 for all. ``filename`` is what tracebacks
+    call the code (default: where it lies). Root gives the ETL a user of its own: ``uid``, or one that nobody has.
+    ``workers`` is how many there are at most; those that have nothing to do for ``idle_seconds`` end.
     """
 
     name: str
@@ -71,6 +72,8 @@ class LaunchOptions:
     thread_seconds_max: float = THREAD_SECONDS_MAX
     sandbox: bool = True
     namespaces: bool = True
+    network: bool = False
+    cpus: float = 0.0
     env: Mapping[str, str] = field(default_factory=dict)
     hidden: Sequence[str] = ()
     uid: int | None = None
@@ -165,6 +168,11 @@ class Launched:
         """Return whether the tree still exists."""
         return self._process.poll() is None
 
+    def wait(self, seconds: float) -> None:
+        """Wait for the guard, whose connection has ended, to have ended itself. Blocks."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(seconds)
+
     @property
     def guard_was_killed(self) -> bool:
         """Whether a signal ended the guard, which nothing inside the sandbox can send it."""
@@ -196,7 +204,8 @@ def launch(options: LaunchOptions, listener: socket.socket, log_fd: int) -> Laun
     # Without "..": in the new root there may be no directory to go up from.
     options = replace(options, python=os.path.abspath(options.python), scratch=os.path.abspath(options.scratch))
     interpreter = confinement.inspect_interpreter(options.base_python or options.python)
-    read = confinement.readable_paths(interpreter, *([options.environment] if options.environment else []))
+    environments = [options.environment] if options.environment else []
+    read = confinement.readable_paths(interpreter, *environments, network=options.network)
     if options.sandbox:
         confinement.check_hidden(read, options.hidden)
     # Workers wait in accept(), unless they have to watch a pipe at the same time.
@@ -207,45 +216,68 @@ def launch(options: LaunchOptions, listener: socket.socket, log_fd: int) -> Laun
     config = {
         "mode": "on" if options.sandbox else "off", "uid": uid, "gid": uid, "read": read,
         "write": [options.scratch], "scratch": options.scratch, "scratch_bytes_max": options.scratch_bytes_max,
-        "output_bytes_max": options.output_bytes_max, "network": False, "env": environment_variables(options),
+        "output_bytes_max": options.output_bytes_max, "network": options.network, "env": environment_variables(options),
         "namespaces": options.namespaces, "must_reach": [options.python, confinement.WORKER_DIRECTORY],
-        "lacking": lacking(),
+        "lacking": lacking(), "cpus": options.cpus,
     }  # fmt: skip
+    main = os.path.join(confinement.WORKER_DIRECTORY, "main.py")
+
+    def command(control: int) -> list[str]:
+        return [options.python, "-s", "-B", main, str(control), str(listener.fileno())]
+
+    launched = start_confined(options.name, config, command, [listener.fileno()], log_fd)
+    with contextlib.suppress(OSError):  # it ended before it read this; its events and its log tell why
+        _send_configuration(Messages(launched.control), options)
+    return launched
+
+
+def start_confined(
+    name: str, config: dict[str, Any], command: Callable[[int], list[str]], descriptors: Sequence[int], log_fd: int
+) -> Launched:
+    """Run ``command``, which is told the number of its control socket, in the sandbox ``config`` (confine.py).
+
+    It gets ``descriptors`` too. Whatever happens, the ``uid`` of ``config`` is given back in the end. Raises
+    EtlInitError when it cannot be started at all.
+    """
+    env = {"PATH": confinement.SYSTEM_PATH, "LANG": "C.UTF-8"}
+
+    def program(file: int) -> list[str]:
+        return [*confinement.confine_command(f"@{file}"), *command(config["report_fd"])]
+
+    try:
+        return start_guard(name, config, program, descriptors, log_fd, env=env)
+    except BaseException:
+        confinement.release_uid(config["uid"])
+        raise
+
+
+def start_guard(
+    name: str, config: dict[str, Any], program: Callable[[int], list[str]], descriptors: Sequence[int], log_fd: int, *,
+    env: Mapping[str, str],
+) -> Launched:  # fmt: skip
+    """Start a guard, whose command line is told the descriptor of its ``config``; it gets a control and a life pipe.
+
+    Raises EtlInitError when it cannot be started.
+    """
     control, theirs = socket.socketpair(socket.AF_UNIX, MESSAGES_KIND)
     ask_for_credentials(control)
     life_read, life_write = os.pipe()
     try:
-        with theirs:
-            config.update(report_fd=theirs.fileno(), life_fd=life_read)
-            process = _start(config, options.python, (theirs.fileno(), listener.fileno(), life_read), log_fd)
+        config.update(report_fd=theirs.fileno(), life_fd=life_read)
+        with theirs, _anonymous_file(json.dumps(config).encode()) as file:
+            process = subprocess.Popen(
+                program(file.fileno()), stdin=subprocess.DEVNULL, stdout=log_fd, stderr=log_fd, cwd="/",
+                start_new_session=True, env=env, pass_fds=(theirs.fileno(), life_read, file.fileno(), *descriptors),
+            )  # fmt: skip
     except BaseException as error:
         control.close()
         os.close(life_write)
-        confinement.release_uid(uid)
         if isinstance(error, OSError):
-            raise EtlInitError(f"etl job {options.name} cannot be started: {error}") from error
+            raise EtlInitError(f"etl job {name} cannot be started: {error}") from error
         raise
     finally:
         os.close(life_read)
-    launched = Launched(process, control, life_write, uid, options.scratch)
-    with contextlib.suppress(OSError):  # it ended before it read this; its events and its log tell why
-        _send_configuration(Messages(control), options)
-    return launched
-
-
-def _start(
-    config: dict[str, Any], python: str, descriptors: tuple[int, int, int], log_fd: int
-) -> subprocess.Popen[bytes]:
-    control, listener, _ = descriptors
-    main = os.path.join(confinement.WORKER_DIRECTORY, "main.py")
-    with _anonymous_file(json.dumps(config).encode()) as file:
-        command = [
-            *confinement.confine_command(f"@{file.fileno()}"), python, "-s", "-B", main, str(control), str(listener)
-        ]  # fmt: skip
-        return subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=log_fd, stderr=log_fd, cwd="/", start_new_session=True,
-            env={"PATH": confinement.SYSTEM_PATH, "LANG": "C.UTF-8"}, pass_fds=(*descriptors, file.fileno()),
-        )  # fmt: skip
+    return Launched(process, control, life_write, config.get("uid"), config["scratch"])
 
 
 def _send_configuration(control: Messages, options: LaunchOptions) -> None:
@@ -270,7 +302,8 @@ def environment_variables(options: LaunchOptions) -> dict[str, str]:
     variables = {
         "PATH": f"{os.path.dirname(options.python)}:{confinement.SYSTEM_PATH}", "HOME": options.scratch,
         "TMPDIR": options.scratch, "LANG": "C.UTF-8", "USER": "etl", "LOGNAME": "etl",
-        **dict.fromkeys(_ONE_THREAD, "1"),
+        "PYTHONHASHSEED": "0",  # or what a set is iterated in differed between workers, and with it results
+        **dict.fromkeys(ONE_THREAD, "1"),
     }  # fmt: skip
     return {**variables, **options.env}
 

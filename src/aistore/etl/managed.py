@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import hashlib
 import logging
 import os
@@ -15,8 +16,17 @@ from typing import Any
 import msgspec
 
 from ..errors import AisError, ConflictError, EtlInitError, EtlNotFoundError, EtlNotRunningError
-from ..model.etl import EtlSpec, Stage
-from ..observe.layout import ETL_ERRORS, ETL_IN_BYTES, ETL_OBJECTS, ETL_OUT_BYTES
+from ..model.etl import EtlSpec, Source, Stage
+from ..observe.layout import (
+    ETL_CACHE_HIT_BYTES,
+    ETL_CACHE_HITS,
+    ETL_CACHE_MISSES,
+    ETL_ERRORS,
+    ETL_IN_BYTES,
+    ETL_OBJECTS,
+    ETL_OUT_BYTES,
+)
+from .containers.starter import ContainerStarter
 from .counted import count_restart
 from .endings import CRASHES_MAX, CrashesInARow, how_it_ended
 from .environments.lock import Lock
@@ -24,10 +34,15 @@ from .log import TransformLog
 from .machine import Life, Todo
 from .places import Places
 from .runners import Assignment, ReportProgress, Runner
+from .servers.process import ProcessStarter
+from .servers.runner import ServerRunner
+from .specs.runtime_message import shown_message
 from .usage import NOTHING, Meter
 from .warm_runner import WarmRunner
 
 _log = logging.getLogger("aistore.etl")
+
+_LOG_SHOWN_BYTES = 2000
 
 
 class ManagedEtl:
@@ -44,7 +59,7 @@ class ManagedEtl:
         self.uid = uid
         self.life = Life()
         self.log = TransformLog(os.path.join(places.etls, f"{spec.name}.log"))
-        self.runner: Runner = WarmRunner(Assignment(spec, uid, number, places, self.log), lock, locked=locked)
+        self.runner = _runner(Assignment(spec, uid, number, places, self.log), lock, locked=locked)
         self.changed = asyncio.Condition()
         self._places = places
         self._number = number
@@ -157,7 +172,7 @@ class ManagedEtl:
         """Launch it and wait until it takes objects."""
         await self._end_processes()
         launch = self._launches
-        ready = await self.runner.launch(self._progress_to(report), lambda reason: self._ended(launch, reason))
+        ready = await self.runner.launch(self._progress_to(report), functools.partial(self._ended, launch))
         stopped = asyncio.ensure_future(self._interrupted.wait())
         try:
             seconds = max(0.0, deadline - time.monotonic())
@@ -169,23 +184,29 @@ class ManagedEtl:
             raise self._was_stopped()
         if not ready.done():
             ready.cancel()
+            said = self.log.tail(_LOG_SHOWN_BYTES)
             raise EtlInitError(
                 f"timeout: etl job {self.spec.name} was not ready within {self.spec.init_timeout_seconds:g} s "
-                f"({self.life.message or 'starting'})",
+                f"({self.life.message or 'starting'})" + (f"\n{said}" if said else ""),
                 hint="give it more time with --init-timeout",
             )
         ready.result()
+        with open(self._mark, "w"):
+            pass
         self._crashes = CrashesInARow()
         await self._set(self.life.ready())
 
-    def _ended(self, launch: int, reason: str) -> None:
+    def _ended(self, launch: int, reason: str, *, wanted: bool = False) -> None:
         """Start it again, if nobody else has to do with it: what was launched has ended by itself."""
-        self._restart = asyncio.ensure_future(self._crashed(launch, reason))
+        self._restart = asyncio.ensure_future(self._crashed(launch, reason, wanted))
 
-    async def _crashed(self, launch: int, reason: str) -> None:
-        """Start the transform again that ended, unless it was stopped or made anew meanwhile."""
+    async def _crashed(self, launch: int, reason: str, wanted: bool) -> None:
+        """Start the transform again that ended, unless it was stopped or made anew meanwhile, or wanted its end."""
         async with self._turn:
             if self._launches != launch or self._ending:
+                return
+            if wanted:
+                await self._abort(reason)
                 return
             count_restart(self.spec.name, self.uid)
             if await self._may_try_again(reason):
@@ -259,7 +280,14 @@ class ManagedEtl:
         await self._set(self.life.failed(reason)[0])
         await self._end_processes()
 
+    @property
+    def _mark(self) -> str:
+        """A file that is there while what was launched last is what there is of this ETL."""
+        return self._places.mark(self._number, self._launches)
+
     async def _end_processes(self) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._mark)  # first: from now on nobody gives out what it made before
         self._launches += 1
         await self.runner.end()
 
@@ -274,6 +302,13 @@ class ManagedEtl:
         return (
             numbers[ETL_OBJECTS], numbers[ETL_ERRORS], numbers[ETL_IN_BYTES], numbers[ETL_OUT_BYTES],
         )  # fmt: skip
+
+    def _cache_counts(self) -> dict[str, int]:
+        numbers = self._places.totals.read().etl(self.spec.name, self.uid)
+        return {
+            "cache_hits": numbers[ETL_CACHE_HITS], "cache_hit_bytes": numbers[ETL_CACHE_HIT_BYTES],
+            "cache_misses": numbers[ETL_CACHE_MISSES],
+        }  # fmt: skip
 
     async def usage(self) -> dict[str, Any]:
         """Return cores in use lately, and of the processes CPU seconds, memory in bytes (PSS) and number.
@@ -293,8 +328,9 @@ class ManagedEtl:
     def found(self) -> dict[str, Any]:
         """Return where it takes objects, as ``Running`` has it."""
         return {
-            "name": self.spec.name, "object_timeout_seconds": self.spec.object_timeout_seconds, "uid": self.uid,
-            "digest": self.digest(), **self.runner.found(),
+            **self.runner.found(), "name": self.spec.name, "uid": self.uid, "digest": self.digest(),
+            "object_timeout_seconds": self.spec.object_timeout_seconds, "mark": self._mark,
+            "deterministic": self.spec.deterministic, "cache": self.spec.cache,
         }  # fmt: skip
 
     def summary(self) -> dict[str, Any]:
@@ -304,29 +340,23 @@ class ManagedEtl:
             "id": self.spec.name, "stage": self.life.stage.value, "xaction_id": f"etl-{self._number}",
             "obj_count": objects, "errors": errors, "in_bytes": in_bytes, "out_bytes": out_bytes,
             "communication": self.spec.communication, "runtime": self.spec.runtime,
-            "sandbox": self.spec.sandbox.value, "isolation": self.spec.isolation.value, "message": self.life.message,
+            "source": self.spec.source.value, "sandbox": self.spec.sandbox.value,
+            "isolation": self.spec.isolation.value, "message": self.life.message,
         }  # fmt: skip
 
     def details(self) -> dict[str, Any]:
         """Return everything there is to know about the ETL, its code included."""
         return {
-            "init_msg": {
-                "name": self.spec.name,
-                "communication": self.spec.communication,
-                "init_timeout": f"{self.spec.init_timeout_seconds:g}s",
-                "obj_timeout": f"{self.spec.object_timeout_seconds:g}s",
-                "support_direct_put": False,
-                "runtime": {
-                    "image": "",
-                    "command": [],
-                    "env": [],
-                },
-            },
+            "init_msg": shown_message(self.spec),
             "obj_errors": [],
             **self.summary(),
             "code": self.spec.code,
             "dependencies": self.spec.dependencies,
+            "network": self.spec.network.value,
+            "deterministic": self.spec.deterministic,
             "digest": self.digest(),
+            "cache": self.spec.cache,
+            **self._cache_counts(),
             "lock": msgspec.to_builtins(self.lock),
             **self.runner.details(),
         }  # fmt: skip
@@ -347,6 +377,15 @@ class ManagedEtl:
             await self._end_processes()
             await self.runner.remove()
             self.log.close()
+
+
+def _runner(assignment: Assignment, lock: Lock | None, *, locked: bool) -> Runner:
+    """Return what runs an ETL of that kind."""
+    if assignment.spec.source is Source.CODE:
+        return WarmRunner(assignment, lock, locked=locked)
+    if assignment.spec.source is Source.IMAGE:
+        return ServerRunner(assignment, ContainerStarter(assignment))
+    return ServerRunner(assignment, ProcessStarter(assignment, lock, locked=locked))
 
 
 async def _no_report(stage: str, message: str) -> None:

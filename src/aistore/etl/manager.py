@@ -12,13 +12,14 @@ from typing import Any
 
 import msgspec
 
-from ..errors import ConflictError, EtlExistsError, EtlNotFoundError, EtlNotRunningError
+from ..errors import BadRequestError, ConflictError, EtlExistsError, EtlNotFoundError, EtlNotRunningError
 from ..model.etl import EtlSpec, Stage, check_spec
 from ..model.names import check_etl_name
 from .environments.cache import remove_unused
 from .environments.lock import Lock
 from .managed import ManagedEtl
 from .places import Places
+from .results_keeper import ResultsKeeper
 from .runners import ReportProgress
 from .warm_runner import WarmRunner
 
@@ -47,11 +48,14 @@ class Manager:
     kept on disk, because somebody else (everywhere.py) knows which ETLs there are.
     """
 
-    def __init__(self, places: Places, node: str = "", *, keeps: bool = True) -> None:
+    def __init__(
+        self, places: Places, node: str = "", *, keeps: bool = True, results: ResultsKeeper | None = None
+    ) -> None:
         self.node = node
         self._places = places
         self._keeps = keeps
         self._etls: dict[str, ManagedEtl] = {}
+        self._results = results
         self._number = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -122,6 +126,11 @@ class Manager:
 
     async def _init(self, arguments: dict[str, Any], report: ReportProgress) -> str:
         spec = check_spec(msgspec.convert(arguments["spec"], EtlSpec))
+        if spec.cache and self._results is not None and not self._results.are_kept:
+            raise BadRequestError(
+                f"etl job {spec.name} wants its results kept, and this store keeps none",
+                hint="leave cache out, or start the store with --transform-cache SIZE",
+            )
         if spec.name in self._etls:
             raise EtlExistsError.of(spec.name)
         etl = self.add(spec, uid=secrets.randbits(62))
@@ -138,7 +147,8 @@ class Manager:
 
     async def _details(self, arguments: dict[str, Any], report: ReportProgress) -> dict[str, Any]:
         etl = self.get(arguments["name"])
-        return {**etl.details(), **await etl.usage()}
+        objects, size = await self._results.usage(etl.spec.name, etl.uid) if self._results is not None else (0, 0)
+        return {**etl.details(), **await etl.usage(), "cache_objects": objects, "cache_bytes": size}
 
     async def _find(self, arguments: dict[str, Any], report: ReportProgress) -> dict[str, Any]:
         etl = self.get(arguments["name"])
@@ -168,6 +178,12 @@ class Manager:
         """Remove the environments that no ETL has."""
         in_use = [other.runner.environment_directory for other in self._etls.values()]
         await asyncio.to_thread(remove_unused, self._places.environments, [path for path in in_use if path])
+        await self.tidy_results()
+
+    async def tidy_results(self) -> None:
+        """Remove the kept results of transforms that there are not any more."""
+        if self._results is not None:
+            await self._results.keep_only({(etl.spec.name, etl.uid) for etl in self._etls.values()})
 
     async def remove(self, etl: ManagedEtl) -> None:
         """End an ETL and forget it. Its name stays taken until nothing is left that a successor would share."""

@@ -10,6 +10,7 @@ from ..model.etl import Stage
 
 #: What is added up over nodes.
 _COUNTS = ("obj_count", "errors", "in_bytes", "out_bytes")
+_CACHE_COUNTS = ("cache_hits", "cache_hit_bytes", "cache_misses", "cache_objects", "cache_bytes")
 _USED = ("cpu", "cpu_seconds", "mem", "processes")
 #: Of the stages that nodes are in, the transform is in the first of these.
 _WORST_FIRST = (Stage.ABORTED.value, Stage.UNKNOWN.value, Stage.INITIALIZING.value, Stage.RUNNING.value)
@@ -30,7 +31,8 @@ def merge_summaries(records: Mapping[str, EtlRecord], found: Mapping[str, Any]) 
 def merge_details(record: EtlRecord, found: Mapping[str, Any], me: str) -> dict[str, Any]:
     """Return the details of one transform: those of node ``me``, with counts, stages and use of all."""
     lines = {node: details if isinstance(details, dict) else None for node, details in found.items()}
-    known = [details for details in (lines.get(me), *lines.values()) if details is not None]
+    known_once = [details for details in lines.values() if details is not None]
+    known = [details for details in (lines.get(me), *known_once) if details is not None]
     summary = _summary(record, lines, found)
     errors = [error for details in known[1:] for error in details["obj_errors"]]
     stages = {node: (line or {}).get("stage", Stage.UNKNOWN.value) for node, line in lines.items()}
@@ -38,8 +40,9 @@ def merge_details(record: EtlRecord, found: Mapping[str, Any], me: str) -> dict[
         {"target_id": node, "stage": stage, "message": _message(node, lines, found), **_used([lines[node]])}
         for node, stage in stages.items()
     ]
+    counts = {count: sum(details.get(count, 0) for details in known_once) for count in _CACHE_COUNTS}
     used = _used(list(lines.values()))
-    return {**(known[0] if known else {}), **summary, **used, "obj_errors": errors, "nodes": nodes}
+    return {**(known[0] if known else {}), **summary, **counts, **used, "obj_errors": errors, "nodes": nodes}
 
 
 def _used(lines: Sequence[dict[str, Any] | None]) -> dict[str, Any]:
@@ -53,8 +56,8 @@ def _summary(record: EtlRecord, lines: Mapping[str, dict[str, Any] | None], foun
     spec = record.spec
     summary: dict[str, Any] = {
         "id": spec.name, "xaction_id": f"etl-{record.uid % 10**9}", **dict.fromkeys(_COUNTS, 0),
-        "communication": spec.communication, "runtime": spec.runtime, "sandbox": spec.sandbox.value,
-        "isolation": spec.isolation.value,
+        "communication": spec.communication, "runtime": spec.runtime,
+        "source": spec.source.value, "sandbox": spec.sandbox.value, "isolation": spec.isolation.value,
     }  # fmt: skip
     for count in _COUNTS:
         summary[count] = sum(line[count] for line in known)

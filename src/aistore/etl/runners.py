@@ -18,8 +18,13 @@ from .places import Places
 
 #: Hears what happens on the way to Running: a stage in a word (``installing``), and details.
 ReportProgress = Callable[[str, str], Awaitable[None]]
-#: Hears that what was ready has ended by itself, and why.
-Ended = Callable[[str], None]
+
+
+class Ended(Protocol):
+    """Hears that what was ready has ended by itself."""
+
+    def __call__(self, reason: str, *, wanted: bool = False) -> None:
+        """Take the reason; ``wanted``: it asked for its end, so it is not started again."""
 
 
 @dataclass(frozen=True, slots=True)

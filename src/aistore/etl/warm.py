@@ -14,7 +14,6 @@ import os
 import signal
 import socket
 from concurrent.futures import Executor
-from typing import Protocol
 
 import msgspec
 
@@ -35,7 +34,7 @@ from . import exchange
 from .counted import count_busy
 from .endings import how_it_ended
 from .peers import CREDENTIALS_ROOM, MESSAGES_KIND, Peer, ask_for_credentials, sender_of
-from .running import Ask, Controller, Gone, Result, Running
+from .running import Ask, Controller, Find, Gone, Result, Running
 from .worker.messages import Messages
 
 _REPLY_BYTES_MAX = 64 << 10
@@ -51,13 +50,6 @@ _COPIED_RESULT_BYTES_MAX = 1 << 20
 _WATCH_AFTER_SECONDS = 0.05
 # An ETL that crashes is started again, and an object that no worker had taken by then is sent again: so often in all.
 _ATTEMPTS = 4
-
-
-class Find(Protocol):
-    """Says where an ETL takes objects."""
-
-    async def __call__(self, name: str, *, again: bool = False) -> Running:
-        """Return it; with ``again`` ask the controller even if the answer is known."""
 
 
 class _Answer(msgspec.Struct, frozen=True):
@@ -218,7 +210,7 @@ class WarmWorkers:
         """Run the object behind the descriptor ``source`` through the transform; raises TransformError and others."""
         header = msgspec.json.encode(ask)
         if len(header) > _REQUEST_BYTES_MAX:
-            raise TooLargeError(f"etl_args of {len(ask.args)} characters are too large", hint="expected 8 KiB at most")
+            raise TooLargeError(f"etl_args of {len(ask.args)} characters and the object's name are too large")
         try:
             try:
                 return await self._attempt(running, source, header, gone)

@@ -8,17 +8,17 @@ import os
 import shutil
 import socket
 import threading
-from collections.abc import AsyncIterator
 from typing import Any
 
 from ..errors import EtlInitError, EtlNotRunningError
-from ..fallbacks import usable_cores
-from ..model.etl import Isolation, Sandbox
+from ..fallbacks import cores_for
+from ..model.etl import Isolation, Network, Sandbox
 from . import launcher
 from .counted import set_workers
 from .dependencies import Dependencies
 from .environments.environment import Environment
 from .environments.lock import Lock
+from .events import events_of
 from .peers import MESSAGES_KIND
 from .runners import Assignment, Ended, ReportProgress
 
@@ -109,12 +109,15 @@ class WarmRunner:
             base_python=self._dependencies.base_python,
             environment=environment.directory,
             scratch=scratch,
-            workers=spec.workers or usable_cores(),
+            workers=spec.workers or cores_for(spec.cpus),
             idle_seconds=self._etl.places.idle_seconds,
             objects_per_worker=1 if fork else launcher.OBJECTS_PER_WORKER,
             sandbox=spec.sandbox is Sandbox.ON,
             hidden=(self._etl.places.hidden,),
             filename=spec.filename,
+            env=dict(spec.env),
+            network=spec.network is Network.FULL,
+            cpus=spec.cpus,
         )
 
     async def _watch_parent(
@@ -123,7 +126,7 @@ class WarmRunner:
         """Read the parent's messages until it ends, and say so."""
         reason = "the transform's parent process ended"
         confined = False
-        async for event in _events(launched):
+        async for event in events_of(launched):
             kind = event["event"]
             if kind == "sandbox" and not confined:  # the first is the sandbox's own; the code could send others
                 confined = True
@@ -228,31 +231,6 @@ class WarmRunner:
 def _unlink(path: str) -> None:
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
-
-
-async def _events(launched: launcher.Launched) -> AsyncIterator[dict[str, Any]]:
-    """Yield the parent's messages until its end."""
-    loop = asyncio.get_running_loop()
-    descriptor = launched.control.fileno()
-    while True:
-        readable = loop.create_future()
-        loop.add_reader(descriptor, _set_done, readable)
-        try:
-            await readable
-        finally:
-            loop.remove_reader(descriptor)
-        try:
-            event = launched.receive(timeout_seconds=0)
-        except BlockingIOError:  # a part of a message
-            continue
-        if event is None:
-            return
-        yield event
-
-
-def _set_done(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
 
 
 def _failure_text(event: dict[str, Any]) -> str:

@@ -1,15 +1,16 @@
 """One batch of a job, where the bytes are: in an HTTP worker, beside the engine and the transforms' dispatcher.
 
 A batch may run twice, one after the other or both at once: its node died, or its answer was lost. What a job writes
-is tagged in the object's custom metadata with the job's id, the source's name and what the source was. A run that
-finds the tag of its own job and source at the destination has nothing to do there. Else it writes on the condition
-that the destination still is what it has just seen, so that of two runs one writes and the other finds that it has.
+is tagged in the object's custom metadata with the job's id and the source's name. A run that finds the tag of its own
+job and source at the destination has nothing to do there. Else it writes on the condition that the destination still is
+what it has just seen, so that of two runs one writes and the other finds that it has.
+
+Beside the tag is the recipe (``recipes.py``): what has the recipe that this job would give it is not made again.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import Mapping
 from typing import Protocol
 
@@ -20,6 +21,7 @@ from ..errors import (
     BackendRefusedError,
     BucketNotFoundError,
     ConflictError,
+    EtlChangedError,
     EtlNotFoundError,
     EtlNotRunningError,
     NotHomeError,
@@ -28,13 +30,13 @@ from ..errors import (
     RetryLaterError,
 )
 from ..model.etl import TransformCall
-from ..model.objects import ListOptions, ListPage, ObjectInfo, PutOptions
+from ..model.objects import ListOptions, ListPage, ObjectInfo, Only, PutOptions
 from ..storage.engine import Reading
-from .document import MESSAGE_CHARACTERS_MAX, Counts, JobKind, JobOptions, ObjectError
+from .document import MESSAGE_CHARACTERS_MAX, STALE_STATUS, Counts, JobKind, JobOptions, ObjectError
+from .recipes import RECIPE, TAG, Way, digest_of, recipe_in, recipe_of, spell, users_own, way_of
+from .sync import remove_left_over
 from .targets import target_name
-
-#: The key of an object's custom metadata that says which job wrote it, of what.
-TAG = "ais-job"
+from .verify import SourceChangedError, verify_object
 
 #: Names and bytes of a batch. Guessed: what two workers transform in half a second, and no more than a large object.
 BATCH_NAMES_MAX = 64
@@ -51,7 +53,10 @@ _PAUSE_SECONDS, _PAUSE_SECONDS_MAX = 0.05, 2.0
 
 
 class Batch(msgspec.Struct, frozen=True):
-    """Names of the source to be worked off for a job."""
+    """Names of the source to be worked off for a job; with ``removing`` names of the destination, see ``sync.py``.
+
+    ``facts`` is what their listing tells of the sources (``recipes.py``, `fact_of`), by name.
+    """
 
     job: str
     source: str
@@ -61,6 +66,13 @@ class Batch(msgspec.Struct, frozen=True):
     kind: JobKind = JobKind.COPY
     #: Whether the names were given, so that one which is not there is an error.
     named: bool = False
+    facts: Mapping[str, str] = {}
+    removing: bool = False
+
+    @property
+    def way(self) -> Way:
+        """How objects are derived."""
+        return way_of(self.source, self.options.call, self.options.digests)
 
 
 class BatchResult(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -91,11 +103,14 @@ class Made(Protocol):
 class Objects(Protocol):
     """The objects of the store, from where a job works on them."""
 
-    async def open(self, bucket: str, name: str) -> Reading:
-        """Open an object; raises BucketNotFoundError, ObjectNotFoundError."""
+    async def open(self, bucket: str, name: str, *, latest: bool = False) -> Reading:
+        """Open an object, with ``latest`` after a look at where it comes from.
 
-    async def head(self, bucket: str, name: str) -> ObjectInfo:
-        """Return what is known of an object; raises as ``open``."""
+        Raises BucketNotFoundError, ObjectNotFoundError.
+        """
+
+    async def head(self, bucket: str, name: str, *, latest: bool = False) -> ObjectInfo:
+        """Return what is known of an object; as ``open``."""
 
     async def list(self, bucket: str, options: ListOptions) -> ListPage:
         """Return one page of a listing."""
@@ -106,11 +121,23 @@ class Objects(Protocol):
     async def transform(self, call: TransformCall, reading: Reading) -> Made:
         """Run an object through transforms and close it."""
 
+    async def digests(self, call: TransformCall, *, again: bool = False) -> tuple[str, ...]:
+        """Return the digests of transforms, as this process knows them or (``again``) asked for.
+
+        Raises EtlNotFoundError, EtlNotRunningError.
+        """
+
+    async def checksum(self, found: Reading | Made) -> str:
+        """Return the checksum of all bytes as they are read, of the type that is stored with objects."""
+
     async def copy(self, reading: Reading, bucket: str, name: str, options: PutOptions) -> ObjectInfo:
         """Write the bytes of an opened object, verified; raises ConflictError for a precondition that is not met."""
 
     async def put(self, made: Made, bucket: str, name: str, options: PutOptions) -> ObjectInfo:
         """Write what a transform made; raises as ``copy``."""
+
+    async def remove(self, bucket: str, name: str, only: Only) -> None:
+        """Remove an object; raises ObjectNotFoundError, ConflictError if it is not the one that is meant."""
 
     async def prefetch(self, bucket: str, name: str, *, latest: bool) -> int:
         """Have a copy of an object where it lives and return its size; raises OutOfSpaceError, as ``open``."""
@@ -123,7 +150,7 @@ class _Tally:
     """What has come of a batch so far."""
 
     def __init__(self, *, go_on: bool) -> None:
-        self.objects = self.bytes = self.gone = 0
+        self.counts = Counts()
         self.errors: list[ObjectError] = []
         self.moved: list[str] = []
         self.fatal: AisError | None = None
@@ -131,13 +158,12 @@ class _Tally:
 
     @property
     def over(self) -> bool:
-        return self.fatal is not None or (bool(self.errors) and not self._go_on)
+        return self.fatal is not None or (bool(self.counts.failed) and not self._go_on)
 
     def result(self) -> BatchResult:
-        counts = Counts(self.objects, self.bytes, len(self.errors), self.gone)
         fatal = self.fatal
         told = None if fatal is None else (fatal.code, fatal.message, fatal.hint, fatal.status)
-        return BatchResult(counts, self.errors, told, self.moved)
+        return BatchResult(self.counts, self.errors, told, self.moved)
 
 
 async def run_batch(objects: Objects, batch: Batch) -> BatchResult:
@@ -163,22 +189,22 @@ async def run_batch(objects: Objects, batch: Batch) -> BatchResult:
 
 async def _work_off(objects: Objects, batch: Batch, name: str, tally: _Tally) -> None:
     try:
-        size = await _patiently(objects, batch, name)
-    except (BucketNotFoundError, EtlNotFoundError, OutOfSpaceError, BackendRefusedError) as error:
+        counts = await _patiently(objects, batch, name)  # others add theirs meanwhile
+    except (BucketNotFoundError, EtlNotFoundError, EtlChangedError, OutOfSpaceError, BackendRefusedError) as error:
         tally.fatal = tally.fatal or error
     except NotHomeError:
         tally.moved.append(name)
+    except SourceChangedError as error:
+        tally.counts += Counts(stale=1)
+        tally.errors.append(ObjectError(name, shortened(str(error)), STALE_STATUS))
     except AisError as error:
         if isinstance(error, EtlNotRunningError) and error.status < 500:  # it was stopped
             tally.fatal = tally.fatal or error
         else:
+            tally.counts += Counts(failed=1)
             tally.errors.append(ObjectError(name, shortened(error.message), error.status))
     else:
-        if size is None:
-            tally.gone += 1
-        else:
-            tally.objects += 1
-            tally.bytes += size
+        tally.counts += counts
 
 
 def shortened(message: str) -> str:
@@ -189,7 +215,7 @@ def shortened(message: str) -> str:
     return f"{message[:half]} … {message[-half:]}"
 
 
-async def _patiently(objects: Objects, batch: Batch, name: str) -> int | None:
+async def _patiently(objects: Objects, batch: Batch, name: str) -> Counts:
     """Do one object, again while it fails for a reason that passes; see ``_once``."""
     deadline = asyncio.get_running_loop().time() + _PATIENCE_SECONDS
     pause = _PAUSE_SECONDS
@@ -205,35 +231,49 @@ async def _patiently(objects: Objects, batch: Batch, name: str) -> int | None:
         pause = min(2 * pause, _PAUSE_SECONDS_MAX)
 
 
-async def _once(objects: Objects, batch: Batch, name: str) -> int | None:
-    """Do one object and return the size of the result; None if there is no such object any more."""
+async def _once(objects: Objects, batch: Batch, name: str) -> Counts:
+    """Do one object and return what has come of it."""
+    if batch.removing:
+        return await remove_left_over(objects, batch, name)
+    if batch.kind is JobKind.VERIFY:
+        return await verify_object(objects, batch, name)
     if batch.kind is JobKind.EVICT:
-        return await objects.evict(batch.source, name)
+        size = await objects.evict(batch.source, name)
+        return Counts(gone=1) if size is None else Counts(1, size)
     if batch.kind is not JobKind.PREFETCH:
         return await _written(objects, batch, name)
     try:
-        return await objects.prefetch(batch.source, name, latest=batch.options.latest)
+        return Counts(1, await objects.prefetch(batch.source, name, latest=batch.options.latest))
     except ObjectNotFoundError:
         if batch.named:
             raise
-        return None
+        return Counts(gone=1)
 
 
-async def _written(objects: Objects, batch: Batch, name: str) -> int | None:
+async def _written(objects: Objects, batch: Batch, name: str) -> Counts:
+    """Copy or transform an object, unless what is there is what would be written."""
     target = target_name(name, batch.options)
     for _ in range(_CONFLICTS_MAX):
-        seen = None if batch.options.dry_run else await _seen(objects, batch.destination, target)
+        seen = await _seen(objects, batch, target)
         mine = _tag_of(seen)
         if seen is not None and mine[:1] == [batch.job]:
-            if mine[1:2] != [_digest(name)]:
+            if mine[1:2] != [digest_of(name)]:
                 raise ConflictError(f"another name of the source leads to {target!r} too", hint="its object was kept")
-            return seen.size
+            return Counts(1, seen.size)
+        if seen is not None and not batch.options.force and await _is_current(objects, batch, name, seen):
+            return Counts(skipped=1)
         try:
-            reading = await objects.open(batch.source, name)
+            # What is here of it may be older than what was listed, which is why it is not current.
+            latest = batch.options.latest or (seen is not None and name in batch.facts)
+            reading = await objects.open(batch.source, name, latest=latest)
         except ObjectNotFoundError:
-            return None  # removed since it was listed
+            if batch.named and not batch.options.sync:
+                raise
+            return await _without_source(objects, batch, target)
         try:
             return await _write(objects, batch, reading, target, seen)
+        except EtlChangedError:
+            raise
         except ConflictError:
             continue  # somebody has written there since, perhaps another run of this batch
         finally:
@@ -241,44 +281,82 @@ async def _written(objects: Objects, batch: Batch, name: str) -> int | None:
     raise ConflictError(f"{target!r} is being written by others all the time", hint="run the job again")
 
 
-async def _seen(objects: Objects, bucket: str, name: str) -> ObjectInfo | None:
+async def _seen(objects: Objects, batch: Batch, target: str) -> ObjectInfo | None:
+    """Return what is at the destination, None for nothing; where nothing will be written there may be no bucket."""
+    if batch.source == batch.destination:
+        return None
     try:
-        return await objects.head(bucket, name)
+        return await objects.head(batch.destination, target)
     except ObjectNotFoundError:
         return None
+    except BucketNotFoundError:
+        if batch.options.dry_run:
+            return None
+        raise
 
 
-async def _write(objects: Objects, batch: Batch, reading: Reading, target: str, seen: ObjectInfo | None) -> int:
-    source, wanted = reading.info, batch.options
-    custom = {key: value for key, value in source.custom.items() if key != TAG}
-    if not wanted.etl and wanted.dry_run:
-        return source.size
-    if not wanted.etl and not wanted.force and seen is not None and _is_copy(seen, source, custom):
-        return source.size
-    custom[TAG] = f"{batch.job} {_digest(source.name)} {source.version} {source.checksum.value}"
-    size = None if wanted.etl else source.size
-    options = PutOptions(custom=custom, if_version=seen.version if seen is not None else 0, size=size)
-    if not wanted.etl:
-        return (await objects.copy(reading, batch.destination, target, options)).size
-    made = await objects.transform(TransformCall(wanted.etl, seconds=wanted.etl_seconds), reading)
+async def _is_current(objects: Objects, batch: Batch, name: str, seen: ObjectInfo) -> bool:
+    """Say whether what is there is what would be written.
+
+    A transform's result is if its recipe is the same. A copy is if it has the same bytes and custom metadata, whoever
+    made it.
+    """
+    recipe, way = recipe_in(seen.custom), batch.way
+    same_way = recipe is not None and recipe.way.makes == way.makes and recipe.is_of(name)
+    if way.stages:
+        if recipe is None or not same_way:
+            return False
+        if recipe.is_of_listed(batch.facts.get(name, "")):
+            return True
     try:
+        source = await objects.head(batch.source, name, latest=batch.options.latest or name in batch.facts)
+    except ObjectNotFoundError:
+        return False
+    unchanged = recipe is not None and same_way and recipe.is_of_same(source)
+    if way.stages:
+        return unchanged
+    same_bytes = unchanged or (seen.size, seen.checksum) == (source.size, source.checksum)
+    return same_bytes and users_own(seen.custom) == users_own(source.custom)
+
+
+async def _without_source(objects: Objects, batch: Batch, target: str) -> Counts:
+    """Return what comes of a name that has no object: removed since it was listed, or named all the same."""
+    if batch.options.sync:
+        removed = await remove_left_over(objects, batch, target)
+        if removed.removed:
+            return removed
+    return Counts(gone=1)
+
+
+async def _write(objects: Objects, batch: Batch, reading: Reading, target: str, seen: ObjectInfo | None) -> Counts:
+    source, wanted, call = reading.info, batch.options, batch.options.call
+    if call is None and wanted.dry_run:
+        return Counts(1, source.size)
+    custom = users_own(source.custom)
+    custom[TAG] = f"{batch.job} {digest_of(source.name)}"
+    custom[RECIPE] = spell(recipe_of(batch.way, source))
+    size = source.size if call is None else None
+    options = PutOptions(custom=custom, if_version=seen.version if seen is not None else 0, size=size)
+    if call is None:
+        return Counts(1, (await objects.copy(reading, batch.destination, target, options)).size)
+    made = await objects.transform(call, reading)
+    try:
+        await _check_digests(objects, batch, call)
         if wanted.dry_run:
-            return made.size
-        return (await objects.put(made, batch.destination, target, options)).size
+            return Counts(1, made.size)
+        return Counts(1, (await objects.put(made, batch.destination, target, options)).size)
     finally:
         made.close()
 
 
-def _is_copy(seen: ObjectInfo, source: ObjectInfo, custom: Mapping[str, str]) -> bool:
-    """Say whether what is there is what would be written."""
-    has = {key: value for key, value in seen.custom.items() if key != TAG}
-    return (seen.size, seen.checksum) == (source.size, source.checksum) and has == custom
+async def _check_digests(objects: Objects, batch: Batch, call: TransformCall) -> None:
+    """Raise EtlChangedError unless the transforms are those that the job began with: its recipes name these."""
+    wanted = batch.options.digests
+    if wanted and await objects.digests(call) != wanted and await objects.digests(call, again=True) != wanted:
+        raise EtlChangedError(
+            f"{' >> '.join(call.stages)} was made anew while the job ran", hint="run the job again: it does the rest"
+        )
 
 
 def _tag_of(info: ObjectInfo | None) -> list[str]:
     return [] if info is None else info.custom.get(TAG, "").split(" ")
-
-
-def _digest(name: str) -> str:
-    """Return what a tag says of the source's name, which may be long."""
-    return hashlib.blake2b(name.encode(), digest_size=12).hexdigest()

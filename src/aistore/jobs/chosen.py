@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import msgspec
 
 from ..errors import BadRequestError
 from ..model.names import check_object_name
-from ..model.templates import expand_template
+from ..model.templates import count_template, expand_template
 from .document import JobOptions
 
 
 class NamesPage(msgspec.Struct, frozen=True):
-    """A page of a listing: names with their sizes in bytes; ``continuation`` is empty when nothing follows."""
+    """A page of a listing: names with their sizes in bytes; ``continuation`` is empty when nothing follows.
+
+    ``facts`` is what it tells of the objects beside, by name (``recipes.py``, `fact_of`).
+    """
 
     entries: list[tuple[str, int]]
     continuation: str = ""
+    facts: Mapping[str, str] = {}
 
 
 class ChosenNames:
@@ -37,6 +41,10 @@ class ChosenNames:
         names = list(itertools.islice(self._names, limit))
         self._position += len(names)
         return NamesPage([(name, 0) for name in names], str(self._position) if names else "")
+
+    def count(self) -> int:
+        """Return how many names there are."""
+        return len(self._options.names) or count_template(self._options.template)
 
     def _begin(self) -> Iterator[str]:
         return (

@@ -7,6 +7,7 @@ off again by whoever goes on, and what was written before is recognised at the d
 from __future__ import annotations
 
 import enum
+import operator
 import secrets
 import string
 from collections.abc import Iterable, Mapping
@@ -14,6 +15,7 @@ from collections.abc import Iterable, Mapping
 import msgspec
 
 from ..errors import BadRequestError, InternalError
+from ..model.etl import TransformCall
 from ..model.names import check_object_name
 
 FORMAT = 1
@@ -22,6 +24,12 @@ FORMAT = 1
 #: enough that a record of all of them is rewritten in a blink. All are counted.
 ERRORS_MAX = 256
 MESSAGE_CHARACTERS_MAX = 1000
+
+#: The status of an object that was to be verified and whose source has changed since: that of an unmet precondition.
+STALE_STATUS = 412
+
+#: Objects of a sample that is counted; beyond it a percentage will do. Guessed: a few MB while it is drawn.
+SAMPLE_MAX = 100_000
 
 #: Names that one node may work on at the same time for one job, if it is told how many.
 WORKERS_MAX = 256
@@ -32,13 +40,26 @@ class JobKind(str, enum.Enum):
 
     COPY = "copy-bck"
     TRANSFORM = "etl-bck"
+    COPY_OBJECTS = "copy-listrange"
+    TRANSFORM_OBJECTS = "etl-listrange"
     PREFETCH = "prefetch-listrange"
     EVICT = "evict-listrange"
+    VERIFY = "etl-verify"
 
     @property
     def writes(self) -> bool:
-        """Whether it has a destination; else it is about the copies that nodes keep, and that is its source again."""
-        return self in (JobKind.COPY, JobKind.TRANSFORM)
+        """Whether it has a destination; else it is about objects where they are, and that is its source again."""
+        return self not in (JobKind.PREFETCH, JobKind.EVICT, JobKind.VERIFY)
+
+    @property
+    def transforms(self) -> bool:
+        """Whether objects go through transforms."""
+        return self in (JobKind.TRANSFORM, JobKind.TRANSFORM_OBJECTS)
+
+    @property
+    def chooses(self) -> bool:
+        """Whether its request names objects, or has a template of their names; else a prefix does."""
+        return self not in (JobKind.COPY, JobKind.TRANSFORM)
 
 
 class JobState(str, enum.Enum):
@@ -54,8 +75,11 @@ class JobOptions(msgspec.Struct, frozen=True, omit_defaults=True):
 
     ``ext`` replaces what stands after the last dot of a name. ``go_on`` goes on after the error of an object. ``flat``
     leaves out names with a slash after the prefix. ``workers`` 0 leaves it to the store how many objects are under way
-    at once. ``etl_seconds`` 0 leaves an object the time that the transform was made with. ``names`` and ``template``
-    choose objects without a listing (``chosen.py``); ``latest`` compares copies with the object store.
+    at once. Objects go through ``etl``, then through each of ``etl_then``, with ``etl_args``; ``etl_seconds`` 0 leaves
+    an object the time that a transform was made with, ``seed`` None leaves every run different. ``names`` and
+    ``template`` choose objects without a listing (``chosen.py``); ``latest`` compares copies with the object store.
+    ``digests`` are those of the transforms when the job began. ``sync`` removes what is left over of sources that are
+    gone (``sync.py``). ``sample`` objects of all, or about ``percent`` of them, are verified; all if both are 0.
     """
 
     prefix: str = ""
@@ -67,15 +91,29 @@ class JobOptions(msgspec.Struct, frozen=True, omit_defaults=True):
     flat: bool = False
     workers: int = 0
     etl: str = ""
+    etl_then: tuple[str, ...] = ()
+    etl_args: str = ""
     etl_seconds: float = 0.0
     names: tuple[str, ...] = ()
     template: str = ""
     latest: bool = False
+    seed: str | None = None
+    digests: tuple[str, ...] = ()
+    sync: bool = False
+    sample: int = 0
+    percent: float = 0.0
 
     @property
     def named(self) -> bool:
         """Whether objects are named one by one, so that one which is not there is an error."""
         return bool(self.names or self.template)
+
+    @property
+    def call(self) -> TransformCall | None:
+        """The transforms that objects go through; None where they are copied."""
+        if not self.etl:
+            return None
+        return TransformCall(self.etl, self.etl_args, self.etl_then, self.etl_seconds, self.seed)
 
 
 class ObjectError(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -87,20 +125,30 @@ class ObjectError(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Counts(msgspec.Struct, frozen=True):
-    """Objects and bytes done (bytes of the results), objects that failed, names that were gone when their turn came."""
+    """What has come of a job's objects. Each counts once: ``bytes`` are those of the results of ``objects``.
+
+    ``gone`` names were removed before their turn came. ``skipped`` objects are as they would be made (or, verified, not
+    derived), ``removed`` ones were left over, ``stale`` ones are of sources that have changed since.
+    """
 
     objects: int = 0
     bytes: int = 0
     failed: int = 0
     gone: int = 0
+    skipped: int = 0
+    removed: int = 0
+    stale: int = 0
+
+    @property
+    def names(self) -> int:
+        """All names that were worked on; what was left over is of none."""
+        return self.objects + self.failed + self.gone + self.skipped + self.stale
 
     def __add__(self, other: Counts) -> Counts:
-        return Counts(
-            self.objects + other.objects,
-            self.bytes + other.bytes,
-            self.failed + other.failed,
-            self.gone + other.gone,
-        )
+        return Counts(*map(operator.add, msgspec.structs.astuple(self), msgspec.structs.astuple(other)))
+
+    def __sub__(self, other: Counts) -> Counts:
+        return Counts(*map(operator.sub, msgspec.structs.astuple(self), msgspec.structs.astuple(other)))
 
 
 class Job(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -109,8 +157,10 @@ class Job(msgspec.Struct, frozen=True, omit_defaults=True):
     ``source`` and ``destination`` are URIs of buckets. ``counter`` is raised by every write of the owner: whoever
     watches sees by it that the owner lives (takeover.py).
     ``done`` is K, the last name of which all before are done; empty before the first. Where the names were given it is
-    how many of them are done. ``checked`` says that no two
-    names of the source lead to one at the destination. ``stop`` is the reason why somebody asked it to end.
+    how many of them are done. ``checked`` says that no two names of the source lead to one at the destination, and that
+    it is known which objects a sample has: those whose digest (``verify.py``) is less than ``below``. ``total`` is how
+    many names there are, 0 while that is not known: where names are listed, until the last of them is. ``stop`` is the
+    reason why somebody asked it to end.
     """
 
     format: int
@@ -125,6 +175,8 @@ class Job(msgspec.Struct, frozen=True, omit_defaults=True):
     state: JobState = JobState.RUNNING
     ended_ns: int = 0
     checked: bool = False
+    below: int = 0
+    total: int = 0
     done: str = ""
     counts: Counts = Counts()
     errors: tuple[ObjectError, ...] = ()
@@ -142,15 +194,18 @@ class Job(msgspec.Struct, frozen=True, omit_defaults=True):
         if self.state is JobState.ABORTED:
             return self.reason or "aborted"
         if self.state is JobState.FINISHED and self.counts.failed:
-            first = f", the first of them: {self.errors[0].message}" if self.errors else ""
             noun = "object" if self.counts.failed == 1 else "objects"
+            if self.kind is JobKind.VERIFY:
+                first = f", the first of them: {self.errors[0].name}: {self.errors[0].message}" if self.errors else ""
+                return f"{self.counts.failed} {noun} did not verify{first}"
+            first = f", the first of them: {self.errors[0].message}" if self.errors else ""
             return f"{self.counts.failed} {noun} failed{first}"
         return ""
 
     def advance(self, done: str, counts: Counts, errors: Iterable[ObjectError]) -> Job:
         """Return the record with all names up to ``done`` done, and what they came to."""
-        kept = self.errors + tuple(errors)
-        return msgspec.structs.replace(self, done=done, counts=self.counts + counts, errors=kept[:ERRORS_MAX])
+        kept = sorted((*self.errors, *errors), key=lambda error: error.status == STALE_STATUS)  # these are none
+        return msgspec.structs.replace(self, done=done, counts=self.counts + counts, errors=tuple(kept[:ERRORS_MAX]))
 
     def finish(self, now_ns: int) -> Job:
         """Return the record of a job that has come to its end."""
@@ -197,6 +252,13 @@ def check_options(options: JobOptions) -> JobOptions:
         check_object_name(options.prepend + "x")
     if not 0 <= options.workers <= WORKERS_MAX:
         raise BadRequestError(f"num-workers {options.workers} is out of range", hint=f"expected 0 to {WORKERS_MAX}")
+    if not 0 <= options.sample <= SAMPLE_MAX:
+        raise BadRequestError(
+            f"a sample of {options.sample} objects is out of range",
+            hint=f"expected 1 to {SAMPLE_MAX}, or a percentage, or all of them",
+        )
+    if not 0 <= options.percent <= 100:
+        raise BadRequestError(f"{options.percent} percent is out of range", hint="expected more than 0, up to 100")
     return msgspec.structs.replace(options, ext=ext)
 
 

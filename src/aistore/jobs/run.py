@@ -12,7 +12,7 @@ import contextlib
 import logging
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol, TypeVar
 
@@ -21,6 +21,7 @@ import msgspec
 from ..errors import (
     AisError,
     BackendRefusedError,
+    BucketNotFoundError,
     JobNotFoundError,
     OverloadedError,
     RetryLaterError,
@@ -29,10 +30,12 @@ from ..errors import (
 )
 from .batch import BATCH_BYTES_MAX, BATCH_NAMES_MAX, Batch, BatchResult
 from .chosen import ChosenNames, NamesPage
-from .document import Counts, Job, JobKind, ObjectError
+from .document import Counts, Job, JobKind, JobOptions, ObjectError
 from .records import JobRecords, KeptJob
+from .sync import Expected
 from .takeover import LEASE_SECONDS, RENEWALS, Lease
 from .targets import Collisions, ambiguous_extensions
+from .verify import Draw, bound_of, is_drawn
 
 _log = logging.getLogger("aistore.jobs")
 
@@ -82,9 +85,11 @@ class _FailedError(Exception):
 
 @dataclass
 class _Page:
-    """A page under way: what its batches came to so far."""
+    """A page under way: what its batches came to so far. ``removing`` says that it has names of the destination."""
 
     last: str
+    facts: Mapping[str, str] = field(default_factory=dict)
+    removing: bool = False
     task: asyncio.Task[None] | None = None
     counts: Counts = field(default_factory=Counts)
     errors: list[ObjectError] = field(default_factory=list)
@@ -175,7 +180,7 @@ class JobRun:
                 page.task.cancel()
         await asyncio.gather(*(page.task for page in self._pages if page.task), return_exceptions=True)
         _, counts, errors = self.progress
-        beyond = Counts(*(now - then for now, then in zip(_fields(counts), _fields(self._job.counts), strict=True)))
+        beyond = counts - self._job.counts
         new = errors[len(self._job.errors) :]
         await self._write(lambda job: job.abort(time.time_ns(), reason, beyond, new), ending=True)
         self._pages.clear()
@@ -246,14 +251,25 @@ class JobRun:
 
     async def _work(self) -> None:
         if not self._job.checked:
-            await self._check_names()
-        after, more = self._job.done, True
+            await self._prepare()
+        if self._job.options.named:
+            self._job = msgspec.structs.replace(self._job, total=await asyncio.to_thread(self._chosen.count))
+        await self._through(self._sources(self._job.done))
+        if self._job.options.sync and not self._job.options.named:
+            await self._sweep()
+
+    async def _through(self, pages: AsyncIterator[_Page]) -> None:
+        """Have pages worked off, a few at a time; K moves over them in their order."""
+        more = True
         while more or self._pages:
             while more and len(self._pages) < PAGES_MAX:
-                page = await self._list(after)
-                more = bool(page.continuation)
-                after = page.continuation or (page.entries[-1][0] if page.entries else after)
-                self._begin(page.entries, after)
+                page = await anext(pages, None)
+                if page is None:
+                    more = False
+                else:
+                    self._pages.append(page)
+            if not self._pages:
+                return
             first = self._pages[0]
             assert first.task is not None
             await self._first_done(first.task)
@@ -261,6 +277,54 @@ class JobRun:
             self._pages.popleft()
             if self._now() - self._written_at >= CHECKPOINT_SECONDS and (more or self._pages):
                 await self._write()
+
+    async def _sources(self, after: str) -> AsyncIterator[_Page]:
+        """Yield pages of the source that have been begun, those after K."""
+        total, more = self._job.counts.names, True
+        while more:
+            listed = await self._list(after)
+            after = listed.continuation or (listed.entries[-1][0] if listed.entries else after)
+            total, more = total + len(listed.entries), bool(listed.continuation)
+            if not more and not self._job.options.named:
+                self._job = msgspec.structs.replace(self._job, total=total)
+            yield self._begin(listed.entries, _Page(after, listed.facts))
+
+    async def _sweep(self) -> None:
+        """Remove what is left over at the destination: first whatever no source leads to, then looked at one by one.
+
+        K stays: after a crash this is done again from its beginning, where what was removed is not there any more.
+        """
+        with Expected(self._job.options) as expected:
+            async for listed in self._listing(self._list):
+                await asyncio.to_thread(expected.add, [name for name, _ in listed.entries])
+            try:
+                await self._through(self._left_over(expected))
+            except BucketNotFoundError:
+                if not self._job.options.dry_run:  # which makes no destination
+                    raise
+
+    async def _left_over(self, expected: Expected) -> AsyncIterator[_Page]:
+        job, wanted = self._job, self._job.options
+        # An extension in the prefix may be another one at the destination.
+        prefix = wanted.prepend + ("" if wanted.ext and "." in wanted.prefix else wanted.prefix)
+
+        async def list_destination(after: str) -> NamesPage:
+            return await self._again(lambda: self._workers.names(job.destination, prefix, after, PAGE_NAMES))
+
+        async for listed in self._listing(list_destination):
+            names = await asyncio.to_thread(expected.unexpected, [name for name, _ in listed.entries])
+            if names:
+                yield self._begin([(name, 0) for name in names], _Page(self._job.done, removing=True))
+
+    async def _listing(self, list_page: Callable[[str], Awaitable[NamesPage]]) -> AsyncIterator[NamesPage]:
+        """Yield all pages of a listing."""
+        after = ""
+        while True:
+            page = await list_page(after)
+            yield page
+            after = page.continuation
+            if not after:
+                return
 
     async def _first_done(self, first: asyncio.Task[None]) -> None:
         """Wait for the first page, and raise what any page under way raises."""
@@ -271,20 +335,26 @@ class JobRun:
                 task.result()
         first.result()
 
-    async def _check_names(self) -> None:
-        """Refuse the job if two names lead to one, before anything is written; raises ConflictError."""
-        if ambiguous_extensions(self._job.options.ext) and not self._job.options.dry_run:
-            after = ""
-            with Collisions(self._job.options) as collisions:
-                while True:
-                    page = await self._list(after)
-                    await asyncio.to_thread(collisions.add, [name for name, _ in page.entries])
-                    after = page.continuation
-                    if not after:
-                        break
+    async def _prepare(self) -> None:
+        """Find out what has to be known before anything is done, and write down that it is."""
+        wanted = self._job.options
+        if wanted.sample:
+            draw = Draw(self._job.id, wanted.sample)
+            async for page in self._listing(self._list):
+                await asyncio.to_thread(draw.add, [name for name, _ in page.entries])
+            await self._write(lambda job: msgspec.structs.replace(job, checked=True, below=draw.below))
+        elif ambiguous_extensions(wanted.ext) and not wanted.dry_run:
+            await self._check_names()
             await self._write(lambda job: msgspec.structs.replace(job, checked=True))
         else:
-            self._job = msgspec.structs.replace(self._job, checked=True)
+            below = bound_of(wanted.percent) if wanted.percent else 0
+            self._job = msgspec.structs.replace(self._job, checked=True, below=below)
+
+    async def _check_names(self) -> None:
+        """Refuse the job if two names lead to one, before anything is written; raises ConflictError."""
+        with Collisions(self._job.options) as collisions:
+            async for page in self._listing(self._list):
+                await asyncio.to_thread(collisions.add, [name for name, _ in page.entries])
 
     async def _list(self, after: str) -> NamesPage:
         if self._job.options.named:
@@ -293,36 +363,48 @@ class JobRun:
         page = await self._again(
             lambda: self._workers.names(self._job.source, prefix, after, PAGE_NAMES, cached=cached)
         )
+        entries = page.entries
         if self._job.options.flat:
-            entries = [entry for entry in page.entries if "/" not in entry[0][len(prefix) :]]
-            return NamesPage(entries, page.continuation)
+            entries = [entry for entry in entries if "/" not in entry[0][len(prefix) :]]
+        if self._job.below:
+            entries = [entry for entry in entries if is_drawn(self._job, entry[0])]
+        return msgspec.structs.replace(page, entries=entries)
+
+    def _begin(self, entries: Iterable[tuple[str, int]], page: _Page) -> _Page:
+        """Begin to work on a page."""
+        batches = list(self._batches(entries, page))
+        page.task = asyncio.ensure_future(self._work_off(page, batches))
         return page
 
-    def _begin(self, entries: Iterable[tuple[str, int]], last: str) -> None:
-        """Begin to work on a page."""
-        page = _Page(last)
-        batches = list(self._batches(entries))
-        page.task = asyncio.ensure_future(self._work_off(page, batches))
-        self._pages.append(page)
-
-    def _batches(self, entries: Iterable[tuple[str, int]]) -> Iterable[Batch]:
+    def _batches(self, entries: Iterable[tuple[str, int]], page: _Page) -> Iterable[Batch]:
         """Yield batches of names of one home each, bounded in names and bytes."""
         open_: dict[str, tuple[list[str], int]] = {}
         names_max = min(BATCH_NAMES_MAX, self._job.options.workers or BATCH_NAMES_MAX)
         for name, size in entries:
-            home = self._workers.home(self._job, name)
+            home = self._home(page, name)
             names, held = open_.get(home, ([], 0))
             names.append(name)
             open_[home] = names, held + size
             if len(names) >= names_max or held + size >= BATCH_BYTES_MAX:
                 del open_[home]
-                yield self._batch(names)
+                yield self._batch(names, page)
         for names, _ in open_.values():
-            yield self._batch(names)
+            yield self._batch(names, page)
 
-    def _batch(self, names: list[str]) -> Batch:
+    def _home(self, page: _Page, name: str) -> str:
+        """Return the node that works on a name: where what is written, or removed, lives."""
+        job = self._job
+        if page.removing:
+            job = msgspec.structs.replace(job, options=JobOptions())  # it is a name of the destination already
+        return self._workers.home(job, name)
+
+    def _batch(self, names: list[str], page: _Page) -> Batch:
         job = self._job.shortened()
-        return Batch(job.id, job.source, job.destination, names, job.options, job.kind, self._job.options.named)
+        facts = {name: page.facts[name] for name in names if name in page.facts} if job.options.call else {}
+        return Batch(
+            job.id, job.source, job.destination, names, job.options, job.kind, self._job.options.named, facts,
+            page.removing,
+        )  # fmt: skip
 
     async def _work_off(self, page: _Page, batches: list[Batch]) -> None:
         tasks = [asyncio.ensure_future(self._run(page, batch)) for batch in batches]
@@ -338,7 +420,7 @@ class JobRun:
         left = batch.names
         try:
             await self._until_may_act()
-            result = await self._workers.run(self._workers.home(self._job, batch.names[0]), batch)
+            result = await self._workers.run(self._home(page, batch.names[0]), batch)
         except RetryLaterError:
             if attempt + 1 == _ATTEMPTS_MAX:
                 raise
@@ -350,7 +432,7 @@ class JobRun:
         if attempt + 1 == _ATTEMPTS_MAX:
             raise OverloadedError(f"the objects of job {self._job.id} change their nodes all the time")
         await asyncio.sleep(min(_PAUSE_SECONDS * 2**attempt, _PAUSE_SECONDS_MAX))
-        for part in list(self._batches([(name, 0) for name in left])):
+        for part in list(self._batches([(name, 0) for name in left], page)):
             await self._run(page, part, attempt + 1)
 
     def _take(self, page: _Page, result: BatchResult) -> None:
@@ -360,7 +442,7 @@ class JobRun:
         if result.fatal is not None:
             code, message, hint, status = result.fatal
             raise error_from_code(code, message, hint=hint, status=status)
-        if result.errors and not self._job.options.go_on:
+        if result.counts.failed and not self._job.options.go_on:
             raise _FailedError(result.errors[0].message)
 
     async def _until_may_act(self) -> None:
@@ -382,7 +464,3 @@ class JobRun:
             await asyncio.sleep(pause)
             pause = min(2 * pause, _PAUSE_SECONDS_MAX)
         raise AssertionError("unreachable")
-
-
-def _fields(counts: Counts) -> tuple[int, ...]:
-    return counts.objects, counts.bytes, counts.failed, counts.gone

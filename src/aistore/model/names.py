@@ -140,6 +140,16 @@ def parse_bucket_uname(text: str) -> BucketRef:
     return BucketRef(canonical_provider(parts[0]), check_bucket_name(parts[2]))
 
 
+def parse_object_uname(text: str, name: str) -> tuple[BucketRef, str]:
+    """Read ``ais/@#/bucket/dir/name``, what ``object_to=`` names an object by; of a bucket alone the name is ``name``.
+
+    Raises BadRequestError and NotSupportedError as ``parse_bucket_uname``.
+    """
+    parts = text.split("/", 3)
+    bucket = parse_bucket_uname("/".join(parts[:3]))
+    return bucket, check_object_name("".join(parts[3:]) or name)
+
+
 class Uri(NamedTuple):
     """A bucket (``name`` empty) or an object, as a person writes it: ``ais://bucket/dir/name``."""
 

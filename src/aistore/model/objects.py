@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -45,6 +45,10 @@ class ObjectInfo(msgspec.Struct, frozen=True, gc=False):
     created_ns: int
     custom: Mapping[str, str] = msgspec.field(default_factory=dict)
     etag: str = ""
+
+
+#: Says whether an object is the one that is meant. Called while nobody else can change it, perhaps twice: be quick.
+Only = Callable[[ObjectInfo], bool]
 
 
 @dataclass(frozen=True, slots=True)

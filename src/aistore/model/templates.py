@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from collections.abc import Iterator
 
@@ -84,6 +85,24 @@ def expand_template(template: str) -> Iterator[str] | None:
     ``{0000..0100}``, ``{1..10..2}``, several of them (the last varies fastest), or ``img-@00100.jpg`` for 00000 to
     00100. Numbers are padded to the width of the shorter bound. Raises BadRequestError for anything else in braces.
     """
+    found = _parts_and_ranges(template)
+    if found is None:
+        return None
+    parts, ranges = found
+    return (
+        parts[0] + "".join(text + part for text, part in zip(texts, parts[1:], strict=True))
+        for texts in itertools.product(*ranges)
+    )
+
+
+def count_template(template: str) -> int:
+    """Return how many names a template stands for, 0 for plain text; raises as ``expand_template``."""
+    found = _parts_and_ranges(template)
+    return 0 if found is None else math.prod(map(len, found[1]))
+
+
+def _parts_and_ranges(template: str) -> tuple[list[str], list[list[str]]] | None:
+    """Return the plain parts of a template and the numbers that stand between them, None for plain text."""
     if "{" in template or "}" in template:
         parts, ranges = _numbered(template)
     elif found := _AT.search(template):
@@ -91,15 +110,10 @@ def expand_template(template: str) -> Iterator[str] | None:
         ranges = [[f"{number:0{len(found[1])}d}" for number in _bounded(0, int(found[1]), 1, template)]]
     else:
         return None
-    total = 1
-    for texts in ranges:
-        total *= len(texts)
+    total = math.prod(map(len, ranges))
     if total > EXPANSION_MAX:
         raise BadRequestError(f"template {template!r} stands for {total:,} names", hint="the limit is 10,000,000")
-    return (
-        parts[0] + "".join(text + part for text, part in zip(texts, parts[1:], strict=True))
-        for texts in itertools.product(*ranges)
-    )
+    return parts, ranges
 
 
 def _numbered(template: str) -> tuple[list[str], list[list[str]]]:

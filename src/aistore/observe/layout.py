@@ -14,6 +14,8 @@ from ..errors import error_codes
 #: The first words: what and who. Written when a process opens its table.
 PROCESS_ID = 0
 STARTED_NS = 1
+#: For code that counts, about something of which nobody wants to know the count.
+UNCOUNTED = 2
 _HEADER = 8
 
 #: Kinds of requests, as metrics call them. ``etl`` is a GET through a transform, ``other`` all that is not data.
@@ -82,13 +84,15 @@ SCALARS = (
     Scalar("ais_target_cache_miss_count", "counter", "Objects of a store that were not found in the cache."),
     Scalar("ais_target_lru_evict_count", "counter", "Copies that were evicted from the cache."),
     Scalar("ais_target_lru_evict_bytes", "counter", "Bytes of these."),
+    Scalar("ais_target_etl_result_evict_count", "counter", "Kept results of transforms that were evicted."),
+    Scalar("ais_target_etl_result_evict_bytes", "counter", "Bytes of these."),
     Scalar("ais_supervisor_restart_count", "counter", "Processes of the store that ended and were started again."),
 )  # fmt: skip
 _SCALAR = COMMIT_HISTOGRAM + len(COMMIT_SIZES) + 1
 (
     INFLIGHT, SLOW, HOT_HITS, INDEX_LOOKUPS, COMMITS, COMMIT_CHANGES, COMMIT_NS, COMMIT_QUEUE, UNLINKED, REFUSED,
     STALLED, CUT_REPLIES, READ_DAMAGE, SCRUB_DAMAGE, SCRUB_BYTES, SCRUB_OBJECTS, SCRUB_PASSES, CACHE_HITS,
-    CACHE_MISSES, EVICTED, EVICTED_BYTES, RESTARTS,
+    CACHE_MISSES, EVICTED, EVICTED_BYTES, RESULTS_EVICTED, RESULTS_EVICTED_BYTES, RESTARTS,
 ) = (_SCALAR + number for number in range(len(SCALARS)))  # fmt: skip
 SCALAR_WORDS = tuple(zip(range(_SCALAR, _SCALAR + len(SCALARS)), SCALARS, strict=True))
 
@@ -107,9 +111,13 @@ ETL_SCALARS = (
     Scalar("ais_etl_inflight_objects", "gauge", "Objects that wait for a worker or are with one."),
     Scalar("ais_etl_busy_workers", "gauge", "Workers that have an object."),
     Scalar("ais_etl_workers", "gauge", "Worker processes; 0 while the transform does not run."),
+    Scalar("ais_etl_cache_hit_count", "counter", "Results that were given out again instead of computed."),
+    Scalar("ais_etl_cache_hit_bytes", "counter", "Bytes of these."),
+    Scalar("ais_etl_cache_miss_count", "counter", "Results that could have been kept and were not there."),
 )
 (
     ETL_OBJECTS, ETL_ERRORS, ETL_IN_BYTES, ETL_OUT_BYTES, ETL_NS, ETL_RESTARTS, ETL_INFLIGHT, ETL_BUSY, ETL_WORKERS,
+    ETL_CACHE_HITS, ETL_CACHE_HIT_BYTES, ETL_CACHE_MISSES,
 ) = range(len(ETL_SCALARS))  # fmt: skip
 ETL_NUMBERS = ETL_UID + 1
 ETL_ROW_WORDS = ETL_NUMBERS + len(ETL_SCALARS)

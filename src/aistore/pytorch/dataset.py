@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch.utils.data
 
+from ..client.pipeline import EtlArgs, Seed, Transforms, spell_seed
 from ..errors import AisError, BadRequestError, DecodeError, NotFoundError, NotSupportedError, SamplesError
 from ..model.names import BucketRef, bucket_ref
 from .decoders import Decoder, default_decode
@@ -25,11 +26,15 @@ class Dataset(torch.utils.data.Dataset[tuple[Any, ...]]):  # type: ignore[misc] 
     first and labels (``.cls``, ``.json``, ``.txt``) last, others in between, by name within each. The bucket is listed
     once, here: objects put later are not seen, and one deleted later is an error when it is read.
 
-    ``transform_id`` names an ETL of the store; objects for which ``transform_filter`` is true of the name (all, without
-    a filter) are read through it. The filter is applied here and not kept, so that a lambda does no harm under any
-    start method of workers. ``decoders`` replaces the decoder of single extensions, ``loader(name, data)`` replaces
+    ``transform_id`` names an ETL of the store, or a line of them (``resize >> gray``); ``etl_args``, text or a mapping,
+    are handed to them. Objects for which ``transform_filter`` is true of the name (all, without a filter) are read
+    through it. The filter is applied here and not kept, so that a lambda does no harm under any start method of
+    workers. ``decoders`` replaces the decoder of single extensions, ``loader(name, data)`` replaces
     them all. ``parts`` are the extensions of a sample in the order wanted, for buckets that hold more than that;
     ``incomplete="drop"`` leaves out samples that lack a part.
+
+    With ``seed`` the transforms draw the same random numbers for an object whenever and wherever it is read;
+    `set_epoch` makes them others for each epoch.
 
     A DataLoader's batch is one request, or one to each node of a cluster. A node that dies, joins or is too busy while
     samples are read is no error: what can succeed later is tried for ``retry_seconds``. The dataset can be pickled, and
@@ -46,23 +51,30 @@ class Dataset(torch.utils.data.Dataset[tuple[Any, ...]]):  # type: ignore[misc] 
         bck: Bck | str,
         prefix: str = "",
         loader: Callable[[str, bytes], Any] | None = None,
-        transform_id: str | None = None,
+        transform_id: Transforms | None = None,
         transform_filter: Callable[[str], bool] | None = None,
         *,
         decoders: Mapping[str, Decoder] | None = None,
         parts: Sequence[str] | None = None,
         incomplete: Literal["error", "drop"] = "error",
+        etl_args: EtlArgs | None = None,
+        seed: Seed | None = None,
         retry_seconds: float = 60.0,
     ) -> None:
         if incomplete not in ("error", "drop"):
             raise BadRequestError(f"incomplete={incomplete!r}", hint='expected "error" or "drop"')
         if loader is not None and decoders is not None:
             raise BadRequestError("both loader and decoders are given", hint="loader replaces every decoder: pass one")
-        self.ref, self.prefix, self.transform_id = _bucket_of(bck), prefix, transform_id or ""
+        self.ref, self.prefix, self.transform_id = _bucket_of(bck), prefix, str(transform_id or "")
         self.bucket = self.ref.name
+        if seed is not None and not self.transform_id:
+            raise BadRequestError("a seed is for a transform", hint="name it with transform_id=")
+        self._seed = spell_seed(seed)
+        # Shared, because the workers of a DataLoader may outlive an epoch.
+        self._epoch = None if seed is None else torch.zeros(1, dtype=torch.int64).share_memory_()
         self._loader = loader
         self._decoders = {_check_extension(kind): decoder for kind, decoder in (decoders or {}).items()}
-        source = StoreSource(url, self.ref, retry_seconds)
+        source = StoreSource(url, self.ref, retry_seconds, etl_args)
         self.url = source.url
         self._source: Source = source
         try:
@@ -95,6 +107,23 @@ class Dataset(torch.utils.data.Dataset[tuple[Any, ...]]):  # type: ignore[misc] 
             )
         return table, dropped
 
+    @property
+    def seed(self) -> str | None:
+        """The seed that objects are read with now: ``seed`` as it was given, from epoch 1 on ``SEED:EPOCH``."""
+        epoch = 0 if self._epoch is None else int(self._epoch[0])
+        return f"{self._seed}:{epoch}" if epoch else self._seed
+
+    def set_epoch(self, epoch: int) -> None:
+        """Read with other random numbers from now on, those of this epoch; for workers of a DataLoader, too.
+
+        Call it before an epoch begins. Raises BadRequestError for a dataset without a seed, which never repeats itself.
+        """
+        if self._epoch is None:
+            raise BadRequestError("a dataset without a seed has no epochs", hint="pass seed= to make one")
+        if epoch < 0:
+            raise BadRequestError(f"epoch {epoch}", hint="expected 0 or more")
+        self._epoch[0] = epoch
+
     def __len__(self) -> int:
         return len(self._samples)
 
@@ -112,7 +141,7 @@ class Dataset(torch.utils.data.Dataset[tuple[Any, ...]]):  # type: ignore[misc] 
     def _read(self, parts: Sequence[Part]) -> Iterator[Any]:
         """Yield the decoded ``parts``, each as soon as its bytes are here."""
         entries = [(part.name, self.transform_id if part.transformed else "") for part in parts]
-        for part, result in zip(parts, self._source.fetch(entries), strict=True):
+        for part, result in zip(parts, self._source.fetch(entries, self.seed), strict=True):
             if isinstance(result, AisError):
                 raise self._named(result, part)
             yield self._decode(part, result)

@@ -13,8 +13,11 @@ import threading
 import time
 
 from ..errors import AisError, OutOfSpaceError
+from ..etl.containers.starter import remove_those_left
 from ..etl.manager import Manager
 from ..etl.places import Places
+from ..etl.results import results_directory, results_settings
+from ..etl.results_keeper import ResultsKeeper
 from ..jobs.manager import Manager as Jobs
 from ..jobs.records import FileJobRecords
 from ..jobs.shared_records import SharedJobRecords
@@ -71,6 +74,9 @@ def _open_keepers(
     if cache not in keepers and os.path.isdir(cache):
         keepers[cache] = keeper = CacheKeeper(cache, parse_capacity(serve.cache_size))
         keeper.pin(node.pins)
+    results, kept = results_directory(serve.data), results_settings(serve)
+    if results not in keepers and kept is not None and os.path.isdir(results):
+        keepers[results] = CacheKeeper(results, kept)
 
 
 def _jobs(settings: ProcessSettings, node: SharedBuckets, own: OwnWorkers) -> Jobs:
@@ -99,8 +105,11 @@ async def _run(settings: ProcessSettings, ready: int) -> None:
         serve.limits.etl_queue,
         hidden=serve.cache if serve.store else "",
         idle_seconds=serve.limits.etl_idle_seconds,
+        container_engine=serve.container_engine,
     )
-    manager = Manager(places, settings.target_id if serve.store else settings.node_id, keeps=not serve.store)
+    results = ResultsKeeper(results_directory(serve.data), results_settings(serve))
+    node_id = settings.target_id if serve.store else settings.node_id
+    manager = Manager(places, node_id, keeps=not serve.store, results=results)
     house_stop = threading.Event()
     scrubbing = Scrubbing(settings)
     node = SharedBuckets(settings, manager)
@@ -113,6 +122,7 @@ async def _run(settings: ProcessSettings, ready: int) -> None:
         await jobs.load()  # before anybody can ask after a job
     server = await serve_verbs(settings.controller_socket, verbs, as_ais_error)
     try:
+        manager.in_background(remove_those_left(places))
         if not serve.store:
             manager.load()
         house.start()
@@ -120,6 +130,7 @@ async def _run(settings: ProcessSettings, ready: int) -> None:
         await node.start()
         if serve.store:
             await jobs.load()
+        manager.in_background(manager.tidy_results())  # of transforms that were removed when nobody could
         say_ready(ready)
         await stop.wait()
     finally:
@@ -128,6 +139,7 @@ async def _run(settings: ProcessSettings, ready: int) -> None:
         await jobs.close()
         workers.close()
         await manager.close()
+        results.close()
         house_stop.set()
         await asyncio.to_thread(scrubbing.close)
         if house.is_alive():

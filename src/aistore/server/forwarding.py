@@ -14,8 +14,8 @@ from collections.abc import AsyncIterator, Iterable
 
 from ..errors import ClientGoneError
 from ..wire.headers import CLUSTER_SECRET, HOP
+from ..wire.http1 import HOP_BY_HOP
 from .peers import Body, PeerReply, Peers
-from .peers.framing import HOP_BY_HOP
 from .replies import Send
 from .request import Request
 

@@ -22,6 +22,7 @@ from ..errors import OverloadedError, error_from_code
 from ..jobs.batch import Batch, BatchResult, Objects, run_batch
 from ..jobs.chosen import NamesPage
 from ..jobs.document import Job
+from ..jobs.recipes import fact_of
 from ..model.objects import ListOptions
 from .error_replies import as_ais_error
 from .link import encode, receive
@@ -212,7 +213,8 @@ class JobService:
     async def _names(self, bucket: str, prefix: str, after: str, limit: int, cached: bool) -> NamesPage:
         options = ListOptions(prefix, after, limit)
         page = await (self._objects.list_cached if cached else self._objects.list)(bucket, options)
-        return NamesPage([(info.name, info.size) for info in page.entries], page.continuation)
+        facts = {info.name: fact_of(info) for info in page.entries}
+        return NamesPage([(info.name, info.size) for info in page.entries], page.continuation, facts)
 
     async def _answer(self, number: int, ask: Callable[[], Awaitable[Any]], writer: asyncio.StreamWriter) -> None:
         try:

@@ -11,12 +11,15 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
+import xxhash
+
 from ..cluster.documents import BucketRecord
 from ..errors import BadRequestError, NotHomeError, OutOfSpaceError
+from ..etl.running import Result
 from ..jobs.batch import Made
 from ..model.etl import TransformCall
 from ..model.names import BucketRef, parse_bucket_uri
-from ..model.objects import ListOptions, ListPage, ObjectInfo, PutOptions
+from ..model.objects import ListOptions, ListPage, ObjectInfo, Only, PutOptions
 from ..storage.engine import Reading
 from ..storage.verified import VerifiedRead, verify
 from .node.copies import StagedCopy, cache_bucket
@@ -38,26 +41,29 @@ class StoreObjects:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    async def open(self, bucket: str, name: str) -> Reading:
-        """Open an object; raises BucketNotFoundError, ObjectNotFoundError."""
+    async def open(self, bucket: str, name: str, *, latest: bool = False) -> Reading:
+        """Open an object, with ``latest`` after a look at where it comes from.
+
+        Raises BucketNotFoundError, ObjectNotFoundError.
+        """
         shared = self._shared(bucket)
         if shared is None:
             return self._store.engine.get(_bucket(bucket).name, name)
         objects, record = shared
         # As if another node had asked: answered here, from a good copy or from the object store.
-        found = await objects.coherence.read(record, name, forwarded=True)
+        found = await objects.coherence.read(record, name, forwarded=True, latest=latest)
         try:
             return objects.reading(record, name, found)
         except AnsweredElsewhere as elsewhere:
             raise NotHomeError(f"{bucket}/{name} is at node {elsewhere.home}", hint="try again") from None
 
-    async def head(self, bucket: str, name: str) -> ObjectInfo:
-        """Return what is known of an object; raises as ``open``."""
+    async def head(self, bucket: str, name: str, *, latest: bool = False) -> ObjectInfo:
+        """Return what is known of an object; as ``open``."""
         shared = self._shared(bucket)
         if shared is None:
             return self._store.engine.head(_bucket(bucket).name, name)
         objects, record = shared
-        info: ObjectInfo = (await objects.coherence.head(record, name, forwarded=True))[0]
+        info: ObjectInfo = (await objects.coherence.head(record, name, forwarded=True, latest=latest))[0]
         return info
 
     async def list(self, bucket: str, options: ListOptions) -> ListPage:
@@ -95,6 +101,29 @@ class StoreObjects:
     async def transform(self, call: TransformCall, reading: Reading) -> Made:
         """Run an object through transforms and close it."""
         return await self._store.dispatcher.transform(call, reading)
+
+    async def digests(self, call: TransformCall, *, again: bool = False) -> tuple[str, ...]:
+        """Return the digests of transforms, as this process knows them or (``again``) asked for."""
+        found = [await self._store.dispatcher.find(etl, again=again) for etl in call.stages]
+        return tuple(running.digest for running in found)
+
+    async def checksum(self, found: Reading | Made) -> str:
+        """Return the checksum of all bytes as they are read; raises ObjectDamagedError for what is noted as bad."""
+        if isinstance(found, Result) and found.data is not None:
+            return xxhash.xxh64_hexdigest(found.data)
+        return await self._store.in_thread(_checksum, found, self._store.limits.piece_bytes)
+
+    async def remove(self, bucket: str, name: str, only: Only) -> None:
+        """Remove an object; raises ObjectNotFoundError, ConflictError if it is not the one that is meant."""
+        shared = self._shared(bucket)
+        if shared is None:
+            await self._committed(self._store.engine.delete(_bucket(bucket).name, name, only=only))
+            return
+        objects, record = shared
+        removing = asyncio.ensure_future(objects.coherence.delete(record, name, forwarded=True, only=only))
+        removed = await _to_its_end(removing)
+        if not isinstance(removed, ObjectInfo):
+            raise NotHomeError(f"{bucket}/{name} has moved to node {removed.home}")
 
     async def copy(self, reading: Reading, bucket: str, name: str, options: PutOptions) -> ObjectInfo:
         """Write the bytes of an opened object: small ones in one step, large ones in pieces, verified on the way."""
@@ -176,6 +205,14 @@ class StoreObjects:
         if not isinstance(written, ObjectInfo):
             raise NotHomeError(f"{record.provider}://{record.name}/{name} has moved to node {written.home}")
         return written
+
+
+def _checksum(found: Any, piece_bytes: int) -> str:
+    size = found.info.size if hasattr(found, "info") else found.size
+    hasher = xxhash.xxh64()
+    for start in range(0, size, piece_bytes):
+        hasher.update(found.read(start, min(piece_bytes, size - start)))
+    return hasher.hexdigest()
 
 
 async def _to_its_end(writing: asyncio.Future[T]) -> T:

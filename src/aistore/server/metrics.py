@@ -83,6 +83,17 @@ def etl_families(totals: Totals) -> list[Family]:
     return families
 
 
+def result_families(kept: Mapping[str, tuple[int, int]], capacity: int) -> list[Family]:
+    """Return the metrics of the results that are kept, how many and how large by transform."""
+    objects = Family("ais_etl_cache_objects", "gauge", "Results of a transform that are kept.")
+    size = Family("ais_etl_cache_bytes", "gauge", "Bytes of these.")
+    for etl, (count, total) in sorted(kept.items()):
+        objects.add(count, etl=etl)
+        size.add(total, etl=etl)
+    room = Family("ais_etl_cache_capacity_bytes", "gauge", "Bytes of results that may be kept; 0 before the first one.")
+    return [objects, size, room.add(capacity)]
+
+
 def etl_usage_families(usage: EtlUsage | None) -> list[Family]:
     """Return the metrics of transforms' processes; without samples if the controller did not answer in time (None)."""
     families = []

@@ -46,6 +46,7 @@ _NAMES = {
     "etl": "Name of a transform.",
     "provider": "Whose bucket it is: ais, aws, gcp, azure, ht.",
     "verb": "What another node is asked for.",
+    "secret": "The secret of a transform, as it stands in its AIS_TARGET_URL.",
 }
 
 
@@ -84,7 +85,7 @@ _REFERENCE = "#/components/schemas/{name}"
 
 def belongs(one: Operation, kind: str, method: str) -> bool:
     """Say whether an operation of a handler is meant for this of its routes."""
-    begin = re.match(r"(?:/v1)?/([^/]+)", one.path)
+    begin = re.match(r"(?:/v1)?/(etl/_object|[^/]+)", one.path)
     return begin is not None and begin[1] == kind and (not one.methods or method in one.methods)
 
 

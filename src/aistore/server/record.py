@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from bisect import bisect_left
 from collections.abc import Mapping
 from contextvars import Token
@@ -16,6 +17,7 @@ from ..observe.layout import ERRORS, GET, HEAD, HISTOGRAM, IN_BYTES, LATENCY_NS,
 from ..observe.log import RequestIds, fields, request_id, sane_request_id
 from ..settings import ServeSettings
 from .handlers import batch, buckets, objects
+from .handlers.transform_calls import asks_for_transform
 from .replies import Message, Messages, Send
 from .request import Receive, Request
 from .routes import Handler
@@ -32,14 +34,14 @@ _OPERATIONS: dict[Handler, int] = {
     batch.post: layout.BATCH,
 }
 #: Query parameters whose values may be in a log; of any other only the name is.
-_SHOWN_PARAMETERS = frozenset("what provider etl_name uuid props severity set-new-custom".split())
+_SHOWN_PARAMETERS = frozenset("what provider etl_name etl_pipeline uuid props severity set-new-custom".split())
 _QUERY_SHOWN_MAX = 1024
 
 
 def operation_of(handler: Handler, request: Request) -> int:
     """Return the first word of what counts a request of this kind."""
     operation = _OPERATIONS.get(handler, layout.OTHER)
-    return layout.ETL if operation == layout.GET and request.query and objects.etl_of(request) else operation
+    return layout.ETL if operation == layout.GET and asks_for_transform(request.query) else operation
 
 
 class Recorder:
@@ -156,9 +158,13 @@ class Recording:
             _log_access(self.request_id, scope, self._status, self._in_bytes, self._out_bytes, took)
 
 
+#: Of a transform, in the address at which it calls back.
+_SECRET = re.compile(r"^(/v1/etl/_object/[^/]*/)[^/]+")
+
+
 def _what(scope: Mapping[str, Any]) -> dict[str, str]:
     query = shown_query(scope["query_string"].decode("latin-1"))
-    found = {"method": scope["method"], "path": scope["raw_path"].decode("latin-1")}
+    found = {"method": scope["method"], "path": _SECRET.sub(r"\1***", scope["raw_path"].decode("latin-1"))}
     return {**found, "query": query} if query else found
 
 

@@ -9,7 +9,7 @@ import msgspec
 
 from ..errors import MethodNotAllowedError, NotFoundError, NotSupportedError
 from .description import OBJECT, Content, operation
-from .handlers import batch, buckets, cluster, etl, metrics, mountpaths, objects
+from .handlers import batch, buckets, cluster, etl, etl_objects, metrics, mountpaths, objects
 from .openapi import describe
 from .replies import Bytes, Reply
 from .request import Request
@@ -49,6 +49,7 @@ ROUTES: dict[str, dict[str, Handler]] = {
     },
     "batch": {"POST": batch.post},
     "etl": {"GET": etl.get, "POST": etl.post, "PUT": etl.put, "DELETE": etl.delete},
+    etl_objects.KIND: {"GET": etl_objects.get, "HEAD": etl_objects.get, "PUT": etl_objects.put},
     "openapi.json": {"GET": _openapi},
     "health": {"GET": cluster.health, "HEAD": cluster.health},
     "metrics": {"GET": metrics.get},
@@ -76,6 +77,8 @@ def route(request: Request) -> tuple[Handler, str]:
     path = request.path
     if path.startswith("/v1/"):
         kind, _, rest = path[4:].partition("/")
+        if kind == "etl" and path.startswith(etl_objects.PREFIX):
+            kind, rest = etl_objects.KIND, path[len(etl_objects.PREFIX) :]
     elif path.startswith("/ais"):  # the field's "easy" spelling of object and bucket paths
         kind, rest = _easy(path)
     elif path in ("/health", "/metrics", "/openapi.json"):

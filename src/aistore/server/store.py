@@ -11,6 +11,7 @@ from typing import TypeVar
 from ..cluster.documents import BucketRecord
 from ..errors import InternalError
 from ..etl.dispatch import Dispatcher
+from ..etl.results import Results, results_directory, results_settings
 from ..model.names import canonical_provider, check_provider
 from ..observe.totals import TotalsReader
 from ..settings import ProcessSettings
@@ -62,7 +63,10 @@ class Store:
         self.controller = ControllerLink(settings.controller_socket)
         self.totals = TotalsReader(settings.runtime)
         self.disks = DiskFacts(self.threads, settings.serve.data)
-        self.dispatcher = Dispatcher(self.controller, self.threads, self.limits, settings.spool)
+        serve = settings.serve
+        kept = results_directory(serve.data)
+        self.results = Results(kept, settings.spool, results_settings(serve), self.threads, self.limits)
+        self.dispatcher = Dispatcher(self.controller, self.threads, self.limits, settings.spool, self.results)
 
     @property
     def is_node(self) -> bool:
@@ -127,6 +131,8 @@ class Store:
 
     def close(self) -> None:
         """Finish accepted writes and give everything back."""
+        self.dispatcher.close()
         self.threads.shutdown(wait=True, cancel_futures=True)
+        self.results.close()
         if self._engine is not None:
             self._engine.close()

@@ -23,6 +23,7 @@ from dataclasses import dataclass, replace
 from .. import __version__
 from ..errors import AisError, BadRequestError, ConflictError
 from ..etl.probe import SandboxFound, probe_sandbox
+from ..etl.results import results_directory, results_settings
 from ..fallbacks import VARIABLE, taken_away
 from ..observe.counters import COUNTERS
 from ..observe.layout import RESTARTS
@@ -87,6 +88,7 @@ class Supervisor:
     def run(self) -> int:
         """Start everything, say so in one line, run until SIGTERM or SIGINT; return the exit status."""
         check_exposure(self._settings)
+        results_settings(self._settings)  # a size that is none
         with ExitStack() as held:
             ownership = held.enter_context(closing(self._own()))
             if self._settings.store:
@@ -104,8 +106,9 @@ class Supervisor:
             ownership.announce(url)
             if not self._settings.store:
                 recover_store(self._settings.data)
-                if os.path.isdir(backed_cache(self._settings.data)):
-                    recover_cache(backed_cache(self._settings.data))
+            for cache in (backed_cache(self._settings.data), results_directory(self._settings.data)):
+                if os.path.isdir(cache):
+                    recover_cache(cache)
             for path in self._settings.mountpaths:
                 attach(self._settings.data, path)
             settings = ProcessSettings(

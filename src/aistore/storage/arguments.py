@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from ..errors import BadRequestError, ConflictError, TooLargeError
 from ..model.names import OBJECT_NAME_BYTES_MAX
-from ..model.objects import ListOptions
+from ..model.objects import ListOptions, ObjectInfo, Only
 
 #: Keys and values of one object's custom metadata together, in bytes of UTF-8. It travels in one header of a reply, of
 #: which many clients accept 16 KiB in all.
@@ -54,6 +54,14 @@ def check_version(bucket: str, name: str, current: int, expected: int | None) ->
     raise ConflictError(
         f"ais://{bucket}/{name} {actual}, the precondition was {wanted}", hint="read it again, then repeat the change"
     )
+
+
+def check_only(info: ObjectInfo, only: Only | None) -> None:
+    """Raise ConflictError unless an object is the one that is meant."""
+    if only is not None and not only(info):
+        raise ConflictError(
+            f"{info.bucket}/{info.name} is another object by now (version {info.version})", hint="look at it again"
+        )
 
 
 def listing_bounds(options: ListOptions) -> tuple[bytes, bytes | None]:

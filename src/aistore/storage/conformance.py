@@ -282,6 +282,16 @@ def versions_count_from_one(engine: Engine) -> None:
 
 
 @_check
+def a_removal_may_be_of_one_object_only(engine: Engine) -> None:
+    """What is not the object that was meant stays, and nothing of it changes."""
+    engine.create_bucket("b", {})
+    _put(engine, "b", "o", b"kept")
+    with _raises(ConflictError, "o"):
+        engine.delete("b", "o", only=lambda info: info.size == 5).result(_TIMEOUT_SECONDS)
+    assert engine.delete("b", "o", only=lambda info: info.size == 4).result(_TIMEOUT_SECONDS).name == "o"
+
+
+@_check
 def any_name_is_its_own(engine: Engine) -> None:
     """Every name of NAMES is a separate object, found under exactly itself and listed in byte order."""
     engine.create_bucket("b", {})
@@ -581,10 +591,9 @@ def writers_and_readers_together(engine: Engine) -> None:
     writers = [threading.Thread(target=guarded(lambda number=number: write(number))) for number in (1, 2, 3)]  # type: ignore[misc]
     for thread in (*readers, *writers):
         thread.start()
-    for thread in writers:
-        thread.join(_TIMEOUT_SECONDS)
-    done.set()
-    for thread in readers:
+    for thread in (*writers, *readers):
+        if thread is readers[0]:
+            done.set()
         thread.join(_TIMEOUT_SECONDS)
     assert not failures, failures[0]
     assert engine.head("b", "hot").version == _version(engine, 121)

@@ -24,7 +24,7 @@ from typing import Any, Protocol
 
 from ..errors import ObjectDamagedError
 from ..model.buckets import BucketInfo
-from ..model.objects import ListOptions, ListPage, ObjectInfo, PutOptions
+from ..model.objects import ListOptions, ListPage, ObjectInfo, Only, PutOptions
 
 
 class Reading(Protocol):
@@ -111,8 +111,11 @@ class Engine(Protocol):
     def stage(self, bucket: str, name: str, options: PutOptions) -> Staging:
         """Begin to write an object piece by piece; raises BucketNotFoundError, OutOfSpaceError."""
 
-    def delete(self, bucket: str, name: str) -> Future[ObjectInfo]:
-        """Remove an object; the future gives what was removed, or raises as ``get``."""
+    def delete(self, bucket: str, name: str, *, only: Only | None = None) -> Future[ObjectInfo]:
+        """Remove an object; the future gives what was removed, or raises as ``get``.
+
+        It raises ConflictError, and nothing is removed, unless ``only`` says yes to what is there at that moment.
+        """
 
     def set_custom(self, bucket: str, name: str, custom: Mapping[str, str], *, replace: bool) -> Future[ObjectInfo]:
         """Merge ``custom`` into the object's custom metadata, or replace it; the version stays."""

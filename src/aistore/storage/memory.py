@@ -13,8 +13,8 @@ from msgspec import structs
 
 from ..errors import BucketExistsError, BucketNotFoundError, InternalError, ObjectDamagedError, ObjectNotFoundError
 from ..model.buckets import BucketInfo
-from ..model.objects import Checksum, ListOptions, ListPage, ObjectInfo, PutOptions
-from .arguments import check_custom, check_version, encode_name, encode_text, listing_bounds
+from ..model.objects import Checksum, ListOptions, ListPage, ObjectInfo, Only, PutOptions
+from .arguments import check_custom, check_only, check_version, encode_name, encode_text, listing_bounds
 from .checksums import STORED_TYPE, Hasher
 
 
@@ -187,12 +187,13 @@ class MemoryEngine:
             bucket.objects[key] = (info, data)
             return info
 
-    def delete(self, bucket: str, name: str) -> Future[ObjectInfo]:
-        """Remove an object; the future gives what was removed, or raises as ``get``."""
+    def delete(self, bucket: str, name: str, *, only: Only | None = None) -> Future[ObjectInfo]:
+        """Remove an object; the future gives what was removed, or raises as ``get``, or ConflictError."""
 
         def remove() -> ObjectInfo:
             with self._lock:
                 info, _ = self._object(bucket, name)
+                check_only(info, only)
                 del self._bucket(bucket).objects[name.encode()]
                 return info
 

@@ -1,7 +1,9 @@
 """The batch reply: many objects, transformed or not, in one streamed body.
 
 Request: ``POST /v1/batch/<bucket>`` with ``{"entries": [["train/1.jpg", "my-first-etl"], ["train/1.cls", ""]],
-"etl_args": ""}``; the second item of an entry is the ETL to read it through, empty for none.
+"etl_args": "", "seed": "42"}``; the second item of an entry is the ETL to read it through, empty for none. Several with
+commas between (``"resize,gray"``) are a pipeline: each gets what the one before it made. Without ``seed`` every call
+differs.
 
 Reply: one frame per entry, in the order of the request, then an end frame. A frame is a header of 24 bytes, little
 endian, then ``length`` bytes::
@@ -40,6 +42,7 @@ class BatchRequest(msgspec.Struct, frozen=True):
 
     entries: list[tuple[str, str]]
     etl_args: str = ""
+    seed: str | None = None
 
 
 class Frame(NamedTuple):

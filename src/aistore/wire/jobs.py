@@ -22,7 +22,7 @@ DISPLAY_NAMES = {
     "get-batch": "get-batch", "etl-inline": "etl-inline", "download": "download", "dsort": "dsort",
     "blob-download": "blob-download", "rebalance": "rebalance", "resilver": "resilver", "rechunk": "rechunk",
     "ec-get": "ec-get", "ec-put": "ec-put", "ec-resp": "ec-resp", "put-copies": "put-copies",
-    "create-inventory": "create-inventory",
+    "create-inventory": "create-inventory", "etl-verify": "verify-etl",
 }  # fmt: skip
 _KINDS = {**{kind: kind for kind in DISPLAY_NAMES}, **{name: kind for kind, name in DISPLAY_NAMES.items()}}
 
@@ -37,8 +37,20 @@ def kind_of(text: str) -> str:
     return _KINDS.get(text, "")
 
 
+class NamedBucket(msgspec.Struct, frozen=True):
+    """A bucket as the value of a request names it."""
+
+    name: str
+    provider: str = ""
+    namespace: dict[str, str] | str | None = None
+
+
 class CopyMessage(msgspec.Struct, frozen=True, rename={"name": "id"}):
-    """The value of ``copy-bck`` and ``etl-bck``; the last three are of ``etl-bck`` alone."""
+    """The value of ``copy-bck``, ``etl-bck``, ``copy-listrange`` and ``etl-listrange``.
+
+    ``name``, ``request_timeout``, ``pipeline`` and ``etl_args`` and ``seed`` (which are ours) are of transforms alone,
+    ``objnames``, ``template`` and ``to`` of requests that choose objects.
+    """
 
     prefix: str = ""
     prepend: str = ""
@@ -53,6 +65,11 @@ class CopyMessage(msgspec.Struct, frozen=True, rename={"name": "id"}):
     name: str = ""
     request_timeout: str = ""
     pipeline: list[str] | None = None
+    etl_args: str = ""
+    seed: str | None = None
+    objnames: list[str] | None = None
+    template: str = ""
+    to: NamedBucket | None = msgspec.field(name="tobck", default=None)
 
 
 class SelectionMessage(msgspec.Struct, frozen=True):
@@ -63,6 +80,21 @@ class SelectionMessage(msgspec.Struct, frozen=True):
     latest: bool = msgspec.field(name="latest-ver", default=False)
     workers: int = msgspec.field(name="num-workers", default=0)
     go_on: bool = msgspec.field(name="coer", default=False)
+
+
+class VerifyMessage(msgspec.Struct, frozen=True):
+    """The value of ``etl-verify``, which is of this store alone: ``sample`` objects, or ``percent`` of them, or all."""
+
+    prefix: str = ""
+    sample: int = 0
+    percent: float = 0.0
+    workers: int = msgspec.field(name="num-workers", default=0)
+    request_timeout: str = ""
+
+
+def decode_verify(value: Any) -> VerifyMessage:
+    """Return the value of a request to verify a bucket; raises BadRequestError."""
+    return _decode(value, VerifyMessage)
 
 
 def decode_selection(value: Any) -> SelectionMessage:
@@ -123,13 +155,22 @@ class SnapStats(msgspec.Struct, frozen=True, rename="kebab"):
 
 
 class JobExtra(msgspec.Struct, frozen=True):
-    """What this store tells beyond AIStore: objects that failed, names that were gone, how far the listing is done."""
+    """What this store tells beyond AIStore: objects that failed, names that were gone, how far the listing is done.
+
+    ``total`` is how many names the job is about, 0 while that is not known. ``skipped`` objects were as they would be
+    made, ``removed`` ones were left over of sources that are gone; of ``stale`` ones, which were to be verified, the
+    source has changed since.
+    """
 
     failed: int = 0
     gone: int = 0
     done_through: str = ""
     dry_run: bool = False
     etl: str = ""
+    total: int = 0
+    skipped: int = 0
+    removed: int = 0
+    stale: int = 0
 
 
 class JobSnap(msgspec.Struct, frozen=True):

@@ -76,12 +76,17 @@ class ErrorBody(msgspec.Struct, frozen=True, omit_defaults=False):
 _TAGS = re.compile(r"(?s)<(style|script|title|head)\b.*?</\1>|<[^>]*>|<!--.*?-->")
 
 
+def without_markup(text: str) -> str:
+    """Return what a person reads of an HTML page, on one line."""
+    return " ".join(_TAGS.sub(" ", text).split())
+
+
 def decode_error(body: bytes, status: int) -> AisError:
     """Return the exception for an error reply, also when a proxy in between answered with something else."""
     try:
         return msgspec.json.decode(body, type=ErrorBody).to_error()
     except (msgspec.DecodeError, UnicodeDecodeError):
-        text = " ".join(_TAGS.sub(" ", body[:4000].decode(errors="replace")).split())[:300]
+        text = without_markup(body[:4000].decode(errors="replace"))[:300]
         return error_from_code("", f"HTTP {status}: {text or 'no error text'}", status=status)
 
 
@@ -171,7 +176,9 @@ class EtlInitCode(msgspec.Struct, frozen=True, omit_defaults=True):
     """``POST /v1/etl/init_code`` of 2021; ``code`` and ``dependencies`` are base64.
 
     The fields after ``wait_timeout`` are ours: how objects are isolated from one another (``warm``, ``fork``),
-    whether the sandbox is used (``on``, ``off``), limits, and what tracebacks call the code (a base name).
+    whether the sandbox is used (``on``, ``off``), limits, what tracebacks call the code (a base name), what of the
+    network it reaches (``none``, ``full``), whether equal input gives equal bytes, variables by name, limits as
+    Kubernetes spells them (``1Gi``, ``500m``), and whether results that come out equal again are kept.
     """
 
     code: str = ""
@@ -186,6 +193,12 @@ class EtlInitCode(msgspec.Struct, frozen=True, omit_defaults=True):
     sandbox: str = "on"
     workers: int = 0
     filename: str = ""
+    network: str = "none"
+    deterministic: bool = False
+    env: dict[str, str] = {}
+    memory: str = ""
+    cpus: str | float = ""
+    cache: bool = False
 
 
 def encode_base64(text: str) -> str:
@@ -208,6 +221,7 @@ class EtlSummary(msgspec.Struct, frozen=True):
     isolation: str = "warm"
     message: str = ""
     errors: int = 0
+    source: str = "code"
 
 
 class MountpathState(msgspec.Struct, frozen=True):

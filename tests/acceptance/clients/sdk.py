@@ -19,7 +19,6 @@ from urllib.parse import urlsplit
 
 from aistore.sdk import ArchiveConfig, Client
 from aistore.sdk.etl import ETLConfig
-from aistore.sdk.etl.webserver.http_multi_threaded_server import HTTPMultiThreadedServer
 from aistore.version import __version__
 
 #: Bytes of a reply that get through `Cutting` before it closes the connection.
@@ -310,14 +309,9 @@ def jobs(client: Client, name: str) -> dict[str, Any]:
     return found
 
 
-class Transformer(HTTPMultiThreadedServer):
-    def transform(self, data: bytes, path: str, etl_args: str) -> bytes:
-        return data
-
-
 def refused(client: Client) -> dict[str, Any]:
     """What this store does not do; each has to say so at once."""
-    bucket, other = client.bucket("sdk-refused").create(), client.bucket("sdk-other").create()
+    bucket = client.bucket("sdk-refused").create()
     thing = bucket.object("thing")
     thing.get_writer().put_content(b"thing")
     batch = client.batch([thing])
@@ -325,7 +319,6 @@ def refused(client: Client) -> dict[str, Any]:
         "rename bucket": lambda: bucket.rename("sdk-renamed"),
         "summary": bucket.summary,
         "info": bucket.info,
-        "copy object": lambda: thing.copy(other.object("thing")),
         "append": lambda: thing.get_writer().append_content(b"more"),
         "archive member": lambda: thing.get_reader(archive_config=ArchiveConfig("a")).read_all(),
         "multipart upload": lambda: thing.multipart_upload().create(),
@@ -335,8 +328,6 @@ def refused(client: Client) -> dict[str, Any]:
         "get batch": lambda: list(batch.get()),
         "start a job": lambda: client.job(job_kind="lru").start(),
         "list an archive": lambda: bucket.list_archive("a.tar"),
-        "etl from an image": lambda: client.etl("sdk-image").init(image="aistorage/transformer_md5:latest"),
-        "etl from a class": lambda: client.etl("sdk-class").init_class()(Transformer),
     }
     return {name: outcome(call) for name, call in calls.items()}
 

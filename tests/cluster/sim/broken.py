@@ -107,11 +107,11 @@ class UnansweredIsForgotten(Coherence):
 class EtagIsEnough(Coherence):
     """A copy with the store's ETag is taken for the same object, whatever its metadata."""
 
-    async def read_stored(self, bucket: BucketRecord, name: str, *, begin: bool = True) -> Any:
+    async def read_stored(self, bucket: BucketRecord, name: str, *, begin: bool = True, copied: bool = True) -> Any:
         whole = coherence_module.is_of
         coherence_module.is_of = lambda facts, stored: facts.etag == stored.etag  # type: ignore[assignment]
         try:
-            return await super().read_stored(bucket, name, begin=begin)
+            return await super().read_stored(bucket, name, begin=begin, copied=copied)
         finally:
             coherence_module.is_of = whole
 

@@ -144,6 +144,10 @@ class NodeCache:
         """Make the copy from the store's bytes and open it."""
         return await self._put(bucket, name, body.read(), facts)
 
+    async def fill_whole(self, bucket: BucketRecord, name: str, body: Any, facts: Any) -> None:
+        """Make the copy from bytes that are all here."""
+        await self._put(bucket, name, body.read(), facts)
+
     async def _put(self, bucket: BucketRecord, name: str, data: bytes, facts: Any) -> Copy | None:
         key = (bucket.id, name)
         await self._work()

@@ -2,35 +2,28 @@
 
 from __future__ import annotations
 
-import os
-import re
-import secrets
+import shlex
 import sys
 from collections.abc import Callable
-from typing import TextIO
 
 import click
 
 from ...client import Etl
-from ...errors import AisError, EtlInitError, EtlNotFoundError, NotSupportedError, TransformError
-from ...wire.messages import EtlSummary, Progress
+from ...client.etl import EtlDetails
+from ...errors import EtlNotFoundError, TransformError
+from ...wire.messages import EtlSummary
 from ..complete import complete_etl, complete_uri
 from ..lazy import LazyGroup
 from ..options import json_option, no_headers_option
 from ..output import Column, Record, format_size, plain_lines, write_properties, write_records
-from ..progress import Stages
 from ..session import client
+from .etl_init import init
 from .get import copy_to_file, copy_to_stdout
-from .job import etl_bucket, write_errors
+from .job import copy_object, etl_bucket, etl_inspect, object_at, write_errors
 from .object import object_uri
+from .verify import etl_verify
 
-INTERRUPT_TIMEOUT_SECONDS = 10.0  # for the removal of what an interrupt left; whoever interrupts does not wait long
-
-#: Packages whose modules are called otherwise, those that transforms import most.
-_PACKAGES = {
-    "PIL": "pillow", "cv2": "opencv-python-headless", "skimage": "scikit-image", "sklearn": "scikit-learn",
-    "yaml": "PyYAML",
-}  # fmt: skip
+_VALUE_SHOWN_MAX = 80  # of a variable; a pickled class is long
 
 _COLUMNS = (
     Column("NAME", "name"),
@@ -38,6 +31,7 @@ _COLUMNS = (
     Column("XACTION", "xaction"),
     Column("OBJECTS", "objects"),
     Column("ERRORS", "errors"),
+    Column("KIND", "kind"),
     Column("SANDBOX", "sandbox", str.upper),
 )
 
@@ -47,155 +41,7 @@ def etl() -> None:
     """Run transforms where the data is."""
 
 
-@etl.group(cls=LazyGroup, invoke_without_command=True, subcommand_metavar="COMMAND [ARGS]...")
-@click.option("-f", "--file", "spec", help="A pod specification, which this store does not run.", hidden=True)
-@click.pass_context
-def init(ctx: click.Context, spec: str | None) -> None:
-    """Make a transform."""
-    if ctx.invoked_subcommand is not None:
-        return
-    if spec is not None:
-        raise _no_specifications()
-    click.echo(ctx.get_help())
-
-
-@init.command("spec", hidden=True)
-@click.argument("specification", required=False)
-@click.option("-f", "--from-file", "file")
-@click.option("--name")
-def init_spec(specification: str | None, file: str | None, name: str | None) -> None:
-    """Make a transform from a pod specification, which this store does not run."""
-    raise _no_specifications()
-
-
-def _no_specifications() -> NotSupportedError:
-    return NotSupportedError(
-        "transforms from pod specifications or images are not supported by this store",
-        hint="make one from code: ais etl init code --name NAME --from-file transform.py",
-    )
-
-
-@init.command("code")
-@click.option("--name", default="", help="Name of the transform: 6 to 32 letters, digits, - or _.")
-@click.option(
-    "--from-file",
-    "source",
-    type=click.File("r", encoding="utf-8"),
-    required=True,
-    help="The code; - for standard input.",
-)
-@click.option("--deps-file", type=click.File("r", encoding="utf-8"), help="Requirements, as pip reads them.")
-@click.option("--runtime", default="python3", show_default=True, help="The interpreter.")
-@click.option("--comm-type", default="hpush://", show_default=True, help="io:// for a script, hpush:// for a function.")
-@click.option(
-    "--isolation",
-    type=click.Choice(["warm", "fork"]),
-    default="warm",
-    show_default=True,
-    help="Between objects: nothing but a clean start, or a process each.",
-)
-@click.option(
-    "--sandbox",
-    type=click.Choice(["on", "off"]),
-    default="on",
-    show_default=True,
-    help="off lets the code do all that the store may.",
-)
-@click.option("--replace", is_flag=True, help="Remove the transform of that name first, if there is one.")
-@click.option(
-    "--init-timeout",
-    "--wait-timeout",
-    "init_timeout",
-    default="",
-    metavar="DURATION",
-    help="For becoming ready: 45s, 5m.",
-)
-@click.option("--object-timeout", default="", metavar="DURATION", help="For one object.")
-@click.option("--workers", type=click.IntRange(0, 1024), default=0, help="Processes; 0 for as many as cores.")
-def init_code(
-    name: str,
-    source: TextIO,
-    deps_file: TextIO | None,
-    runtime: str,
-    comm_type: str,
-    isolation: str,
-    sandbox: str,
-    replace: bool,
-    init_timeout: str,
-    object_timeout: str,
-    workers: int,
-) -> None:
-    """Make a transform from code and wait until it is ready; prints its name.
-
-    With io:// the code is a script that reads an object from standard input and writes the result to standard output.
-    With hpush:// it is a module with a function transform(data: bytes) -> bytes.
-
-    \b
-    Examples:
-      ais etl init code --name resize --from-file resize.py --comm-type io://
-      ais etl init code --name resize --from-file resize.py --deps-file deps.txt --runtime python3
-      ais etl init code --name resize --from-file resize.py --comm-type io:// --replace
-      ais etl init code --name=trusted --from-file=t.py --sandbox off
-    """
-    if replace and not name:
-        raise click.UsageError("--replace needs --name")
-    etl = client().etl(name or f"etl-{secrets.token_hex(4)}")  # named here, so that an interrupt knows what to remove
-    code, dependencies = source.read(), deps_file.read() if deps_file else ""
-    if replace:
-        etl.delete(missing_ok=True)
-    begun = False
-
-    def on_progress(progress: Progress) -> None:
-        nonlocal begun
-        begun = True
-        stages.update(progress.stage, progress.message)
-
-    try:
-        with Stages(f"ETL {etl}") as stages:
-            made = etl.init_code(
-                code,
-                dependencies=dependencies,
-                runtime=runtime,
-                comm_type=comm_type,
-                isolation=isolation,
-                sandbox=sandbox,
-                init_timeout=init_timeout,
-                object_timeout=object_timeout,
-                workers=workers,
-                filename="" if source is sys.stdin else os.path.basename(source.name),
-                on_progress=on_progress,
-            )  # fmt: skip
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(_remove_begun(etl, begun)) from None
-    except EtlInitError as error:
-        raise EtlInitError(error.message, hint=error.hint or _hint_of(error), status=error.status) from error
-    if sandbox == "off":
-        click.echo(f"Warning: {made} runs without the sandbox: its code may do all that the store may", err=True)
-    click.echo(made)
-
-
-def _remove_begun(etl: Etl, begun: bool) -> str:
-    """Remove a transform whose making was interrupted; return what became of it.
-
-    Until the store has reported something, there may be another of that name: that one is left alone.
-    """
-    if not begun:
-        return f"if etl job {etl} has begun, it goes on at the store; `ais etl rm {etl}` removes it"
-    try:
-        etl.delete(missing_ok=True, timeout_seconds=INTERRUPT_TIMEOUT_SECONDS)
-    except (AisError, KeyboardInterrupt):
-        return f"etl job {etl} goes on at the store; `ais etl rm {etl}` removes it"
-    return f"etl job {etl} was removed"
-
-
-def _hint_of(error: EtlInitError) -> str:
-    """Return what to do about a failure that the store has no hint for."""
-    module = re.search(r"^ModuleNotFoundError: No module named '(\w+)", error.message, re.MULTILINE)
-    if module is None:
-        return ""
-    package = _PACKAGES.get(module[1])
-    wanted = repr(package) if package else f"the package that has {module[1]!r}"
-    return f"put {wanted} into the file of --deps-file"
+etl.add_command(init)
 
 
 @etl.command()
@@ -238,8 +84,25 @@ def _record_of(summary: EtlSummary) -> Record:
         "xaction": summary.xaction_id,
         "objects": summary.obj_count,
         "errors": summary.errors,
+        "kind": summary.source,
         "sandbox": summary.sandbox,
     }
+
+
+def _runtime_of(details: EtlDetails, *, as_json: bool) -> Record:
+    """Return the image, the command and the variables of a transform that has any."""
+    runtime = details.init_msg.get("runtime") or {}
+    command, variables = runtime.get("command") or [], runtime.get("env") or []
+    env = {variable.get("name", ""): variable.get("value", "") for variable in variables}
+    shown = {
+        name: value if len(value) <= _VALUE_SHOWN_MAX else f"{len(value)} characters" for name, value in env.items()
+    }
+    record = {
+        "image": runtime.get("image") or "",
+        "command": command if as_json else " ".join(map(shlex.quote, command)),
+        "env": env if as_json else ", ".join(f"{name}={value}" for name, value in shown.items()),
+    }
+    return {key: value for key, value in record.items() if value}
 
 
 def _detail_of(summary: EtlSummary, *, as_json: bool) -> Record:
@@ -254,9 +117,12 @@ def _detail_of(summary: EtlSummary, *, as_json: bool) -> Record:
         "isolation": summary.isolation,
         "communication": summary.communication,
         "runtime": summary.runtime,
+        "network": details.network,
+        **_runtime_of(details, as_json=as_json),
         "init_timeout": details.init_msg.get("init_timeout", ""),
         "obj_timeout": details.init_msg.get("obj_timeout", ""),
         "digest": details.digest,
+        **_cache_of(details, as_json=as_json),
         "python": details.python,
         "dependencies": details.dependencies if as_json else ", ".join(details.dependencies.split("\n")).strip(", "),
         "lock": details.packages if as_json else ", ".join(details.packages),
@@ -271,32 +137,60 @@ def _detail_of(summary: EtlSummary, *, as_json: bool) -> Record:
     return record
 
 
+def _cache_of(details: EtlDetails, *, as_json: bool) -> Record:
+    """Return what is kept of a transform's results, if anything is to be."""
+    record: Record = {"deterministic": details.deterministic, "cache": details.cache}
+    if details.cache:
+        sizes = {"cache_bytes": details.cache_bytes, "cache_hit_bytes": details.cache_hit_bytes}
+        record |= {
+            "cache_objects": details.cache_objects, "cache_hits": details.cache_hits,
+            "cache_misses": details.cache_misses,
+            **{key: size if as_json else format_size(size) for key, size in sizes.items()},
+        }  # fmt: skip
+    return record
+
+
 etl.add_command(show, "ls")
 etl.add_command(show, "list")
 
 
 etl.add_command(etl_bucket)
+etl.add_command(etl_inspect)
+etl.add_command(etl_verify)
 
 
 @etl.command("object")
 @click.argument("name", shell_complete=complete_etl)
-@click.argument("uri", metavar="BUCKET/NAME", shell_complete=complete_uri)
-@click.argument("destination", metavar="FILE|-|/dev/null")
+@click.argument(
+    "places", metavar="[cp] BUCKET/NAME FILE|-|/dev/null|BUCKET[/NAME]", nargs=-1, shell_complete=complete_uri
+)
 @click.option("--args", "arguments", help="Arguments for the transform.")
-def object_(name: str, uri: str, destination: str, arguments: str | None) -> None:
-    """Read one object through a transform.
+@click.option("--seed", help="Fixes what the transform draws at random.")
+def object_(name: str, places: tuple[str, ...], arguments: str | None, seed: str | None) -> None:
+    """Read one object through a transform, or write what it makes of one to another.
+
+    NAME may be several transforms: each gets what the one before it made.
 
     \b
     Examples:
       ais etl object resize ais://imagenet/train/1.jpg small.jpg
       ais etl object resize ais://imagenet/train/1.jpg - | file -
       ais etl object resize ais://imagenet/train/1.jpg /dev/null --args 128
+      ais etl object 'resize >> gray' ais://imagenet/train/1.jpg gray.jpg
+      ais etl object resize cp ais://imagenet/train/1.jpg ais://small
     """
-    if ">>" in name or name == "cp" or uri == "cp":
-        raise NotSupportedError("pipelines and copies through a transform are not supported by this store")
-    place = object_uri(uri)
+    copies = places[:1] == ("cp",)
+    if len(places) != 2 + copies:
+        expected = "cp BUCKET/NAME BUCKET[/NAME]" if copies else "BUCKET/NAME FILE"
+        raise click.UsageError(f"expected: ais etl object {name} {expected}")
+    place, destination = object_uri(places[-2]), places[-1]
     try:
-        with client().bucket(place.bucket).object(place.name).get(etl=name, etl_args=arguments) as reader:
+        if copies:
+            copy_object(
+                place, object_at(destination, place), what=f"ETL[{name}]:", etl=name, arguments=arguments, seed=seed
+            )
+            return
+        with client().bucket(place.bucket).object(place.name).get(etl=name, etl_args=arguments, seed=seed) as reader:
             if destination == "-":
                 copy_to_stdout(reader)
             else:

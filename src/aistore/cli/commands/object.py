@@ -200,13 +200,14 @@ def set_custom(uri: str, pairs: tuple[str, ...], replace: bool) -> None:
 _COMMANDS = {
     "put": Lazy("aistore.cli.commands.put:put", "Put files, directories or standard input into a bucket."),
     "get": Lazy("aistore.cli.commands.get:get", "Get an object, or all objects of a prefix."),
+    "cp": Lazy("aistore.cli.commands.job:cp", "Copy a bucket to another, or some of its objects, or one."),
     "ls": Lazy("aistore.cli.commands.bucket:ls", "List buckets, or the objects of a bucket."),
 }
 
 
 @click.group("object", cls=LazyGroup, lazy=_COMMANDS)
 def object_() -> None:
-    """Objects: put, get, cat, show, rm, set-custom."""
+    """Objects: put, get, cp, cat, show, rm, set-custom."""
 
 
 for command in (cat, show, rm, set_custom):

@@ -60,6 +60,13 @@ Examples:
 )
 @click.option("--cache", type=click.Path(file_okay=False), help="Directory for this node's copies, with --store.")
 @click.option("--cache-size", default="80%", show_default=True, help="How much --cache may hold: 500GiB, 80%.")
+@click.option(
+    "--transform-cache",
+    default="5%",
+    show_default=True,
+    metavar="SIZE",
+    help="How much may be kept of the results of transforms that ask for it: 100GiB, 5%; 0 keeps none.",
+)
 @click.option("--advertise", metavar="URL", help="Where other nodes and clients reach this one [default: its address]")
 @click.option(
     "--lease",
@@ -108,6 +115,7 @@ def serve(
     store: str | None,
     cache: str | None,
     cache_size: str,
+    transform_cache: str,
     advertise: str | None,
     lease: float | None,
     port: int,
@@ -137,9 +145,11 @@ def serve(
             store=store or "",
             cache=os.path.abspath(cache) if cache else "",
             cache_size=cache_size,
+            transform_cache=transform_cache,
             advertise=(advertise or "").rstrip("/"),
             lease_seconds=lease or (0.0 if store else DEFAULT_LEASE_SECONDS),
             cluster_secret=Secret(os.environ.get("AIS_CLUSTER_SECRET", "")),
+            container_engine=os.environ.get("AIS_CONTAINER_ENGINE", ""),
             host=host,
             port=port,
             workers=workers,

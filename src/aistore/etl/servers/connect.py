@@ -13,7 +13,7 @@ import os
 import socket
 
 from ...errors import EtlNotRunningError, OverloadedError
-from ..running import Running, Server
+from ..running import Running
 from ..worker.messages import descriptors_of
 
 _LOOPBACK = "127.0.0.1"
@@ -26,11 +26,10 @@ async def connect(running: Running) -> socket.socket:
 
     Raises EtlNotRunningError if it has ended or does not accept: look it up again, it may be another launch by now.
     """
-    server = _server_of(running)
-    connection = await _made_inside(running, server)
+    connection = await _unconnected(running)
     try:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        connecting = asyncio.get_running_loop().sock_connect(connection, (_LOOPBACK, server.port))
+        connecting = asyncio.get_running_loop().sock_connect(connection, (_LOOPBACK, running.port))
         await asyncio.wait_for(connecting, _CONNECT_SECONDS)
     except (OSError, asyncio.TimeoutError) as error:
         connection.close()
@@ -41,27 +40,30 @@ async def connect(running: Running) -> socket.socket:
     return connection
 
 
-async def listen(running: Running) -> socket.socket | None:
-    """Return the listening socket of a transform's calls back to the store; None if it cannot call.
+async def listen(running: Running) -> socket.socket:
+    """Return the listening socket of a transform's calls back to the store, for a transform that has ``gateway``.
 
-    Every process that asks gets it, and each connection goes to one of those that accept. It is the caller's to close.
+    Every process that asks gets it, and each connection goes to one of those that accept. It is non-blocking and the
+    caller's to close. Raises EtlNotRunningError.
     """
-    server = _server_of(running)
-    if not server.calls_path:
-        return None
-    return await _socket_from(running, server.calls_path)
+    return await _given_out(running, calls_path(running.socket_path))
 
 
-async def _made_inside(running: Running, server: Server) -> socket.socket:
-    """Return a TCP socket of the transform's network, not connected."""
-    if server.sockets_path:
-        return await _socket_from(running, server.sockets_path)
-    made = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+def calls_path(socket_path: str) -> str:
+    """Return where the listening socket is given out by the guard that gives out sockets at ``socket_path``."""
+    return f"{socket_path.removesuffix('.sock')}.call"  # as long, as the paths of sockets have a limit
+
+
+async def _unconnected(running: Running) -> socket.socket:
+    """Return a non-blocking TCP socket of the transform's network."""
+    if running.socket_path:
+        return await _given_out(running, running.socket_path)
+    made = socket.socket(socket.AF_INET, socket.SOCK_STREAM)  # it shares this machine's loopback, and has no guard
     made.setblocking(False)
     return made
 
 
-async def _socket_from(running: Running, path: str) -> socket.socket:
+async def _given_out(running: Running, path: str) -> socket.socket:
     """Return the non-blocking socket that is given out at a Unix socket."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as door:
         door.setblocking(False)
@@ -106,12 +108,6 @@ async def _descriptor_from(door: socket.socket) -> int:
 def _set_done(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)
-
-
-def _server_of(running: Running) -> Server:
-    if running.server is None:
-        raise EtlNotRunningError(f"etl job {running.name} is no server any more", hint="try again")
-    return running.server
 
 
 def _not_running(running: Running, error: Exception) -> EtlNotRunningError:

@@ -1,27 +1,33 @@
 """The guard: a trusted process outside the sandbox that ends with its command and leaves no process behind."""
 
+import json
 import os
 import select
 import signal
+import socket
 import time
-from typing import Any, Dict, NoReturn, Set
+from typing import Any, Dict, NoReturn, Optional, Set
 
 from . import process
+from .doors import Doors
 from .lacking import lacks
+from .messages import Messages
 
 _GRACE_SECONDS = 2.0  # for a parent that has to end its workers itself
 _SWEEP_SECONDS = 2.0  # how long a process that left its worker may live, where no pid namespace holds it
 
 
-def watch(child: int, config: Dict[str, Any], plan: Any) -> NoReturn:
+def watch(child: int, config: Dict[str, Any], plan: Any, doors: Optional[Doors] = None) -> NoReturn:
     """Wait until ``child`` ends or the life pipe does, kill whatever is left of its tree, exit as the child did.
 
-    The exit status is the child's, or 128 + the number of the signal that ended it.
+    The exit status is the child's, or 128 + the number of the signal that ended it. With ``doors`` it answers at them,
+    and tells the store how the child ended.
     """
     process.become_subreaper()
     life = config.get("life_fd", -1)
     wake_read, wake_write = os.pipe()
-    _close_others({0, 1, 2, life, wake_read, wake_write})
+    kept = {0, 1, 2, life, wake_read, wake_write}
+    _close_others(kept | {*doors.descriptors(), config["report_fd"]} if doors else kept)
     os.set_blocking(wake_write, False)
     ended = []  # signals that ask us to end
 
@@ -36,18 +42,33 @@ def watch(child: int, config: Dict[str, Any], plan: Any) -> NoReturn:
     poll.register(wake_read, select.POLLIN)
     if life >= 0:
         poll.register(life, select.POLLIN | select.POLLHUP)
+    for fd in doors.filenos() if doors else ():
+        poll.register(fd, select.POLLIN)
     status = None
     while status is None:
         ready = dict(poll.poll(_SWEEP_SECONDS * 1000))
         if wake_read in ready:
             os.read(wake_read, 4096)
+        if doors:
+            for fd in set(doors.filenos()).intersection(ready):
+                doors.answer(fd)
         status = _reap(child)
         if status is None and (life in ready or ended):
             status = _end(child)
         if status is None:
             process.kill_orphans({child})
+    code = os.WEXITSTATUS(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status)
+    if doors:
+        _tell_end(config["report_fd"], code)
     _end_all(None if plan.namespaces else plan.uid)  # with its first process a pid namespace has ended
-    os._exit(os.WEXITSTATUS(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status))
+    os._exit(code)
+
+
+def _tell_end(report_fd: int, code: int) -> None:
+    try:
+        Messages(socket.socket(fileno=report_fd)).send(json.dumps({"event": "ended", "status": code}).encode())
+    except OSError:  # the store has ended, or ends it
+        pass
 
 
 def _end(child: int) -> int:

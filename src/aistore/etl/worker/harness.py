@@ -17,10 +17,11 @@ import tempfile
 import types
 from typing import Any, Dict, List, NoReturn, Optional
 
-from . import failure, randomness, state, streams
+from . import failure, state, streams
 from .lacking import lacks
 from .messages import Messages, descriptors_of
 from .program import Program
+from .randomness import RANDOMNESS
 from .slots import BUSY, IDLE, RETIRED, Slot
 from .threads import ThreadWatch
 
@@ -67,7 +68,7 @@ class Worker:
         self._parent_streams = (sys.stdout, sys.stderr)
         self._own_directory = _private_directory()
         self._pid = os.getpid()
-        randomness.reseed()
+        RANDOMNESS.reseed()
         for number in (0, 1):
             streams.point(self._null, number)
         self._state = state.InterpreterState(program.uses_logging)
@@ -249,6 +250,7 @@ class _Run:
     def execute(self, output: int) -> Dict[str, Any]:
         """Run the program's own code and return the reply so far."""
         try:
+            RANDOMNESS.begin(self._request.get("seed") or "")
             if self._program.transform is None:
                 self._script()
             else:

@@ -10,6 +10,7 @@ import types
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from . import failure
+from .randomness import RANDOMNESS
 
 MODULE_NAME = "aistore_transform"  # of a program of kind "function"; a script is __main__, as it would be alone
 # What a script that reads or writes standard streams has in it, one of them at least.
@@ -194,6 +195,8 @@ def load(config: Dict[str, Any], importing: Callable[[], None] = lambda: None) -
     if config["kind"] == "script":
         check_script(tree, source, program.filename)
     _save(source, path)
+    RANDOMNESS.install()
+    RANDOMNESS.load()
     importing()
     sys.argv = [path]
     if config["kind"] == "function":
@@ -203,6 +206,7 @@ def load(config: Dict[str, Any], importing: Callable[[], None] = lambda: None) -
     torch = sys.modules.get("torch")
     if torch is not None and hasattr(torch, "set_num_threads"):
         torch.set_num_threads(1)  # workers are the parallelism; threads of a forked pool would hang
+    RANDOMNESS.loaded(sys.modules[MODULE_NAME] if program.transform is not None else None)
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
     gc.collect()

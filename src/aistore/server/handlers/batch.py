@@ -23,6 +23,10 @@ from ..replies import Reply, Stream
 from ..request import Request
 from ..store import Store
 from .objects import open_object
+from .transform_calls import call_of_text, query_of_call
+
+#: An object's name, and the transforms that it goes through.
+Entry = tuple[str, TransformCall | None]
 
 #: Below this the copy costs less than another message. Guessed.
 _JOINED_BYTES_MAX = 64 << 10
@@ -50,14 +54,16 @@ async def post(store: Store, request: Request, rest: str) -> Reply:
     if not 0 < len(wanted.entries) <= frames.ENTRIES_MAX:
         raise BadRequestError(f"{len(wanted.entries)} entries in a batch", hint=f"expected 1 to {frames.ENTRIES_MAX}")
     objects = _Shared(store, record) if (record := store.shared_bucket(request, bucket)) else _Own(store, bucket)
-    for etl in {etl for _, etl in wanted.entries if etl}:
+    calls = {text: call_of_text(text, wanted.etl_args, wanted.seed) for text in {etl for _, etl in wanted.entries}}
+    for etl in {etl for call in calls.values() if call for etl in call.stages}:
         await store.dispatcher.find(etl)  # a missing transform is the request's error, not each entry's
     version = [(MAP_VERSION, str(store.shared.view.version))] if store.is_node and store.shared is not None else []
-    return Stream(_entries(store, request, objects, wanted), version, media_type=frames.CONTENT_TYPE)
+    entries = [(name, calls[etl]) for name, etl in wanted.entries]
+    return Stream(_entries(store, request, objects, entries), version, media_type=frames.CONTENT_TYPE)
 
 
 async def _entries(
-    store: Store, request: Request, objects: _Own | _Shared, wanted: frames.BatchRequest
+    store: Store, request: Request, objects: _Own | _Shared, wanted: list[Entry]
 ) -> AsyncGenerator[bytes, None]:
     """Yield frames in order while up to a window of later entries is being read and transformed.
 
@@ -65,9 +71,9 @@ async def _entries(
     is ended.
     """
     ahead: deque[tuple[asyncio.Task[tuple[int, bytes]], int]] = deque()
-    following = iter(wanted.entries)
+    following = iter(wanted)
     position = held = 0
-    next_up: tuple[tuple[str, str], Reading | Exception | None] | None = None
+    next_up: tuple[Entry, Reading | Exception | None] | None = None
     gone = request.gone
 
     def end_all(_: object) -> None:
@@ -87,7 +93,7 @@ async def _entries(
                 if not store.admission.take_entry(size, held):
                     break
                 next_up = None
-                task = asyncio.ensure_future(_entry(store, objects, *entry, wanted.etl_args, opened))
+                task = asyncio.ensure_future(_entry(store, objects, *entry, opened))
                 ahead.append((task, size))
                 held += size
             if not ahead:
@@ -153,7 +159,7 @@ class _Own:
         except Exception as error:
             return error
 
-    async def find(self, name: str, etl: str, etl_args: str) -> Reading | tuple[int, bytes]:
+    async def find(self, name: str, call: TransformCall | None) -> Reading | tuple[int, bytes]:
         """Never called: what is here is opened at once."""
         raise AssertionError(name)
 
@@ -174,12 +180,12 @@ class _Shared:
         except Exception as error:
             return error
 
-    async def find(self, name: str, etl: str, etl_args: str) -> Reading | tuple[int, bytes]:
+    async def find(self, name: str, call: TransformCall | None) -> Reading | tuple[int, bytes]:
         """Return the opened object, or status and bytes of what another node makes of the request for it."""
         shared, record = self._shared, self._record
         found = await shared.coherence.read(record, name)
         if isinstance(found, Elsewhere):
-            query = urlencode({"provider": record.provider, **({"etl_name": etl, "etl_args": etl_args} if etl else {})})
+            query = urlencode({"provider": record.provider, **query_of_call(call)})
             path = f"/v1/objects/{quote(record.name)}/{quote(name)}?{query}"
             try:
                 async with await shared.peers.request(found.home, "GET", path) as reply:
@@ -193,19 +199,19 @@ class _Shared:
 
 
 async def _entry(
-    store: Store, objects: _Own | _Shared, name: str, etl: str, etl_args: str, opened: Reading | Exception | None
+    store: Store, objects: _Own | _Shared, name: str, call: TransformCall | None, opened: Reading | Exception | None
 ) -> tuple[int, bytes]:
     try:
         if isinstance(opened, Exception):
             raise opened
         reading = opened
         if reading is None:
-            found = await objects.find(name, etl, etl_args)
+            found = await objects.find(name, call)
             if isinstance(found, tuple):
                 return found
             reading = found
-        if etl:
-            result = await store.dispatcher.transform(TransformCall(etl, etl_args), reading)
+        if call is not None:
+            result = await store.dispatcher.transform(call, reading)
             try:
                 return 200, result.data if result.data is not None else await store.in_thread(result.read_all)
             finally:

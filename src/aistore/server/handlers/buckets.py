@@ -77,7 +77,7 @@ def _list_buckets(store: Store, request: Request) -> Reply:
 
 @operation(
     _BUCKET_PATH,
-    "Create a bucket: action create-bck. Jobs: copy-bck and etl-bck into another bucket, prefetch-listrange.",
+    "Create a bucket: create-bck. Jobs: copy-, etl-bck; copy-, etl-, prefetch-listrange; etl-verify.",
     PROVIDER,
     Parameter("bck_to", "The bucket to write to: ais/@#/<bucket>/."),
     body=Content(Action),
@@ -92,6 +92,8 @@ async def post(store: Store, request: Request, rest: str) -> Reply:
         return await jobs.start_on_bucket(store, request, bucket, message)
     if message.verb in jobs.ON_OBJECTS:
         return await jobs.start_on_objects(store, request, bucket, message)
+    if message.verb == "etlverify":
+        return await jobs.start_to_verify(store, request, bucket, message)
     if message.verb != "createbck":
         raise NotSupportedError(f"bucket action {message.action!r} is not supported by this store")
     provider = canonical_provider(request.query.get("provider", ""))

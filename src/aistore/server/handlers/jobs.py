@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from typing import Any
 
 import msgspec
@@ -18,11 +19,12 @@ from ...errors import (
 )
 from ...jobs.batch import Batch, run_batch
 from ...jobs.chosen import choose
-from ...jobs.document import Job, JobKind, JobOptions, check_options
-from ...model.etl import parse_duration
+from ...jobs.document import Job, JobKind, JobOptions, JobState, check_options
+from ...model.etl import check_args, check_seed, check_stages, parse_duration
 from ...model.names import (
     BucketRef,
     canonical_provider,
+    check_bucket_name,
     check_etl_name,
     check_provider,
     parse_bucket_uname,
@@ -38,6 +40,7 @@ from ...wire.jobs import (
     SnapStats,
     decode_copy,
     decode_selection,
+    decode_verify,
     kind_of,
     spell_time,
 )
@@ -47,28 +50,37 @@ from ..replies import Reply, json_reply, text_reply
 from ..request import Request
 from ..store import Store
 
-#: The actions on a bucket that start a job.
-KINDS = {"copybck": JobKind.COPY, "etlbck": JobKind.TRANSFORM}
-#: The actions on a bucket of AIStore that start jobs which this store does not have.
+#: The actions on a bucket that start a job with a destination.
+KINDS = {
+    "copybck": JobKind.COPY, "etlbck": JobKind.TRANSFORM,
+    "copylistrange": JobKind.COPY_OBJECTS, "etllistrange": JobKind.TRANSFORM_OBJECTS,
+}  # fmt: skip
+#: Without dashes they are of 2021, where ``prefix`` is put before the names of what is written.
+_ACTIONS_2021 = ("copybck", "etlbck")
+#: The questions about jobs.
 QUERIES = ("status", "status_all", "running_all", "qryxstats", "job_errors")
+#: How long jobs on chosen objects stay among those that run when they have ended: in AIStore they wait for more.
+_IDLE_SECONDS = 60
 
 
 async def start_on_bucket(store: Store, request: Request, bucket: str, message: Action) -> Reply:
-    """Copy or transform a bucket into another; the reply is the job's id."""
+    """Copy or transform a bucket, or some of its objects, into another; the reply is the job's id."""
     kind, value = KINDS[message.verb], decode_copy(message.value)
-    uname = request.query.get("bck_to", "")
-    if not uname and not value.dry_run:
-        raise BadRequestError("the request names no bucket to write to", hint="bck_to=ais%2F%40%23%2F<bucket>%2F")
+    if message.action in _ACTIONS_2021 and not value.prepend:
+        value = msgspec.structs.replace(value, prefix="", prepend=value.prefix)
     source = BucketRef(canonical_provider(request.query.get("provider", "")), bucket)
-    destination = parse_bucket_uname(uname) if uname else source
     options = _options(kind, value)
+    destination = _destination(request, value) or (source if options.dry_run else None)
+    if destination is None:
+        raise BadRequestError("the request names no bucket to write to", hint="bck_to=ais%2F%40%23%2F<bucket>%2F")
     if source == destination and not options.dry_run:
         raise BadRequestError(
             f"{source} is both the source and the destination", hint="choose another bucket, or dry_run"
         )
-    _head_bucket(store, source)
-    if options.etl:
-        await store.dispatcher.find(options.etl, again=True)
+    head_bucket(store, source)
+    if options.call:
+        digests = await StoreObjects(store).digests(options.call, again=True)
+        options = msgspec.structs.replace(options, digests=digests)
     if not options.dry_run:
         await _make_bucket(store, destination)
     job_id = await store.controller.call(
@@ -81,6 +93,18 @@ async def start_on_bucket(store: Store, request: Request, bucket: str, message: 
     return text_reply(job_id)
 
 
+def _destination(request: Request, value: CopyMessage) -> BucketRef | None:
+    """Return the bucket that a job writes to, from the query or, where objects are chosen, from the value."""
+    uname = request.query.get("bck_to", "")
+    if uname:
+        return parse_bucket_uname(uname)
+    if value.to is None:
+        return None
+    if any(value.to.namespace.values() if isinstance(value.to.namespace, dict) else value.to.namespace or ()):
+        raise NotSupportedError(f"{value.to.name} is in a namespace, which this store does not have")
+    return BucketRef(canonical_provider(value.to.provider), check_bucket_name(value.to.name))
+
+
 #: The actions on many objects of a bucket that start a job; the second spelling is of 2021.
 ON_OBJECTS = {
     "prefetchlistrange": JobKind.PREFETCH, "evictlistrange": JobKind.EVICT, "evictobjlistrange": JobKind.EVICT,
@@ -91,7 +115,7 @@ async def start_on_objects(store: Store, request: Request, bucket: str, message:
     """Have copies made of many objects that are outside of this store, or dropped; the reply is the job's id."""
     kind, value = ON_OBJECTS[message.verb], decode_selection(message.value)
     source = BucketRef(canonical_provider(request.query.get("provider", "")), bucket)
-    _head_bucket(store, source)
+    head_bucket(store, source)
     if not source.is_backed:
         what = "prefetch" if kind is JobKind.PREFETCH else "evict"
         raise BadRequestError(f"{what} is for buckets outside of the store, as s3://", hint=f"{source} is in it")
@@ -108,16 +132,37 @@ async def start_on_objects(store: Store, request: Request, bucket: str, message:
     return text_reply(job_id)
 
 
-def _is_shared(store: Store, bucket: BucketRef) -> bool:
+async def start_to_verify(store: Store, request: Request, bucket: str, message: Action) -> Reply:
+    """Compare derived objects of a bucket with what their recipes make; the reply is the job's id."""
+    value = decode_verify(message.value)
+    source = BucketRef(canonical_provider(request.query.get("provider", "")), bucket)
+    head_bucket(store, source)
+    if value.sample and value.percent:
+        raise BadRequestError("a sample is given as a number and as a percentage", hint="choose one of them")
+    options = JobOptions(
+        prefix=value.prefix, go_on=True, workers=value.workers, sample=value.sample, percent=value.percent,
+        etl_seconds=parse_duration(value.request_timeout) if value.request_timeout else 0.0,
+    )  # fmt: skip
+    job_id = await store.controller.call(
+        "job_start",
+        kind=JobKind.VERIFY.value,
+        source=str(source),
+        destination=str(source),
+        options=msgspec.to_builtins(check_options(options)),
+    )
+    return text_reply(job_id)
+
+
+def is_shared(store: Store, bucket: BucketRef) -> bool:
     """Say whether a bucket's objects are in an object store; raises NotSupportedError for a provider not served."""
     if store.shared is None:
         check_provider(bucket.provider)
     return store.is_node or bucket.is_backed
 
 
-def _head_bucket(store: Store, bucket: BucketRef) -> None:
+def head_bucket(store: Store, bucket: BucketRef) -> None:
     """Raise BucketNotFoundError unless there is a bucket."""
-    if _is_shared(store, bucket):
+    if is_shared(store, bucket):
         assert store.shared is not None
         store.shared.bucket(*bucket)
     else:
@@ -126,9 +171,9 @@ def _head_bucket(store: Store, bucket: BucketRef) -> None:
 
 async def _make_bucket(store: Store, bucket: BucketRef) -> None:
     """Make a bucket of our own unless there is one; of another provider it has to be there."""
-    shared = _is_shared(store, bucket)
+    shared = is_shared(store, bucket)
     try:
-        _head_bucket(store, bucket)
+        head_bucket(store, bucket)
     except BucketNotFoundError:
         if bucket.is_backed:
             raise
@@ -140,31 +185,50 @@ async def _make_bucket(store: Store, bucket: BucketRef) -> None:
 
 
 def _options(kind: JobKind, value: CopyMessage) -> JobOptions:
-    if value.synchronize:
-        if value.prepend:
-            raise BadRequestError("synchronize and prepend exclude each other")
-        raise NotSupportedError("synchronize is not supported by this store", hint="remove what is left over yourself")
-    if value.pipeline:
-        raise NotSupportedError("pipelines of transforms are not supported by this store")
-    if (kind is JobKind.TRANSFORM) != bool(value.name):
+    if value.synchronize and value.prepend:
+        raise BadRequestError("synchronize and prepend exclude each other")
+    if kind.transforms != bool(value.name):
         raise BadRequestError(
-            "etl-bck names no transform" if kind is JobKind.TRANSFORM else "copy-bck names a transform",
+            f"{kind.value} names no transform" if kind.transforms else f"{kind.value} names a transform",
             hint="the value of etl-bck has the name of a transform as id",
         )
+    if not kind.transforms and (value.pipeline or value.etl_args or value.seed is not None):
+        raise BadRequestError(f"{kind.value} has a pipeline or arguments of transforms", hint="etl-bck transforms")
+    chosen = _chosen(kind, value)
     return check_options(
-        JobOptions(
-            prefix=value.prefix,
+        msgspec.structs.replace(
+            chosen,
             prepend=value.prepend,
             ext=value.ext or {},
             dry_run=value.dry_run,
             force=value.force,
             go_on=value.go_on,
             flat=value.flat,
-            workers=value.workers,
-            etl=check_etl_name(value.name) if value.name else "",
+            workers=1 if value.workers == -1 else value.workers,
+            latest=value.latest,
+            sync=value.synchronize,
+            etl=value.name,
+            etl_then=check_stages([check_etl_name(value.name), *(value.pipeline or ())])[1:] if value.name else (),
+            etl_args=check_args(value.etl_args),
+            seed=None if value.seed is None else check_seed(value.seed),
             etl_seconds=parse_duration(value.request_timeout) if value.request_timeout else 0.0,
         )
     )
+
+
+def _chosen(kind: JobKind, value: CopyMessage) -> JobOptions:
+    """Return options with the objects that a request is about: those under a prefix, named, or of a template."""
+    if not kind.chooses:
+        if value.objnames is not None or value.template:
+            raise BadRequestError(
+                f"{kind.value} is for all objects of a bucket", hint=f"{kind.value[:-4]}-listrange takes names"
+            )
+        return JobOptions(prefix=value.prefix)
+    if value.prefix:
+        if value.objnames is not None or value.template:
+            raise BadRequestError("objects are chosen in two ways", hint="by a prefix, by names or by a template")
+        return JobOptions(prefix=value.prefix)
+    return choose(value.objnames, value.template)
 
 
 async def query(store: Store, request: Request, what: str) -> Reply:
@@ -186,8 +250,14 @@ async def query(store: Store, request: Request, what: str) -> Reply:
         active = bool(wanted.get("show_active"))
         return json_reply([_status(job) for job in found if job.runs or not active])
     if what == "running_all":
-        return json_reply([f"{job.kind.value}[{job.id}]" for job in found if job.runs])
+        return json_reply([f"{job.kind.value}[{job.id}]" for job in found if job.runs or _idles(job)])
     return json_reply({f"t{store.settings.node_id}": [_snap(job) for job in found]})
+
+
+def _idles(job: Job) -> bool:
+    """Say whether a job counts as one that waits for more objects to be chosen, as clients of AIStore expect."""
+    writes_chosen = job.kind.chooses and job.kind.writes and job.state is JobState.FINISHED
+    return writes_chosen and time.time_ns() - job.ended_ns < _IDLE_SECONDS * 10**9
 
 
 def _wanted(body: bytes) -> dict[str, Any]:
@@ -232,8 +302,9 @@ async def work_off(store: Store, request: Request, message: Any) -> Reply:
 
 
 async def errors_of_etl(store: Store, etl: str, job_id: str) -> list[ObjectError]:
-    """Return the objects that failed in a job through a transform, by default in the last one."""
-    last = next((job for job in await _list(store, job_id) if job.options.etl == etl), None)
+    """Return the objects that failed in a job through a transform or a line with it, by default in the last one."""
+    jobs = await _list(store, job_id)
+    last = next((job for job in jobs if job.options.call and etl in job.options.call.stages), None)
     if last is None and job_id:
         raise JobNotFoundError.of(job_id)
     return [] if last is None else await _errors(store, last.id)
@@ -272,7 +343,17 @@ def _snap(job: Job) -> JobSnap:
         err=job.error,
         ctlmsg=_what(job),
         packed=str(job.options.workers << 10),
-        ext=JobExtra(job.counts.failed, job.counts.gone, job.done, job.options.dry_run, job.options.etl),
+        ext=JobExtra(
+            job.counts.failed,
+            job.counts.gone,
+            job.done,
+            job.options.dry_run,
+            job.options.etl,
+            job.total,
+            job.counts.skipped,
+            job.counts.removed,
+            job.counts.stale,
+        ),
     )
 
 
@@ -284,6 +365,12 @@ def _snap_bucket(uri: str) -> SnapBucket:
 def _what(job: Job) -> str:
     """Return a job in a line, as far as its options say more than its buckets."""
     wanted = job.options
-    said = {"etl": wanted.etl, "prefix": wanted.prefix, "template": wanted.template, "prepend": wanted.prepend}
+    stages = wanted.call.stages if wanted.call else ()
+    sample = f"{wanted.percent:g}%" if wanted.percent else str(wanted.sample or "")
+    said = {
+        "etl": " >> ".join(stages), "prefix": wanted.prefix, "template": wanted.template, "prepend": wanted.prepend,
+        "sample": sample,
+    }  # fmt: skip
     parts = [f"{key}:{value}" for key, value in said.items() if value]
-    return ", ".join(parts + (["dry-run"] if wanted.dry_run else []))
+    flags = {"dry-run": wanted.dry_run, "sync": wanted.sync}
+    return ", ".join(parts + [flag for flag, is_set in flags.items() if is_set])

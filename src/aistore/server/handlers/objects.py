@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable
 
@@ -18,12 +19,13 @@ from ..description import BYTES, FLAG, PROVIDER, Content, Parameter, header, ope
 from ..replies import Bytes, Empty, Headers, Pieces, Reply
 from ..request import Request
 from ..store import Store
-from . import shared
+from . import object_copy, shared
 from .bodies import write_body
+from .transform_calls import PARAMETERS, asks_for_transform, call_of_query
 
 #: Query parameters that ask for something this store does not do; silently ignoring one would answer wrongly.
-_NOT_SUPPORTED_GET = ("archpath", "archregx", "archmime", "etl_pipeline")
-_NOT_SUPPORTED_PUT = ("append_type", "append_handle", "object_to", "archpath", "uploadId", "partNumber")
+_NOT_SUPPORTED_GET = ("archpath", "archregx", "archmime")
+_NOT_SUPPORTED_PUT = ("append_type", "append_handle", "archpath", "uploadId", "partNumber")
 
 _HEAD_PROPS = frozenset(
     "name size checksum atime version copies ec custom location chunked last-modified etag cached status".split()
@@ -51,11 +53,6 @@ def _refuse(request: Request, parameters: tuple[str, ...]) -> None:
             raise NotSupportedError(f"the parameter {parameter!r} is not supported by this store")
 
 
-def etl_of(request: Request) -> str:
-    """Return the ETL that a read goes through: ``etl_name=``, or ``uuid=`` as it was spelt in 2021."""
-    return request.query.get("etl_name") or request.query.get("uuid") or ""
-
-
 _OBJECT_PATH = "/v1/objects/{bucket}/{name}"
 _OBJECT = Content(BYTES, "application/octet-stream")
 _CONDITIONS = (
@@ -69,10 +66,9 @@ _UNCHANGED: dict[int, tuple[str, tuple[Content, ...]]] = {304: ("The client has 
     _OBJECT_PATH,
     "Read an object, or a range of it, or what a transform makes of it.",
     PROVIDER,
-    Parameter("etl_name", "The transform to read through."),
-    Parameter("uuid", "The same, as it was spelt in 2021."),
-    Parameter("etl_args", "What the transform gets with the object."),
+    *PARAMETERS,
     header("Range", "One range of bytes: bytes=<first>-<last>, or bytes=-<count>."),
+    header("Cache-Control", "With no-cache a transform computes its result anew, whether it is kept or not."),
     header("If-Range", "The range is meant for this entity tag only; else all is sent."),
     *_CONDITIONS,
     returns=_OBJECT,
@@ -84,9 +80,9 @@ async def get(store: Store, request: Request, rest: str) -> Reply:
     bucket, name = split_path(rest)
     if request.query:
         _refuse(request, _NOT_SUPPORTED_GET)
-        etl = etl_of(request)
-        if etl:
-            return await _get_transformed(store, request, etl, bucket, name)
+        call = call_of_query(request.query)
+        if call is not None:
+            return await _get_transformed(store, request, call, bucket, name)
     reading = await _open(store, request, bucket, name)
     try:
         if is_unchanged(request.headers, reading.info):
@@ -200,18 +196,20 @@ def _in_pieces(
     )
 
 
-async def _get_transformed(store: Store, request: Request, etl: str, bucket: str, name: str) -> Reply:
+async def _get_transformed(store: Store, request: Request, call: TransformCall, bucket: str, name: str) -> Reply:
     if request.headers.get("range"):
         raise BadRequestError("a range of a transformed object cannot be read", hint="leave the Range header out")
     _refuse_conditions(request, "transformed reads")
     if request.has_body:
         await request.body(store.limits.control_body_bytes_max)
+    if "no-cache" in request.headers.get("cache-control", ""):
+        call = dataclasses.replace(call, fresh=True)
     reading = await _open(store, request, bucket, name)
-    call = TransformCall(etl, request.query.get("etl_args", ""))
     result = await store.dispatcher.transform(call, reading, gone=request.disconnected)
+    headers = [(names.ETL_CACHE, result.cache)] if result.cache else []
     if result.data is not None:
-        return Bytes(result.data)
-    return _in_pieces(store, result.read, result.close, ByteRange(0, result.size), (), 200)
+        return Bytes(result.data, headers)
+    return _in_pieces(store, result.read, result.close, ByteRange(0, result.size), headers, 200)
 
 
 @operation(
@@ -251,7 +249,7 @@ def _known(store: Store, request: Request, bucket: str, name: str) -> tuple[Obje
 
 
 def _describe(store: Store, request: Request, info: ObjectInfo, provider: str, *, present: bool = True) -> Empty:
-    if etl_of(request):
+    if asks_for_transform(request.query):
         raise BadRequestError("HEAD of a transformed object is not possible", hint="GET it, or HEAD it without the ETL")
     if is_unchanged(request.headers, info):
         return _unchanged(info)
@@ -321,21 +319,25 @@ def _header_text(text: str) -> str:
 
 @operation(
     _OBJECT_PATH,
-    "Write an object.",
+    "Write an object, or copy it to another one, as it is or through transforms.",
     PROVIDER,
+    *object_copy.DESCRIBED,
     header(names.CHECKSUM_TYPE, "Kind of the checksum that the bytes must have.", {"type": "string"}),
     header(names.CHECKSUM_VALUE, "That checksum, in hexadecimal digits."),
     header(names.CUSTOM, "Metadata to keep with the object: k=v, k=v."),
     header("If-None-Match", "Write only if there is no such object.", {"type": "string", "enum": ["*"]}),
     body=_OBJECT,
-    errors=(409, 501, 507),
+    errors=(409, 413, 422, 501, 507),
 )
 async def put(store: Store, request: Request, rest: str) -> Reply:
     """Write an object from the body: whole in one step when it is small, staged piece by piece when it is not."""
     _refuse(request, _NOT_SUPPORTED_PUT)
-    if etl_of(request):
-        raise NotSupportedError("PUT through an ETL is not supported by this store")
     bucket, name = _checked_path(rest)
+    if request.query:
+        if request.query.get(object_copy.OBJECT_TO):
+            return await object_copy.copy(store, request, bucket, name)
+        if asks_for_transform(request.query):
+            raise NotSupportedError("PUT through an ETL is not supported by this store")
     record = store.shared_bucket(request, bucket)
     if record is not None:
         return await shared.put(store, request, record, name, put_options(request))

@@ -17,6 +17,7 @@ from ...storage.cache.cache import Cache
 from ...storage.cache.facts import CacheBucket, CachedFacts, CachedReading
 from ...storage.objectstore.contract import StoredBody, StoredInfo
 from ...storage.objectstore.metadata import checksum_of
+from ...storage.objectstore.whole import WholeBody
 from ...storage.verified import wrong_checksum
 from .stores import in_thread
 
@@ -148,6 +149,12 @@ class NodeCache:
         finally:
             staging.abort()
         return self.cache.open(bucket, name)
+
+    async def fill_whole(self, bucket: BucketRecord, name: str, body: WholeBody, facts: CachedFacts) -> None:
+        """Make the copy from bytes that are all here; without room there is none afterwards."""
+        with suppress(OutOfSpaceError):
+            made = self.cache.put(cache_bucket(bucket), name, body.read(), checksum_of(body.info.metadata), facts)
+            await _to_its_end(asyncio.wrap_future(made))
 
     async def restamp(self, bucket: BucketRecord, name: str, facts: CachedFacts) -> None:
         """Replace the facts of a copy."""

@@ -128,4 +128,5 @@ def _before(name: str) -> str:
 
 
 def _info(bucket: str, base: str, entry: StoredInfo) -> ObjectInfo:
-    return ObjectInfo(bucket, entry.key.removeprefix(base), entry.size, 1, UNKNOWN, entry.modified_ns)
+    name = entry.key.removeprefix(base)
+    return ObjectInfo(bucket, name, entry.size, 1, UNKNOWN, entry.modified_ns, etag=entry.etag)

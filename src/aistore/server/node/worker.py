@@ -29,6 +29,7 @@ from ...storage.objectstore.contract import StoredBody
 from ...storage.objectstore.reading import StoredReading
 from ...wire.headers import MAP_VERSION
 from ..forwarding import Forwarded, forward
+from ..handlers.transform_calls import asks_for_transform
 from ..link import ControllerLink
 from ..peers import Peers
 from ..request import Request
@@ -127,7 +128,7 @@ class SharedObjects:
         What the object store can answer too is not waited for long; what takes long is, until the node is gone.
         """
         reads = request.method in ("GET", "HEAD")
-        if reads and not (request.query and (request.query.get("etl_name") or request.query.get("uuid"))):
+        if reads and not asks_for_transform(request.query):
             reply = await forward(self.peers, request, home, _READ_SECONDS)
         else:
             passing = asyncio.ensure_future(forward(self.peers, request, home))

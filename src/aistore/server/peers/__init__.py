@@ -1,6 +1,6 @@
 """Calls from one node to another: HTTP/1.1 on connections that are kept, signed with the cluster's secret.
 
-``framing`` reads replies, a pure machine; ``connection`` is one socket and the reply on it; ``pool`` keeps the
+``connection`` is one socket and the reply on it, read by the pure machine in ``wire/http1.py``; ``pool`` keeps the
 connections to one node and remembers that it did not answer; ``calls`` is what the rest of the server uses.
 """
 

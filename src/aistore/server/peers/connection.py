@@ -7,7 +7,7 @@ import socket
 from typing import Protocol
 
 from ...errors import PeerUnreachableError
-from .framing import Chunks, Head, MalformedReplyError, parse_head
+from ...wire.http1 import Chunks, Head, MalformedReplyError, parse_head
 from .reply import PeerReply
 
 _NEVER = float("inf")

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Protocol
 
 from ...errors import PeerUnreachableError, TooLargeError
-from .framing import Head
+from ...wire.http1 import Head
 
 #: So much of a reply waits for whoever reads it; then the other node has to. Guessed: four readings of the socket.
 _BUFFERED_BYTES_MAX = 1 << 20

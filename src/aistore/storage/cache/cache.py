@@ -25,9 +25,8 @@ from ...errors import (
     OutOfSpaceError,
     StaleConditionError,
 )
-from ...model.objects import ListOptions, ListPage, ObjectInfo, PutOptions
+from ...model.objects import Checksum, ListOptions, ListPage, ObjectInfo, PutOptions
 from ...observe.counters import COUNTERS
-from ...observe.layout import CACHE_HITS, CACHE_MISSES
 from ..local.engine import LocalEngine
 from ..local.hot import HotObject
 from ..local.layout import Mountpath
@@ -72,6 +71,7 @@ class Cache:
             opened.callback(self._locks.close)
             self.recency = Recency(self.places.recency)
             self._boot = boot_name(self.places)
+            self._hits, self._misses, _, _ = settings.counts
             opened.pop_all()
 
     def open(self, bucket: CacheBucket, name: str) -> OpenedCopy | KeptCopy | None:
@@ -83,16 +83,17 @@ class Cache:
         try:
             reading = self._engine.get(key, name)
         except NotFoundError:
-            COUNTERS.words[CACHE_MISSES] += 1
+            self._miss()
             return None
         except ObjectDamagedError:
             self.forget(bucket, name)
-            COUNTERS.words[CACHE_MISSES] += 1
+            self._miss()
             return None
         if isinstance(reading, HotObject):
             return self._copy(reading, bucket, key)
         self.recency.touch(slot_of(key, name))
-        COUNTERS.words[CACHE_HITS] += 1
+        hits = self._hits
+        COUNTERS.words[hits] += 1
         facts = decode_facts(reading.info.custom, self._boot)
         return OpenedCopy(reading, info_of(bucket, reading.info, facts), facts)
 
@@ -128,6 +129,24 @@ class Cache:
                 raise
             else:
                 return CacheStaging(staging, bucket, name, self._boot, self.recency)
+
+    def put(
+        self, bucket: CacheBucket, name: str, data: bytes, checksum: Checksum, facts: CachedFacts
+    ) -> Future[ObjectInfo]:
+        """Make bytes that are all here the object's copy, hashed and written by the thread that commits.
+
+        ``checksum`` is what they must have, if its value is not empty. Whoever holds the key's lock must wait for the
+        future before letting it go; it raises as that of ``CacheStaging.commit``. Raises OutOfSpaceError.
+        """
+        self._check_room(len(data), bucket, name)
+        key = bucket.checked().key
+        try:
+            self._engine.head_bucket(key)
+        except BucketNotFoundError:
+            self._create(key)
+        options = PutOptions(encode_facts(facts, self._boot), (checksum,) if checksum.value else (), size=len(data))
+        self.recency.touch(slot_of(key, name))
+        return self._engine.put(key, name, data, options)
 
     def forget(self, bucket: CacheBucket, name: str) -> bool:
         """Have no copy of an object, whatever process is killed from now on; return whether there was one.
@@ -233,8 +252,13 @@ class Cache:
             copy = hot.replies.setdefault(_COPY, made)
         ticks = self.recency.ticks
         ticks[copy.slot] = ticks[0]
-        COUNTERS.words[CACHE_HITS] += 1
+        hits = self._hits
+        COUNTERS.words[hits] += 1
         return copy
+
+    def _miss(self) -> None:
+        misses = self._misses
+        COUNTERS.words[misses] += 1
 
     def _create(self, key: str) -> None:
         try:

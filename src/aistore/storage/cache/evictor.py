@@ -21,7 +21,6 @@ from typing import NamedTuple
 from ...errors import NotFoundError, OverloadedError
 from ...model.objects import ListOptions, ObjectInfo
 from ...observe.counters import COUNTERS
-from ...observe.layout import EVICTED, EVICTED_BYTES
 from ..arguments import listing_bounds
 from ..local import index
 from .cache import Cache
@@ -210,13 +209,14 @@ class Evictor:
         except OverloadedError:  # by our own process alone; the next step goes on
             pass
         removed = 0
+        _, _, evicted, evicted_bytes = self._cache.settings.counts
         for future in futures:
             try:
                 removed += future.result().size
             except NotFoundError:  # gone by itself, or its bucket is
                 continue
-            COUNTERS.words[EVICTED] += 1
-        COUNTERS.words[EVICTED_BYTES] += removed
+            COUNTERS.words[evicted] += 1
+        COUNTERS.words[evicted_bytes] += removed
         return removed
 
     def _end(self, run: _Run, now: float) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from ...errors import BadRequestError
+from ...observe import layout
 from ..local.settings import LocalSettings
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?) ?(%|(?:[KMGT]i?)?B?)", re.IGNORECASE)
@@ -21,6 +22,20 @@ class Pin(NamedTuple):
     provider: str
     bucket: str
     prefix: str = ""
+
+
+class CacheCounts(NamedTuple):
+    """The words of this process's table that count what happens in a cache (observe/layout.py)."""
+
+    hits: int
+    misses: int
+    evicted: int
+    evicted_bytes: int
+
+
+COPY_COUNTS = CacheCounts(layout.CACHE_HITS, layout.CACHE_MISSES, layout.EVICTED, layout.EVICTED_BYTES)
+#: Of results of transforms, whose hits are counted by who asks for them, for each transform.
+RESULT_COUNTS = CacheCounts(layout.UNCOUNTED, layout.UNCOUNTED, layout.RESULTS_EVICTED, layout.RESULTS_EVICTED_BYTES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +60,7 @@ class CacheSettings:
     reserve_bytes: int = 64 << 20
     #: Objects of up to this many bytes have no file before they are committed. Derived: what is sent in one message.
     staged_in_memory_max: int = 1 << 20
+    counts: CacheCounts = COPY_COUNTS
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work."""

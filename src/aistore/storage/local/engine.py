@@ -17,7 +17,7 @@ import xxhash
 
 from ...errors import InternalError, MountpathUnavailableError, ObjectNotFoundError
 from ...model.buckets import BucketInfo
-from ...model.objects import Checksum, ListOptions, ListPage, ObjectInfo, PutOptions
+from ...model.objects import Checksum, ListOptions, ListPage, ObjectInfo, Only, PutOptions
 from ...observe.counters import COUNTERS
 from ...observe.layout import HOT_HITS
 from ..arguments import check_custom, encode_name, encode_text, listing_bounds
@@ -147,10 +147,10 @@ class LocalEngine:
             self._stagings.add(staging)
         return staging
 
-    def delete(self, bucket: str, name: str) -> Future[ObjectInfo]:
-        """Remove an object; the future gives what was removed, or raises as ``get``."""
+    def delete(self, bucket: str, name: str, *, only: Only | None = None) -> Future[ObjectInfo]:
+        """Remove an object; the future gives what was removed, or raises as ``get``, or ConflictError."""
         key = encode_text(name)
-        return self._submit(bucket, name, key, Delete(bucket, key, name))
+        return self._submit(bucket, name, key, Delete(bucket, key, name, only))
 
     def set_custom(self, bucket: str, name: str, custom: Mapping[str, str], *, replace: bool) -> Future[ObjectInfo]:
         """Merge ``custom`` into the object's custom metadata, or replace it; the version stays."""
@@ -196,12 +196,14 @@ class LocalEngine:
         """Look an object up; raises as ``get``. There is a ticket only if it is ``to_keep``."""
         catalog = self._catalog.current(bucket)
         if catalog.placement.single and (entry := catalog.buckets.get(bucket)) is not None:
-            # The short way of most stores; what is not found is looked for once more below.
+            # The short way of most stores; where the catalog changed meanwhile, it is looked for once more below.
             # Before the look-up, see stamps.py.
             ticket = self._hot.ticket(self._root.words, catalog.word, bucket, key) if to_keep else None
             row = self._root.look_up(entry.id, key, bucket, name)
             if row is not None:
                 return self._root, row, ticket
+            if self._catalog.current(bucket) is catalog:
+                raise ObjectNotFoundError.of(bucket, name)
         found = self._settled(bucket, lambda catalog: self._find_among(catalog, bucket, name, key))
         if found is None:
             raise ObjectNotFoundError.of(bucket, name)

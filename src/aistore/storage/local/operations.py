@@ -14,8 +14,8 @@ import msgspec
 
 from ...errors import BucketExistsError, BucketNotFoundError, ObjectNotFoundError
 from ...model.buckets import BucketInfo
-from ...model.objects import ObjectInfo, PutOptions
-from ..arguments import check_custom, check_version
+from ...model.objects import ObjectInfo, Only, PutOptions
+from ..arguments import check_custom, check_only, check_version
 from ..checksums import Hasher
 from . import index, trailer
 from .generations import Generations, NewFile
@@ -207,15 +207,21 @@ class Write(_ObjectOperation):
 
 
 class Delete(_ObjectOperation):
-    """The end of an object."""
+    """The end of an object, if it is the one that is meant."""
+
+    def __init__(self, bucket: str, key: bytes, name: str, only: Only | None = None) -> None:
+        super().__init__(bucket, key, name)
+        self._only = only
 
     def apply(self, turn: Turn) -> ObjectInfo:
         """Remove the row; its file goes to the trash."""
         bucket_id, row = self._find(turn)
+        info = index.object_info(self._bucket, self._name, *row[:5])
+        check_only(info, self._only)
         turn.connection.execute(_DELETE, (bucket_id, self._key))
         if row[5] is not None:
             turn.connection.execute(_TRASH, (row[5], bucket_id, self._key, row[1]))
-        return index.object_info(self._bucket, self._name, *row[:5])
+        return info
 
 
 class SetCustom(_ObjectOperation):

@@ -25,8 +25,8 @@ from ...errors import (
     StoredNotFoundError,
 )
 from ...model.buckets import BucketInfo
-from ...model.objects import Checksum, ListOptions, ListPage, ObjectInfo, PutOptions
-from ..arguments import check_custom, check_version, encode_name, listing_bounds
+from ...model.objects import Checksum, ListOptions, ListPage, ObjectInfo, Only, PutOptions
+from ..arguments import check_custom, check_only, check_version, encode_name, listing_bounds
 from ..checksums import STORED_TYPE, Hasher
 from .bucket_documents import BucketDocuments
 from .contract import ABSENT, Absent, ObjectStore, StoredInfo
@@ -115,11 +115,15 @@ class ObjectStoreEngine:
 
         return StoredStaging(hasher, commit, self._directory)
 
-    def delete(self, bucket: str, name: str) -> Future[ObjectInfo]:
-        """Remove an object; the future gives what was removed, or raises as ``get``."""
+    def delete(self, bucket: str, name: str, *, only: Only | None = None) -> Future[ObjectInfo]:
+        """Remove an object; the future gives what was removed, or raises as ``get``, or ConflictError.
+
+        Stores know no condition for a removal: what somebody writes between the look and it is removed too.
+        """
 
         def remove() -> ObjectInfo:
             info = decode(bucket, name, self._head(bucket, name))
+            check_only(info, only)
             self._store.delete(self._key_of(bucket, name))
             return info
 

@@ -1,5 +1,6 @@
 """The sandbox: what of it this kernel and this user can have, and how a process enters it."""
 
+import math
 import os
 import platform
 import resource
@@ -29,12 +30,15 @@ class Plan:
     """What was decided before the fork.
 
     ``uid`` is the ETL's own user, or None; ``namespaces`` whether it gets its own; ``missing`` what it cannot have.
+    ``own_network`` says that the guard is in the ETL's network, for one that serves; ``ports`` are its ports.
     """
 
     def __init__(self) -> None:
         self.uid: Optional[int] = None
         self.namespaces = False
+        self.own_network = False
         self.landlock = 0
+        self.ports: Optional[landlock.Ports] = None
         self.missing: List[str] = []
         self.error = ""
 
@@ -61,11 +65,12 @@ def plan(config: Dict[str, Any]) -> Plan:
     if refusal:
         chosen.missing.append("namespaces ({}): names and sizes of files outside can be seen".format(refusal))
     else:
-        namespaces.prepare()
+        namespaces.prepare(config)
         chosen.namespaces = True
+        chosen.own_network = namespaces.has_guards_network(config)
     if os.geteuid() == 0 and config.get("uid") is not None:
         _choose_user(config, chosen)
-    chosen.missing += landlock.missing(chosen.landlock, bool(config.get("network")))
+    chosen.missing += landlock.missing(chosen.landlock, bool(config.get("network")) or chosen.own_network)
     return chosen
 
 
@@ -135,12 +140,34 @@ def _enter(config: Dict[str, Any], chosen: Plan) -> List[str]:
     kernel.set_no_new_privileges()
     layers += ["no new privileges", "rlimits"]
     os.chdir(config["scratch"])
-    landlock.restrict(chosen.landlock, _rules(config, chosen), network)
+    landlock.restrict(chosen.landlock, _rules(config, chosen), network or chosen.own_network, chosen.ports)
     layers.append("landlock (version {})".format(chosen.landlock))
     scoped = landlock.scopes_signals(chosen.landlock) or chosen.namespaces or chosen.uid is not None
-    seccomp.install(seccomp.Restrictions(network, chosen.uid is not None, chosen.namespaces, not scoped))
+    own_files = chosen.uid is not None or (chosen.namespaces and not is_root)  # root would own the devices
+    restrictions = seccomp.Restrictions(
+        network, chosen.uid is not None, chosen.namespaces, not scoped, _serving(config, chosen), own_files
+    )  # fmt: skip
+    restrictions.pinned = bool(config.get("cpus"))
+    seccomp.install(restrictions)
     layers.append("seccomp")
     return layers
+
+
+def _serving(config: Dict[str, Any], chosen: Plan) -> str:
+    """Return what a program that serves may do with sockets, in a word of seccomp.py."""
+    if not config.get("serves") or config.get("network"):
+        return ""
+    if chosen.own_network:
+        return seccomp.OWN_NETWORK
+    return seccomp.CALLS_BACK if can_call_back(chosen) else seccomp.ONLY_LISTENS
+
+
+def can_call_back(chosen: Plan) -> bool:
+    """Return whether a program that serves may connect to the store, and to nothing else.
+
+    Without a network of its own that takes a Landlock that knows ports; else it connects to nothing at all.
+    """
+    return chosen.own_network or not chosen.landlock or landlock.restricts_ports(chosen.landlock)
 
 
 def _give(directory: str, uid: int, gid: int) -> None:
@@ -177,6 +204,15 @@ def _limit(config: Dict[str, Any], chosen: Plan) -> None:
         _lower(resource.RLIMIT_FSIZE, config["output_bytes_max"])
     if chosen.uid is not None:
         _lower(resource.RLIMIT_NPROC, _PROCESSES_MAX)
+    if config.get("cpus") and not lacks("affinity"):
+        os.sched_setaffinity(0, _cores(float(config["cpus"])))
+
+
+def _cores(cpus: float) -> List[int]:
+    """Return as many cores as ``cpus`` is, rounded up, of those that this process may use; not always the same."""
+    usable = sorted(os.sched_getaffinity(0))
+    first = os.getpid() % len(usable)
+    return (usable[first:] + usable[:first])[: max(1, math.ceil(cpus))]
 
 
 def _lower(which: int, value: int) -> None:

@@ -35,6 +35,7 @@ SYSCALLS: Dict[str, Tuple[int, int]] = {
     "lremovexattr": (198, 15), "fremovexattr": (199, 16), "removexattrat": (466, 466), "file_setattr": (469, 469),
     "utime": (132, -1), "utimes": (235, -1), "futimesat": (261, -1), "utimensat": (280, 88), "socket": (41, 198),
     "socketpair": (53, 199), "connect": (42, 203), "bind": (49, 200), "listen": (50, 201), "sendto": (44, 206),
+    "sendmsg": (46, 211), "sendmmsg": (307, 269),
     "ioctl": (16, 29), "prlimit64": (302, 261), "setpriority": (141, 140), "ioprio_set": (251, 30),
     "sched_setaffinity": (203, 122), "fcntl": (72, 25),
     "sched_setscheduler": (144, 119), "sched_setparam": (142, 118), "sched_setattr": (314, 274), "shmget": (29, 194),

@@ -3,7 +3,7 @@
 import ctypes
 import os
 import stat
-from typing import Iterable, List, Tuple
+from typing import Iterable, List, NamedTuple, Optional, Tuple
 
 from . import kernel
 
@@ -19,11 +19,22 @@ _FILE_ACCESSES = {1: (1 << 13) - 1, 2: (1 << 14) - 1, 3: (1 << 15) - 1, 5: (1 <<
 _ABI_NETWORK, _ABI_SCOPES = 4, 6
 
 _CREATE_VERSION = 1
-_RULE_PATH = 1
+_RULE_PATH, _RULE_PORT = 1, 2
 
 
 class _Ruleset(ctypes.Structure):
     _fields_ = [("files", ctypes.c_uint64), ("network", ctypes.c_uint64), ("scopes", ctypes.c_uint64)]
+
+
+class Ports(NamedTuple):
+    """What a program that serves is left of TCP: the port that it listens at, and the one that it connects to."""
+
+    listens: int
+    connects: int
+
+
+class _PortRule(ctypes.Structure):
+    _fields_ = [("access", ctypes.c_uint64), ("port", ctypes.c_uint64)]
 
 
 class _PathRule(ctypes.Structure):
@@ -56,10 +67,15 @@ def missing(version: int, network: bool) -> List[str]:
     return lacks
 
 
-def restrict(version: int, rules: Iterable[Tuple[str, bool]], network: bool) -> None:
+def restricts_ports(version: int) -> bool:
+    """Return whether that version knows of TCP ports."""
+    return version >= _ABI_NETWORK
+
+
+def restrict(version: int, rules: Iterable[Tuple[str, bool]], network: bool, ports: Optional[Ports] = None) -> None:
     """Restrict this process for good to ``rules``: pairs of a path and whether it may be written to.
 
-    A path that does not exist or cannot be opened is left out.
+    Without ``network`` it is left no TCP port but ``ports``. What does not exist or cannot be opened is left out.
     """
     handled = _FILE_ACCESSES[max(known for known in _FILE_ACCESSES if known <= version)]
     attributes = _Ruleset(handled, 0, 0)
@@ -72,9 +88,16 @@ def restrict(version: int, rules: Iterable[Tuple[str, bool]], network: bool) -> 
     try:
         for path, writable in rules:
             _allow(ruleset, path, handled if writable else handled & _READ)
+        if ports is not None and attributes.network:
+            _allow_port(ruleset, ports.listens, _BIND_TCP)
+            _allow_port(ruleset, ports.connects, _CONNECT_TCP)
         kernel.call("landlock_restrict_self", ruleset, 0)
     finally:
         os.close(ruleset)
+
+
+def _allow_port(ruleset: int, port: int, access: int) -> None:
+    kernel.call("landlock_add_rule", ruleset, _RULE_PORT, ctypes.byref(_PortRule(access, port)), 0)
 
 
 def _allow(ruleset: int, path: str, access: int) -> None:

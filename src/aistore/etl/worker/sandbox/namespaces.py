@@ -7,8 +7,11 @@ lies under a directory that others cannot enter (a venv in a home of mode 0700) 
 
 import ctypes
 import errno
+import fcntl
 import os
+import socket
 import stat
+import struct
 from typing import Any, Dict, List
 
 from . import kernel
@@ -24,13 +27,20 @@ _DEVICE_LINKS = {"fd": "/proc/self/fd", "stdin": "/proc/self/fd/0", "stdout": "/
 SHARED_MEMORY = "/dev/shm"
 _SCRATCH_INODES = 200_000  # guessed: files of one ETL in its scratch directory
 _SHARED_MEMORY_BYTES_MAX = 1 << 30
+_SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 0x1
+_INTERFACE = struct.Struct("16sH22x")  # struct ifreq: a name, flags
 _BASES = ("/tmp", "/mnt", "/var")  # something that exists, to build the new root on; nobody else sees it
 
 
-def flags(network: bool) -> int:
+def flags(config: Dict[str, Any]) -> int:
     """Return the namespaces that the process itself enters (the pid namespace is for its children)."""
     own = kernel.CLONE_NEWNS | kernel.CLONE_NEWIPC | kernel.CLONE_NEWUTS
-    return own if network else own | kernel.CLONE_NEWNET
+    return own if config.get("network") or config.get("serves") else own | kernel.CLONE_NEWNET
+
+
+def has_guards_network(config: Dict[str, Any]) -> bool:
+    """Return whether its network is also the guard's, who reaches into it, and nobody else's."""
+    return bool(config.get("serves")) and not config.get("network")
 
 
 def probe(config: Dict[str, Any]) -> str:
@@ -42,10 +52,10 @@ def probe(config: Dict[str, Any]) -> str:
     child = os.fork()
     if child == 0:
         try:
-            prepare()
+            prepare(config)
             grandchild = os.fork()
             if grandchild == 0:
-                kernel.call("unshare", flags(bool(config.get("network"))))
+                kernel.call("unshare", flags(config))
                 build_root(config)
                 os._exit(0)
             if os.waitpid(grandchild, 0)[1]:
@@ -67,13 +77,23 @@ def probe(config: Dict[str, Any]) -> str:
     return "" if answer == b"ok" else answer.decode("utf-8", "replace") or "mounting a file system is refused"
 
 
-def prepare() -> None:
-    """Have the next child start a pid namespace; without root, in a user namespace that holds only this user."""
+def prepare(config: Dict[str, Any]) -> None:
+    """Have the next child start a pid namespace; without root, in a user namespace that holds only this user.
+
+    The network that it shares with this process, the guard, is entered now.
+    """
+    network = kernel.CLONE_NEWNET if has_guards_network(config) else 0
     if os.geteuid() == 0:
-        kernel.call("unshare", kernel.CLONE_NEWPID)
-        return
+        kernel.call("unshare", kernel.CLONE_NEWPID | network)
+    else:
+        _enter_user_namespace(kernel.CLONE_NEWPID | network)
+    if network:
+        _raise_loopback()
+
+
+def _enter_user_namespace(more: int) -> None:
     uid, gid = os.geteuid(), os.getegid()
-    kernel.call("unshare", kernel.CLONE_NEWUSER | kernel.CLONE_NEWPID)
+    kernel.call("unshare", kernel.CLONE_NEWUSER | more)
     maps = (("setgroups", "deny"), ("uid_map", "{0} {0} 1".format(uid)), ("gid_map", "{0} {0} 1".format(gid)))
     for name, text in maps:
         fd = os.open("/proc/self/{}".format(name), os.O_WRONLY)
@@ -83,10 +103,27 @@ def prepare() -> None:
             os.close(fd)
 
 
+def _raise_loopback() -> None:
+    """Switch the loopback interface on, in a network that was just made."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+        answer = fcntl.ioctl(control.fileno(), _SIOCGIFFLAGS, _INTERFACE.pack(b"lo", 0))
+        flags = _INTERFACE.unpack(answer)[1]
+        fcntl.ioctl(control.fileno(), _SIOCSIFFLAGS, _INTERFACE.pack(b"lo", flags | _IFF_UP))
+
+
 def enter(config: Dict[str, Any]) -> None:
     """Enter the namespaces and the new root."""
-    kernel.call("unshare", flags(bool(config.get("network"))))
+    kernel.call("unshare", flags(config))
     build_root(config)
+
+
+def enter_network_of(pid: int) -> None:
+    """Enter the network of another process, for which one has to be root."""
+    network = os.open("/proc/{}/ns/net".format(pid), os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        kernel.call("setns", network, kernel.CLONE_NEWNET)
+    finally:
+        os.close(network)
 
 
 def build_root(config: Dict[str, Any]) -> None:

@@ -19,7 +19,9 @@ _X32 = 0x40000000
 _MODE_FILTER, _SPEC_ALLOW = 1, 4
 
 _AF_UNIX, _AF_INET, _AF_INET6, _AF_NETLINK = 1, 2, 10, 16
-_SOCK_DGRAM, _SOCK_TYPE_MASK = 2, 0xF
+_SOCK_STREAM, _SOCK_DGRAM, _SOCK_TYPE_MASK = 1, 2, 0xF
+_MSG_FASTOPEN = 0x20000000
+_IPPROTO_TCP = 6
 _TIOCSTI, _TIOCLINUX = 0x5412, 0x541C
 _F_SETOWN, _F_SETOWN_EX, _FIOSETOWN, _SIOCSPGRP = 8, 15, 0x8901, 0x8902
 _NAMESPACES = (
@@ -54,20 +56,31 @@ _OTHERS = (("prlimit64", 0), ("sched_setscheduler", 0), ("sched_setparam", 0), (
 _OTHERS_BY_KIND = (("setpriority", 0), ("ioprio_set", 1))  # PRIO_PROCESS, IOPRIO_WHO_PROCESS
 
 
+#: What a program that serves may do with sockets: all in a network of its own; else listen, and perhaps connect where
+#: Landlock lets it.
+OWN_NETWORK, CALLS_BACK, ONLY_LISTENS = "own network", "calls back", "only listens"
+
+
 class Restrictions:
     """What this sandbox needs of the filter, beside what it always refuses.
 
     ``network``: internet sockets are allowed, and changes of file modes (an installer sets them).
     ``own_user``: nothing outside belongs to our user, so the kernel's own rules protect files that we are given.
     ``own_ipc``: System V objects are our own, and no other processes are there to be named. ``signals``: nothing else
-    keeps signals inside.
+    keeps signals inside. ``serves``: it is a server, one of the words above; ``own_files``:
+    and what it can open of files is its own, or cannot be changed by it anyhow.
     """
 
-    def __init__(self, network: bool, own_user: bool, own_ipc: bool, signals: bool) -> None:
+    def __init__(
+        self, network: bool, own_user: bool, own_ipc: bool, signals: bool, serves: str = "", own_files: bool = False
+    ) -> None:
         self.network = network
         self.own_user = own_user
         self.own_ipc = own_ipc
         self.signals = signals
+        self.serves = serves
+        self.pinned = False  # to its cores
+        self.changes = network or (bool(serves) and own_files)  # of modes and times, which servers make
 
 
 def install(restrictions: Restrictions) -> None:
@@ -122,16 +135,29 @@ def build(restrictions: Restrictions, machine: str) -> List[Tuple[int, int, int,
     ])  # fmt: skip
     if restrictions.network:
         rule("socket", _refuse_unless(0, (_AF_INET, _AF_INET6, _AF_NETLINK)))
-    if not (restrictions.network or restrictions.own_user):
+    elif restrictions.serves == OWN_NETWORK:
+        rule("socket", _refuse_unless(0, (_AF_UNIX, _AF_INET, _AF_INET6)))
+    elif restrictions.serves:
+        # Streams of TCP and of nothing like it, which Landlock would not know.
+        rule("socket", [
+            _load(0), (_EQUAL, 1, 0, _AF_INET), (_EQUAL, 0, 6, _AF_INET6),
+            _load(1), (_AND, 0, 0, _SOCK_TYPE_MASK), (_EQUAL, 0, 3, _SOCK_STREAM),
+            _load(2), (_EQUAL, 2, 0, 0), (_EQUAL, 1, 0, _IPPROTO_TCP), _REFUSE, (_RETURN, 0, 0, _ALLOW),
+        ])  # fmt: skip
+        for name, argument in (("sendto", 3), ("sendmsg", 2), ("sendmmsg", 3)):  # would connect, unseen by Landlock
+            rule(name, [_load(argument), (_ANY_BIT, 0, 1, _MSG_FASTOPEN), _REFUSE, (_RETURN, 0, 0, _ALLOW)])
+    if not (restrictions.changes or restrictions.own_user):
         # utimensat(fd, NULL) changes what the descriptor is open on; with a path it may be /proc/self/fd/N.
         rule("utimensat", [_REFUSE])
-    elif not restrictions.network:
+    elif not restrictions.changes:
         rule("utimensat", [_load(1), (_EQUAL, 0, 3, 0), _load(1, high=True), (_EQUAL, 0, 1, 0), _REFUSE,
                            (_RETURN, 0, 0, _ALLOW)])  # fmt: skip
     if restrictions.signals:
         rule("kill", _refuse_unless(0, (0,)))
         rule("fcntl", _refuse_if(1, (_F_SETOWN, _F_SETOWN_EX)))  # whom a descriptor signals, with which signal it likes
-    if not (restrictions.own_user or restrictions.own_ipc):
+    if restrictions.pinned:
+        rule("sched_setaffinity", [_REFUSE])
+    elif not (restrictions.own_user or restrictions.own_ipc):
         rule("sched_setaffinity", _refuse_unless(0, (0,)))
     return [*program, (_RETURN, 0, 0, _ALLOW)]
 
@@ -141,8 +167,12 @@ _REFUSE = (_RETURN, 0, 0, _ERRNO | _EPERM)
 
 def _refused(restrictions: Restrictions) -> List[str]:
     names = list(_REFUSED)
-    if not restrictions.network:
-        names += ["socket", *_SOCKETS, *_CHANGES_OF_DESCRIPTORS]
+    if not (restrictions.network or restrictions.serves):
+        names += ["socket", *_SOCKETS]
+    if restrictions.serves == ONLY_LISTENS:
+        names.append("connect")
+    if not restrictions.changes:
+        names += _CHANGES_OF_DESCRIPTORS
         if not restrictions.own_user:
             names += _CHANGES_OF_PATHS
     if not restrictions.own_ipc:

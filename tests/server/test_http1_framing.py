@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from aistore.server.peers.framing import HEAD_BYTES_MAX, Chunks, MalformedReplyError, parse_head
+from aistore.wire.http1 import HEAD_BYTES_MAX, Chunks, MalformedReplyError, parse_head
 
 
 class Heard:

@@ -1,7 +1,8 @@
-"""Replies of another node, as bytes: where the head ends, where the body ends. No I/O here.
+"""Replies in HTTP/1.1, as bytes: where the head ends, where the body ends. No I/O here.
 
-Stricter than HTTP allows, because whoever answers is a node like this one: a reply whose end could be taken for another
-place (two lengths, a length beside chunks, a body that ends with the connection) is refused, never guessed at.
+They come from other nodes and from transforms that are servers. Stricter than HTTP allows: a reply whose end could be
+taken for another place (two lengths, a length beside chunks) is refused, never guessed at. A body that ends with the
+connection, which no node sends, is taken where the caller says so.
 """
 
 from __future__ import annotations
@@ -32,11 +33,14 @@ HOP_BY_HOP = frozenset(
 
 
 class MalformedReplyError(Exception):
-    """What came is not a reply that this program would take from a node; the text says why."""
+    """What came is not a reply that this program takes; the text says why."""
 
 
 class Head(NamedTuple):
-    """The head of a reply. ``length`` is that of the body, None for chunks; header names are lower case."""
+    """The head of a reply. ``length`` is that of the body, None if it comes in chunks or ends with the connection.
+
+    Header names are lower case.
+    """
 
     status: int
     headers: list[tuple[bytes, bytes]]
@@ -44,13 +48,19 @@ class Head(NamedTuple):
     keep_alive: bool
     #: How many bytes the head has.
     size: int
+    #: Whether the body has no other end than that of the connection.
+    ends_with_connection: bool = False
+
+    def header(self, name: bytes) -> str:
+        """Return a header's first value, nothing if there is none; ``name`` in lower case."""
+        return next((value.decode("latin-1") for key, value in self.headers if key == name), "")
 
 
-def parse_head(data: bytes, *, bodiless: bool) -> Head | None:
+def parse_head(data: bytes, *, bodiless: bool, until_end: bool = False) -> Head | None:
     """Return the head that ``data`` begins with, None if it is not whole yet; raises MalformedReplyError.
 
-    ``bodiless``: the request was a HEAD, so no body follows whatever the head says. Interim replies (1xx) are heads
-    too, without a body.
+    ``bodiless``: the request was a HEAD, so no body follows whatever the head says. ``until_end``: a body may end with
+    the connection. Interim replies (1xx) are heads too, without a body.
     """
     end = data.find(b"\r\n\r\n", 0, HEAD_BYTES_MAX)
     if end < 0:
@@ -87,7 +97,9 @@ def parse_head(data: bytes, *, bodiless: bool) -> Head | None:
         if length is not None:
             raise MalformedReplyError("it has both a length and chunks")
     elif length is None:
-        raise MalformedReplyError("it says nothing about its length")
+        if not until_end:
+            raise MalformedReplyError("it says nothing about its length")
+        return Head(status, headers, None, False, match.end(), ends_with_connection=True)
     return Head(status, headers, length, keep_alive, match.end())
 
 
