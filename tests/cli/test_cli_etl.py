@@ -48,8 +48,10 @@ def test_life_of_a_transform(transcript):
         $ python -c 'import json; print(*sorted(json.load(open("shown.json"))), sep=chr(10))'
         bytes_in
         bytes_out
+        cache
         communication
         dependencies
+        deterministic
         digest
         errors
         init_timeout

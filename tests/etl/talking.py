@@ -195,12 +195,13 @@ class Talk:
         return Passing.of_file(exchange.input_from_bytes(data, self.directory), self.directory)
 
     async def object(
-        self, data: bytes, name: str = "dir/name.jpg", args: str = "", *, gone: Gone | None = None, bucket: str = "bck"
-    ) -> bytes:
+        self, data: bytes, name: str = "dir/name.jpg", args: str = "", *, gone: Gone | None = None,
+        bucket: str = "bck", seed: str = "",
+    ) -> bytes:  # fmt: skip
         """Run an object through the transform and return all of the result."""
         source = self.passing(data)
         try:
-            result = await self.transforms.transform(self.running, source, Ask(bucket, name, args), gone)
+            result = await self.transforms.transform(self.running, source, Ask(bucket, name, args, seed), gone)
         finally:
             source.close()
         try:

@@ -44,6 +44,16 @@ def failure(server: RawServer, data: bytes = b"data", **options: object) -> Tran
 # What is sent.
 
 
+def test_a_seed_is_a_header_where_there_is_one() -> None:
+    async def use(t: Talk) -> None:
+        await t.object(b"words", seed="5e" * 32)
+        await t.object(b"words")
+
+    with RawServer(answering(upper)) as server:
+        talk(server.port, use)
+    assert [heard.headers.get("ais-etl-seed") for heard in server.heard] == ["5e" * 32, None]
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_an_object_is_put_to_its_path(name: str) -> None:
     async def use(t: Talk) -> None:

@@ -147,6 +147,30 @@ def test_a_transform_that_reads_urandom_is_found(http: Http) -> None:
     assert all("not reproducible" in message and etl in message for message in errors.values())
 
 
+def test_a_result_that_is_kept_is_made_again_all_the_same(http: Http) -> None:
+    """Else a transform that only says that it is deterministic would be compared with itself."""
+    etl = http.etl(RANDOM, id="kept-etl", deterministic=True, cache=True)
+    _, destination = derived(http, etl, 10)
+    counts, errors = found(http, verify(http, destination))
+    assert counts == result(failed=10)
+    assert all("not reproducible" in message for message in errors.values())
+
+
+def test_what_was_made_with_a_seed_is_made_with_it_again(http: Http) -> None:
+    etl = http.etl(SEEDED, id="seeded-etl")
+    source, destination = derived(http, etl, 30, seed="7")
+    assert found(http, verify(http, destination)) == (result(same=30), {})
+    before = {name: entry["checksum"] for name, entry in http.entries(destination).items()}
+    for seed, made in (("7", 0), ("8", 30)):
+        snap = http.finished(http.job(source, destination, "etl-bck", id=etl, seed=seed))
+        assert snap["stats"]["loc-objs"] == str(made)
+    after = {name: entry["checksum"] for name, entry in http.entries(destination).items()}
+    assert all(after[name] != before[name] for name in before)
+    assert found(http, verify(http, destination)) == (result(same=30), {})
+    http.finished(http.job(source, destination, "etl-bck", id=etl))
+    assert found(http, verify(http, destination))[0] == result(failed=30)
+
+
 def test_a_source_that_has_changed_is_no_difference(http: Http, grow: str) -> None:
     source, destination = derived(http, grow, 40)
     http.ok("PUT", f"objects/{source}/0003", b"edited")

@@ -68,10 +68,10 @@ class Dispatcher:
         try:
             for _ in range(_ATTEMPTS):
                 stages = [await self.find(name) for name in call.stages]  # none begins where one is missing
-                work = _Work(call, reading, gone, stages)
+                wanted = call.seed is not None or any(self._keeps(running) for running in stages)
+                work = _Work(call, reading, gone, stages, may_begin_again=wanted)
                 try:
-                    if call.seed is not None or any(self._keeps(running) for running in stages):
-                        work.recipes = await self._recipes(work)
+                    work.recipes = await self._recipes(work) if wanted else []
                     return await self._made(work, len(stages))
                 except _MadeAnewError:  # what was derived from the one before is worth nothing
                     continue
@@ -105,14 +105,15 @@ class Dispatcher:
         if not (self._keeps(running) and work.is_repeatable(count)):
             return await self._computed(work, count)
         assert self.results is not None
-        place = await self.results.place(running.name, running.uid, work.reading.info.bucket, work.recipes[count - 1])
+        await self.results.open()
+        place = self.results.place(running.name, running.uid, work.reading.info.bucket, work.recipes[count - 1])
+        kept = await self.results.find(place)
+        if kept is not None:
+            return await self._given_again(work, count, kept)
         patience = self._limits.etl_queue_wait_seconds + sum(work.seconds(number) for number in range(count))
         async with self.results.turn(place, patience, work.gone) as found:
             if found is not None:
-                await self._check_unchanged(work.stages[:count], found)
-                count_hit(running.name, running.uid, found.size)
-                found.cache = "hit"
-                return found
+                return await self._given_again(work, count, found)
             count_miss(running.name, running.uid)
             result = await self._computed(work, count)
             try:
@@ -123,16 +124,22 @@ class Dispatcher:
             result.cache = "miss"
             return result
 
-    async def _check_unchanged(self, stages: list[Running], found: Result) -> None:
-        """Raise _MadeAnewError when a transform is another one by now, EtlNotRunningError when it does not run."""
+    async def _given_again(self, work: _Work, count: int, kept: Result) -> Result:
+        """Return a result that was kept.
+
+        Raises _MadeAnewError when a transform is another one by now, EtlNotRunningError when it does not run.
+        """
         try:
-            for running in stages:
+            for running in work.stages[:count]:
                 if not os.path.exists(running.mark):
                     await self.find(running.name, again=True)
                     raise _MadeAnewError
         except BaseException:
-            found.close()
+            kept.close()
             raise
+        count_hit(running.name, running.uid, kept.size)
+        kept.cache = "hit"
+        return kept
 
     async def _computed(self, work: _Work, count: int) -> Result:
         running = work.stages[count - 1]
@@ -210,7 +217,7 @@ class Dispatcher:
                 self._threads, exchange.input_from_reading, reading, limits.memfd_input_bytes_max, self._spool
             )
             source = Passing.of_file(copy, self._spool)
-        if not work.recipes:  # else it may have to be read again
+        if not work.may_begin_again:
             reading.close()
         return source
 
@@ -219,14 +226,18 @@ class _Work:
     """One object on its way through the transforms of a call.
 
     ``source`` is a copy of it that nobody has taken yet, ``held`` what is accounted for in memory.
-    ``recipes`` says what the result after each transform is made of, where that is wanted.
+    ``recipes`` says what the result after each transform is made of, where that is wanted. With ``may_begin_again``
+    the object is read again when a transform was made anew.
     """
 
-    def __init__(self, call: TransformCall, reading: Reading, gone: Gone | None, stages: list[Running]) -> None:
+    def __init__(
+        self, call: TransformCall, reading: Reading, gone: Gone | None, stages: list[Running], *, may_begin_again: bool
+    ) -> None:
         self.call = call
         self.reading = reading
         self.gone = gone
         self.stages = stages
+        self.may_begin_again = may_begin_again
         self.source: Passing | None = None
         self.held = 0
         self.recipes: list[Recipe] = []

@@ -7,6 +7,7 @@ there is nothing that could become stale. Each ETL has a bucket of its own in it
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import hashlib
 import logging
 import os
@@ -22,6 +23,7 @@ from ..model.objects import ObjectInfo, PutOptions
 from ..settings import Limits, ServeSettings
 from ..storage.cache.cache import Cache
 from ..storage.cache.facts import CacheBucket, CachedFacts
+from ..storage.cache.reading import KeptCopy, OpenedCopy
 from ..storage.cache.settings import RESULT_COUNTS, CacheSettings, parse_capacity
 from . import exchange
 from .running import Gone, Result
@@ -31,8 +33,9 @@ _log = logging.getLogger("aistore.etl")
 
 _PROVIDER = "etl"
 _COPY_BYTES = 1 << 20
-#: Between looks at whether a result is there that somebody else computes: the first, and the longest.
-_PAUSE_SECONDS = (0.001, 0.02)
+#: Between looks at whether somebody is done who computes a result: the first, and the longest. Each is half as long
+#: again as the one before, so that who waits for long looks rarely: a look costs 15 us of CPU.
+_PAUSE_SECONDS = (0.001, 0.05)
 
 
 class Place(NamedTuple):
@@ -52,11 +55,7 @@ def results_settings(serve: ServeSettings) -> CacheSettings | None:
     if serve.transform_cache == "0":
         return None
     asked = parse_capacity(serve.transform_cache)
-    # What is read again is read in another order an epoch later: memory would hardly ever have it.
-    return CacheSettings(
-        capacity_bytes=asked.capacity_bytes, capacity_percent=asked.capacity_percent, hot_bytes_max=0,
-        counts=RESULT_COUNTS,
-    )  # fmt: skip
+    return dataclasses.replace(asked, counts=RESULT_COUNTS)
 
 
 def results_bucket(etl: str, uid: int) -> CacheBucket:
@@ -76,16 +75,28 @@ class Results:
         self._threads = threads
         self._limits = limits
         self._opening: asyncio.Future[tuple[Cache, str]] | None = None
+        self._cache: Cache | None = None
+        self._environment = ""  # a digest of what the store is installed with
 
     @property
     def are_kept(self) -> bool:
         """Whether this store keeps results."""
         return self._settings is not None
 
-    async def place(self, etl: str, uid: int, bucket: str, recipe: Recipe) -> Place:
+    async def open(self) -> None:
+        """Open what is kept, if it is not open yet: before anything of it is used."""
+        if self._cache is not None:
+            return
+        if self._opening is None or (self._opening.done() and self._opening.exception() is not None):
+            assert self._settings is not None
+            self._opening = asyncio.get_running_loop().run_in_executor(
+                self._threads, _open, self.directory, self._settings
+            )
+        self._cache, self._environment = await asyncio.shield(self._opening)
+
+    def place(self, etl: str, uid: int, bucket: str, recipe: Recipe) -> Place:
         """Return where a result is kept, if it is."""
-        _, environment = await self._opened()
-        return Place(results_bucket(etl, uid), recipe.result(bucket, environment))
+        return Place(results_bucket(etl, uid), recipe.result(bucket, self._environment))
 
     @asynccontextmanager
     async def turn(self, place: Place, seconds: float, gone: Gone | None) -> AsyncIterator[Result | None]:
@@ -94,22 +105,22 @@ class Results:
         Others who ask for it wait until the caller is done, but no longer than ``seconds``. Raises ClientGoneError when
         the client goes away meanwhile.
         """
-        cache, _ = await self._opened()
+        assert self._cache is not None
         loop, watch = asyncio.get_running_loop(), _Watch(gone)
         deadline, (pause, longest) = loop.time() + seconds, _PAUSE_SECONDS
-        with cache.lock(place.bucket, place.name) as lock:
+        with self._cache.lock(place.bucket, place.name) as lock:
             try:
-                while (found := await self._find(cache, place)) is None and not lock.held and loop.time() < deadline:
-                    if not lock.try_acquire():
-                        await watch.pause(pause)
-                        pause = min(longest, 1.5 * pause)
+                while not lock.try_acquire() and loop.time() < deadline:
+                    await watch.pause(pause)
+                    pause = min(longest, 1.5 * pause)
+                found = await self.find(place)
             finally:
                 watch.end()
             yield found
 
     async def keep(self, place: Place, result: Result) -> None:
         """Keep a result. Where that fails it is computed again another time, and nothing else is lost."""
-        cache, _ = await self._opened()
+        cache = self._cache
         descriptor = os.dup(result.descriptor) if result.data is None else -1  # the thread's own: the caller may go
         try:
             committing = asyncio.get_running_loop().run_in_executor(
@@ -121,56 +132,44 @@ class Results:
         except (AisError, OSError) as error:
             _log.warning("a result of etl job %s could not be kept: %s", place.bucket.name, error)
 
-    async def _find(self, cache: Cache, place: Place) -> Result | None:
-        if cache.facts(place.bucket, place.name) is None:
-            return None
+    async def find(self, place: Place) -> Result | None:
+        """Return the result that is kept, if there is one; verified."""
+        assert self._cache is not None
         try:
-            copy = cache.open(place.bucket, place.name)
+            copy = self._cache.open(place.bucket, place.name)
             if copy is None:
                 return None
             with copy:
                 size = copy.info.size
                 if size > _COPY_BYTES:
-                    memory = self._limits.memfd_input_bytes_max
-                    return Result(size, None, await self._in_thread(copy, memory))
+                    return Result(size, None, await self._copied(copy))
                 data = copy.read_cached(0, size)
                 if data is None:
-                    loop = asyncio.get_running_loop()
-                    data = await loop.run_in_executor(self._threads, copy.read, 0, size)
+                    data = await asyncio.get_running_loop().run_in_executor(self._threads, copy.read, 0, size)
                 return Result(size, data)
         except ObjectDamagedError as error:
             _log.warning("a result of etl job %s is computed again: %s", place.bucket.name, error.message)
-            await asyncio.get_running_loop().run_in_executor(self._threads, cache.forget, place.bucket, place.name)
+            await asyncio.get_running_loop().run_in_executor(
+                self._threads, self._cache.forget, place.bucket, place.name
+            )
             return None
 
-    async def _in_thread(self, copy: object, memory_bytes_max: int) -> int:
+    async def _copied(self, copy: OpenedCopy | KeptCopy) -> int:
         """Return a descriptor with a copy of a large result, verified before anybody gets any of it."""
-        return await exchange.in_thread(
-            self._threads, exchange.input_from_reading, copy, memory_bytes_max, self._spool
-        )  # fmt: skip
+        memory = self._limits.memfd_input_bytes_max
+        return await exchange.in_thread(self._threads, exchange.input_from_reading, copy, memory, self._spool)
 
     async def kept(self) -> dict[str, tuple[int, int]]:
         """Return how many results there are of each ETL, by name, and their bytes."""
-        if not os.path.isdir(self.directory) or self._settings is None:
-            return {}
-        cache, _ = await self._opened()
-        return await asyncio.get_running_loop().run_in_executor(self._threads, _kept, cache)
-
-    async def capacity(self) -> int:
-        """Return how many bytes of results may be kept."""
         if self._settings is None or not os.path.isdir(self.directory):
-            return 0
-        cache, _ = await self._opened()
-        return cache.capacity()
+            return {}
+        await self.open()
+        assert self._cache is not None
+        return await asyncio.get_running_loop().run_in_executor(self._threads, _kept, self._cache)
 
-    async def _opened(self) -> tuple[Cache, str]:
-        """Return the cache, and the digest of what the store is installed with."""
-        if self._opening is None or (self._opening.done() and self._opening.exception() is not None):
-            assert self._settings is not None
-            self._opening = asyncio.get_running_loop().run_in_executor(
-                self._threads, _open, self.directory, self._settings
-            )
-        return await asyncio.shield(self._opening)
+    def capacity(self) -> int:
+        """Return how many bytes of results may be kept; 0 as long as this process has not looked for any."""
+        return self._cache.capacity() if self._cache is not None else 0
 
     def close(self) -> None:
         """Finish what is being kept and give everything back, when the threads have ended."""
@@ -206,8 +205,9 @@ def _open(directory: str, settings: CacheSettings) -> tuple[Cache, str]:
     return Cache(directory, settings), hashlib.sha256("\n".join(installed).encode()).hexdigest()[:16]
 
 
-def _store(cache: Cache, place: Place, size: int, data: bytes | None, descriptor: int) -> Future[ObjectInfo]:
+def _store(cache: Cache | None, place: Place, size: int, data: bytes | None, descriptor: int) -> Future[ObjectInfo]:
     """Begin to commit a result; closes ``descriptor``. Blocks."""
+    assert cache is not None
     try:
         staging = cache.stage(place.bucket, place.name, PutOptions(size=size))
         try:

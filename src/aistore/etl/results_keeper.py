@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
 
 from ..storage.cache.cache import Cache
@@ -37,7 +38,7 @@ class ResultsKeeper:
 
     def _opened(self) -> Cache | None:
         if self._cache is None and self._settings is not None and os.path.isdir(self._directory):
-            self._cache = Cache(self._directory, self._settings)
+            self._cache = Cache(self._directory, dataclasses.replace(self._settings, hot_bytes_max=0))
         return self._cache
 
     def _usage(self, bucket: CacheBucket) -> tuple[int, int]:

@@ -37,7 +37,7 @@ HEADER_BYTES = _HEADER.size
 assert HEADER_BYTES == 24
 
 
-class BatchRequest(msgspec.Struct, frozen=True):
+class BatchRequest(msgspec.Struct, frozen=True, omit_defaults=True):
     """The body of a batch request."""
 
     entries: list[tuple[str, str]]

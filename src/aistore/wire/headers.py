@@ -27,8 +27,6 @@ CLUSTER_UPTIME = "ais-cluster-uptime"
 NODE_UPTIME = "ais-node-uptime"
 #: Whether the result of a transform was kept and is given out again (``hit``), or was made and kept now (``miss``).
 ETL_CACHE = "ais-etl-cache"
-#: What a transform that is a server of its own is to seed its random numbers with: 64 hexadecimal digits.
-ETL_SEED = "ais-etl-seed"
 #: Between nodes: that the sender is one, and which one, with the version of the root document that it goes by.
 CLUSTER_SECRET = "ais-cluster-secret"  # noqa: S105  # the header's name
 HOP = "ais-hop"

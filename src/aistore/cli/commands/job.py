@@ -434,7 +434,8 @@ def follow(job: Job, timeout: str = "", *, quiet: bool = False, fails: bool = Tr
 def _failure(info: JobInfo) -> AisError:
     if info.aborted:
         return InternalError(f"{_label(info)} was aborted: {info.error}")
-    done = f"{counted(info.objects, 'object')} done"
+    unchanged = f", {info.skipped:,} unchanged" if info.skipped else ""
+    done = f"{counted(info.objects, 'object')} done{unchanged}"
     return InternalError(f"{_label(info)} finished with errors: {done}, {info.error}", hint=_errors_hint(info))
 
 

@@ -12,6 +12,8 @@ _TARGET_BYTES_MAX = 16 << 10
 
 #: Where the result may be put instead of being returned, and the id of the call it belongs to.
 NODE_URL = "ais-node-url"
+#: What the transform may seed its random numbers with: 64 hexadecimal digits.
+SEED = "ais-etl-seed"
 
 
 def uname(ask: Ask) -> str:
@@ -52,6 +54,8 @@ def request_head(running: Running, ask: Ask, *, length: int | None, file: str, n
     lines = [f"{'GET' if pulled else 'PUT'} {target} HTTP/1.1", f"host: 127.0.0.1:{running.port}"]
     if node_url:
         lines.append(f"{NODE_URL}: {node_url}")
+    if ask.seed:
+        lines.append(f"{SEED}: {ask.seed}")
     if not pulled:
         lines += [f"content-length: {length or 0}", "content-type: application/octet-stream"]
     return "\r\n".join([*lines, "", ""]).encode("ascii")

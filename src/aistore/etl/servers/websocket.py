@@ -151,6 +151,8 @@ async def _ask(websocket: WebSocket, call: Call) -> None:
     told = {"path": object_path(call.ask)}
     if call.ask.args:
         told["etl_args"] = call.ask.args
+    if call.ask.seed:
+        told["seed"] = call.ask.seed
     file = await call.file()
     if file:
         told["fqn"] = file

@@ -28,5 +28,5 @@ async def get(store: Store, request: Request, rest: str) -> Reply:
     """Return all metrics of the store, whichever of its processes answers."""
     disks, usage = await asyncio.gather(store.disks.get(), _etl_usage(store))
     families = all_families(store.totals.read(), usage, disks, store.settings.started_ns, store.settings.node_id)
-    families += result_families(await store.results.kept(), await store.results.capacity())
+    families += result_families(await store.results.kept(), store.results.capacity())
     return Bytes(exposition(families), media_type=CONTENT_TYPE)
