@@ -291,10 +291,11 @@ IO = (*INIT, "--comm-type", "io://")
          '  File "code.py", line 1, in <module>\n    import cv2\nModuleNotFoundError: No module named \'cv2\'\n'
          "Hint: put 'opencv-python-headless' into the file of --deps-file\n"),
         ("x = 1\n", (*INIT, "--comm-type", "ftp://"),
-         "Error: unknown communication type 'ftp://'\nHint: expected one of: io://, hpush://\n"),
+         "Error: unknown communication type 'ftp://'\nHint: expected one of: hpush://, hpull://, ws://, io://, "
+         "hrev://\n"),
         ("x = 1\n", (*INIT, "--comm-type", "hpull://"),
-         "Error: communication type 'hpull://' is not supported for code yet\nHint: use io:// (a script from stdin to "
-         "stdout) or hpush:// (a function transform(data: bytes) -> bytes)\n"),
+         "Error: the transform's code does not do what its communication type needs: code.py: the function transform is "
+         "missing; expected def transform(data: bytes) -> bytes\n"),
         ("x = 1\n", (*IO, "--runtime", "py3"),
          "Error: unknown runtime 'py3'\nHint: expected python3 or python3.X; this machine has: <runtimes>\n"),
         ("x = 1\n", (*IO, "--runtime", "python3.99"),
@@ -309,7 +310,7 @@ IO = (*INIT, "--comm-type", "io://")
          "name\n"),
         ("", IO, "Error: the code of the transform is empty\nHint: pass a Python file with --from-file\n"),
     ],
-    ids=["syntax", "module", "communication", "unsupported", "runtime", "no runtime", "name", "taken", "empty"],
+    ids=["syntax", "module", "communication", "function", "runtime", "no runtime", "name", "taken", "empty"],
 )  # fmt: skip
 @pytest.mark.usefixtures("things")
 def test_transforms_that_cannot_be_made(ais: Run, code: str, arguments: tuple[str, ...], said: str) -> None:
