@@ -31,6 +31,7 @@ from attack_table import Attack
 from packages import make_source
 
 from aistore.etl import confinement
+from aistore.etl.worker.clearing import remove_tree
 from aistore.testing import StoreProcess
 from aistore.wire.messages import encode_base64
 
@@ -397,14 +398,18 @@ def _parents(store: int) -> set[int]:
 def alone(attack: Attack) -> Outcome:
     """Make an attack in a plain process, where nothing stops it."""
     text = json.dumps({"attack": attack.attack, **(attack.alone or {})})
-    with tempfile.TemporaryDirectory() as directory, open(os.path.join(directory, "out"), "w+b") as output:
-        subprocess.run(
-            [sys.executable, os.path.join(ATTACKS, "attack_main.py"), text], cwd=directory, stdout=output, check=True,
-            timeout=60,
-        )  # fmt: skip
-        output.seek(max(0, os.fstat(output.fileno()).st_size - 1000))
-        tail = output.read()
-    return dict(json.loads(tail[tail.rfind(b'{"happened"') :]))
+    directory = tempfile.mkdtemp(prefix="alone-")
+    try:
+        with open(os.path.join(directory, "out"), "w+b") as output:
+            subprocess.run(
+                [sys.executable, os.path.join(ATTACKS, "attack_main.py"), text], cwd=directory, stdout=output, check=True,
+                timeout=60,
+            )  # fmt: skip
+            said = os.pread(output.fileno(), 1000, 0)
+            said += os.pread(output.fileno(), 1000, max(0, os.fstat(output.fileno()).st_size - 1000))
+    finally:
+        remove_tree(directory)
+    return dict(json.loads(said[said.rfind(b'{"happened"') :].partition(b"\n")[0]))
 
 
 def _installation(host: Host) -> dict[str, Outcome]:
