@@ -401,10 +401,8 @@ def alone(attack: Attack) -> Outcome:
     directory = tempfile.mkdtemp(prefix="alone-")
     try:
         with open(os.path.join(directory, "out"), "w+b") as output:
-            subprocess.run(
-                [sys.executable, os.path.join(ATTACKS, "attack_main.py"), text], cwd=directory, stdout=output, check=True,
-                timeout=60,
-            )  # fmt: skip
+            command = [sys.executable, os.path.join(ATTACKS, "attack_main.py"), text]
+            subprocess.run(command, cwd=directory, stdout=output, check=True, timeout=60)
             said = os.pread(output.fileno(), 1000, 0)
             said += os.pread(output.fileno(), 1000, max(0, os.fstat(output.fileno()).st_size - 1000))
     finally:
