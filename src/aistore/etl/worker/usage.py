@@ -151,12 +151,12 @@ def files_below(directories: Sequence[str]) -> Iterator[Tuple[str, int]]:
     while waiting:
         try:
             entries = list(os.scandir(waiting.pop()))
-        except (FileNotFoundError, NotADirectoryError):
-            continue
+        except (FileNotFoundError, NotADirectoryError, PermissionError):
+            continue  # gone by now, or another user's still: a transform cannot close one that it has filled
         for entry in entries:
             try:
                 found = entry.stat(follow_symlinks=False)
-            except FileNotFoundError:
+            except (FileNotFoundError, PermissionError):
                 continue
             if found.st_nlink > 1 and not entry.is_dir(follow_symlinks=False):
                 if (found.st_dev, found.st_ino) in linked:
