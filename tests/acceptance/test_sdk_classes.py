@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import subprocess
@@ -102,6 +103,17 @@ def test_images_and_names_that_cannot_be_had(said: dict[str, Any]) -> None:
     assert (images["gone"]["error"], images["gone"]["status"]) == ("ErrETLNotFound", 404)
 
 
-def test_a_bucket_through_a_class(said: dict[str, Any]) -> None:
-    assert said["jobs"]["success"]
-    assert said["jobs"]["made"] == {f"{number:02}.TXT": f"WORDS {number} " for number in range(20)}
+def md5(text: str) -> str:
+    return hashlib.md5(text.encode()).hexdigest()
+
+
+def test_a_class_and_an_image_in_a_row(said: dict[str, Any]) -> None:
+    assert said["jobs"]["by both"] == said["jobs"]["copied"] == md5("SOME WORDS ")
+
+
+def test_a_bucket_through_a_class_and_through_a_row(said: dict[str, Any]) -> None:
+    jobs = said["jobs"]
+    assert jobs["success"] == [True, True, True]
+    by_class = {f"{number:02}.TXT": f"WORDS {number} " for number in range(20)}
+    by_both = {f"md5-{number:02}.txt": md5(f"WORDS {number} ") for number in range(20)}
+    assert jobs["made"] == {**by_class, **by_both}

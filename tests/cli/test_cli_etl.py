@@ -50,6 +50,7 @@ def test_life_of_a_transform(transcript):
         bytes_out
         cache
         communication
+        cpu
         dependencies
         deterministic
         digest
@@ -58,10 +59,12 @@ def test_life_of_a_transform(transcript):
         isolation
         kind
         lock
+        memory
         name
         network
         obj_timeout
         objects
+        processes
         python
         runtime
         sandbox

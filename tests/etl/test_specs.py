@@ -420,14 +420,14 @@ plain = st.recursive(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.dictionaries(st.text(string.ascii_letters, min_size=1), plain, max_size=5))
 def test_yaml_is_read_as_it_was_written(value: dict[str, Any]) -> None:
     (read,) = read_yaml(yaml.safe_dump(value))
     assert read == value
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.text(max_size=200) | st.binary(max_size=200))
 def test_any_text_is_read_or_refused(text: str | bytes) -> None:
     with contextlib.suppress(BadRequestError):
@@ -439,7 +439,7 @@ KEYS = ("name", "runtime", "communication", "init_timeout", "obj_timeout", "supp
 RUNTIME_KEYS = ("image", "command", "env", "python", "dependencies", "code", "filename", "file")
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     st.dictionaries(st.sampled_from(KEYS), plain, max_size=6),
     st.dictionaries(st.sampled_from(RUNTIME_KEYS), plain | st.just(["x"]) | st.just("a/b"), max_size=5),
@@ -452,14 +452,14 @@ def test_any_message_is_a_specification_or_refused(sent: dict[str, Any], inner: 
             assert check_spec(spec) is spec
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.text(alphabet="abc/:@.-_0123456789AZ ", max_size=60))
 def test_any_image_is_a_reference_or_refused(text: str) -> None:
     with contextlib.suppress(BadRequestError):
         assert parse_image(text).reference == text
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.text(alphabet="0123456789.eEKMGTPkmi+-", max_size=12))
 def test_any_quantity_is_a_number_or_refused(text: str) -> None:
     for parse in (parse_memory, parse_cpus):

@@ -126,7 +126,7 @@ def _encode(value: Any) -> bytes:
 
 PLACES = {
     "bucket": ["fuzz", "other"], "name": ["x", "a/b", "new"], "etl": ["e1", "e2"], "provider": ["ais", "aws"],
-    "verb": ["list", "bring_up"],
+    "verb": ["list", "bring_up"], "secret": ["s3cret"], "uname": ["ais/@#/fuzz/x", "ais/@#/other/y", "fuzz/x"],
 }  # fmt: skip
 HEADER_TEXT = st.text(st.characters(min_codepoint=32, max_codepoint=255, exclude_characters="\x7f"), max_size=30)
 

@@ -182,19 +182,32 @@ def images(client: Client, thing: Any) -> dict[str, Any]:
 
 
 def jobs(client: Client, thing: Any) -> dict[str, Any]:
-    """Return what a bucket becomes by a class."""
+    """Return what objects become by a class, an image and a line of both: one at a time, and a bucket of them."""
     source, target = client.bucket("class-jobs").create(), client.bucket("class-jobs-made")
     for number in range(20):
         source.object(f"{number:02}.txt").get_writer().put_content(f"words {number}".encode())
-    etl = client.etl("class-of-jobs")
-    etl.init_class()(upper(FastAPIServer))
-    job = source.transform(etl_name=etl.name, to_bck=target, ext={"txt": "TXT"})
-    result = client.job(job).wait(timeout=120)
-    etl.delete()
+    first, second = client.etl("class-of-jobs"), client.etl("image-of-jobs")
+    first.init_class(NUM_WORKERS="1")(upper(FastAPIServer))
+    second.init(image="aistorage/transformer_md5")
+    line = ETLConfig(first >> second)
+    thing.copy(client.bucket("sdk-classes").object("copied"), etl=line)
+    job = client.job(source.transform(etl_name=first.name, to_bck=target, ext={"txt": "TXT"}))
+    success = job.wait(timeout=120).success
+    by_line = client.job(
+        source.transform(etl_name=first.name, etl_pipeline=[second.name], to_bck=target, prepend="md5-")
+    )
+    inspected = client.job(source.inspect(etl_name=first.name)).wait(timeout=120).success
+    found = {
+        "success": [success, by_line.wait(timeout=120).success, inspected],
+        "by both": thing.get_reader(etl=line).read_all().decode(),
+        "copied": client.bucket("sdk-classes").object("copied").get_reader().read_all().decode(),
+    }
     made = {
         name: target.object(name).get_reader().read_all() for name in (one.name for one in target.list_all_objects())
     }
-    return {"success": result.success, "made": {name: data.decode() for name, data in made.items()}}
+    for etl in (first, second):
+        etl.delete()
+    return {**found, "made": {name: data.decode() for name, data in made.items()}}
 
 
 def main() -> None:
