@@ -123,6 +123,9 @@ def test_who_cannot_enter_publishes(tmp_path: Path, engine: Engine, monkeypatch:
         etl = await new(manager, network="full", port=free_port(), direct_put=True)
         assert not found(etl).gateway
         assert not found(etl).direct_put
+        assert await run_inside(etl, "answer = os.environ['DIRECT_PUT']") == "false"
+        with pytest.raises(EtlInitError, match="comes to the store for its objects"):
+            await new(manager, "one-that-pulls", network="full", port=free_port(), communication="hpull://")
         assert await ask(found(etl), b"GET /health HTTP/1.1\r\nHost: etl\r\n\r\n") == (200, b"Running")
 
     run(tmp_path, engine.program, test)
