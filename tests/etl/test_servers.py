@@ -212,6 +212,22 @@ def test_what_does_not_come_up_says_why(tmp_path: Path, fields: dict[str, object
     run(tmp_path, test)
 
 
+@needs("proc")
+def test_one_that_is_near_its_limit_is_let_live(tmp_path: Path) -> None:
+    """Near it the guard looks often, at every process."""
+    busy = "begun = time.monotonic()\nwhile time.monotonic() < begun + 3:\n    pass"
+
+    async def test(manager: Manager) -> None:
+        etl = await new(manager, memory_bytes=192 << 20)
+        assert (
+            await run_inside(etl, f"kept = bytearray(os.urandom(1 << 20)) * 100\n{busy}\nanswer = len(kept) >> 20")
+            == 100
+        )
+        assert etl.life.restarts == ()
+
+    run(tmp_path, test)
+
+
 @needs("affinity")
 @pytest.mark.parametrize("sandbox", ["on", "off"])
 def test_it_has_the_cores_that_it_may_have(tmp_path: Path, sandbox: str) -> None:
