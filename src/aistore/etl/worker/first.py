@@ -25,9 +25,8 @@ def run(command: List[str], env: Dict[str, str], *, alone: bool) -> NoReturn:
     guard = os.getppid()
     if not alone:
         _ask_for_notice()
-    process.prctl(
-        _PR_SET_DUMPABLE, 1
-    )  # its user changed and it became no other program: the guard could not look at it
+    # Its user changed, and it became no other program, so the kernel hides it; but the guard has to look at it.
+    process.prctl(_PR_SET_DUMPABLE, 1)
     server = os.fork()
     if server == 0:
         process.die_with_parent()
