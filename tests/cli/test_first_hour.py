@@ -294,8 +294,8 @@ IO = (*INIT, "--comm-type", "io://")
          "Error: unknown communication type 'ftp://'\nHint: expected one of: hpush://, hpull://, ws://, io://, "
          "hrev://\n"),
         ("x = 1\n", (*INIT, "--comm-type", "hpull://"),
-         "Error: the transform's code does not do what its communication type needs: code.py: the function transform is "
-         "missing; expected def transform(data: bytes) -> bytes\n"),
+         "Error: the transform's code does not do what its communication type needs: code.py: the function transform "
+         "is missing; expected def transform(data: bytes) -> bytes\n"),
         ("x = 1\n", (*IO, "--runtime", "py3"),
          "Error: unknown runtime 'py3'\nHint: expected python3 or python3.X; this machine has: <runtimes>\n"),
         ("x = 1\n", (*IO, "--runtime", "python3.99"),
