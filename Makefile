@@ -21,23 +21,41 @@ NODES = tests/jobs tests/laptop tests/storage/objectstore tests/server/test_clus
 	tests/server/test_forwarding.py tests/server/test_peers.py tests/server/test_reads.py tests/etl/test_everywhere.py \
 	tests/docs/test_cluster_document.py tests/pytorch/test_torch_cluster.py
 
-.PHONY: demo test test-machine test-nodes test-cluster test-fallbacks fallbacks-etl fallbacks-store lint bench clean
+# What is about transforms without a store around them, and needs no package index.
+TRANSFORMS = $(filter-out $(NODES) $(ATTACKS) tests/etl/test_nvidia_servers.py,$(wildcard tests/etl/test_*.py))
+
+# Attacks of transforms, on hosts of each kind that this one can be: make attacks-<kind> for one of them.
+ATTACKS = tests/etl/test_attacks.py
+HOSTS = root user confined none root-confined root-stuck
+
+.PHONY: demo test test-machine test-nodes test-cluster test-transforms test-attacks $(HOSTS:%=attacks-%) test-fallbacks \
+	fallbacks-etl fallbacks-store lint bench clean
 
 demo: $(INSTALLED)
 	$(BIN)/python examples/demo/run.py
 
 # Several at a time here and below: they wait for processes more than they compute.
 test: $(INSTALLED)
-	$(MAKE) -j3 --output-sync=target --keep-going test-machine test-nodes test-cluster
+	$(MAKE) -j3 --output-sync=target --keep-going test-machine test-nodes test-cluster test-transforms \
+		test-attacks
 
 test-machine:
-	$(BIN)/python -m pytest $(addprefix --ignore=,tests/cluster $(NODES))
+	$(BIN)/python -m pytest $(addprefix --ignore=,tests/cluster $(NODES) $(TRANSFORMS) $(ATTACKS))
 
 test-cluster:
 	$(BIN)/python -m pytest -p no:cacheprovider --durations=15 tests/cluster
 
 test-nodes:
 	$(BIN)/python -m pytest -p no:cacheprovider --durations=15 $(NODES)
+
+test-transforms:
+	$(BIN)/python -m pytest -p no:cacheprovider --durations=15 $(TRANSFORMS)
+
+test-attacks:
+	$(BIN)/python -m pytest -p no:cacheprovider --durations=5 $(ATTACKS)
+
+$(HOSTS:%=attacks-%): attacks-%:
+	$(BIN)/python -m pytest -p no:cacheprovider $(ATTACKS) -k "[$*-warm or [$*-fork or [$*]"
 
 test-fallbacks: $(INSTALLED)
 	$(MAKE) -j2 fallbacks-etl fallbacks-store

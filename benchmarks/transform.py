@@ -6,6 +6,7 @@ Needs torch and torchvision for the ImageNet script (examples/imagenet/code.py),
 
 - *process per object*: ``python code.py < picture``, one at a time: what ``io://`` meant in 2021. Counted per core.
 - *plain loop*: the same work as a function in a loop, in one process per core, without any store.
+- *calling the function*: the same in one process, which is what a GET over one connection is compared with.
 - *store*: GET ``?uuid=`` over HTTP with as many connections as it takes to keep every worker busy. The load generator
   and the HTTP workers share the cores with the transform, so this is everything, end to end.
 """
@@ -20,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import wrk
@@ -27,6 +29,9 @@ from harness import cpu_seconds, interleave, print_table
 
 from aistore import Client
 from aistore.testing import StoreProcess
+
+#: Measures GETs through a transform, by its name, over so many connections.
+Through = Callable[[str, int], dict[str, float]]
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 CORES = len(os.sched_getaffinity(0))
@@ -49,34 +54,44 @@ def work(data):
 """
 
 
+#: The same as a transform of its own.
+_FUNCTION = _LOOP + "\ndef transform(data):\n    return work(data)\n"
+
+
 def loop_process(files: list[str], seconds: float, barrier: object, results: object) -> None:
-    """Run the function over the files for some seconds; report objects and CPU seconds."""
+    """Run the function over the files for some seconds; report objects per second, CPU seconds of each, each's time."""
     scope: dict[str, object] = {}
     exec(_LOOP, scope)
     data = [Path(file).read_bytes() for file in files]
     work = scope["work"]
     work(data[0])  # type: ignore[operator]
     barrier.wait()  # type: ignore[attr-defined]
-    count, cpu, start = 0, time.process_time(), time.perf_counter()
-    while time.perf_counter() - start < seconds:
-        work(data[count % len(data)])  # type: ignore[operator]
-        count += 1
-    results.put((count / (time.perf_counter() - start), (time.process_time() - cpu) / count))  # type: ignore[attr-defined]
+    times: list[float] = []
+    cpu, start = time.process_time(), time.perf_counter()
+    while (begun := time.perf_counter()) - start < seconds:
+        work(data[len(times) % len(data)])  # type: ignore[operator]
+        times.append(time.perf_counter() - begun)
+    count, elapsed = len(times), time.perf_counter() - start
+    used = (time.process_time() - cpu) / count
+    results.put((count / elapsed, used, times))  # type: ignore[attr-defined]
 
 
-def plain_loop(files: list[str], seconds: float) -> dict[str, float]:
-    """Return objects per second of one process per core, together, and the CPU of each object."""
+def plain_loop(files: list[str], seconds: float, count: int = CORES) -> dict[str, float]:
+    """Return objects per second of some processes (one per core) together, and the time and CPU of each object."""
     context = multiprocessing.get_context("spawn")
-    barrier, results = context.Barrier(CORES), context.Queue()
-    processes = [context.Process(target=loop_process, args=(files, seconds, barrier, results)) for _ in range(CORES)]
+    barrier, results = context.Barrier(count), context.Queue()
+    processes = [context.Process(target=loop_process, args=(files, seconds, barrier, results)) for _ in range(count)]
     for process in processes:
         process.start()
     figures = [results.get() for _ in processes]
     for process in processes:
         process.join()
+    times = sorted(one for _, _, times in figures for one in times)
     return {
-        "objects/s": sum(rate for rate, _ in figures),
-        "CPU ms/object": 1000 * sum(cpu for _, cpu in figures) / CORES,
+        "objects/s": sum(rate for rate, _, _ in figures),
+        "CPU ms/object": 1000 * sum(cpu for _, cpu, _ in figures) / count,
+        "p50 ms": 1000 * times[len(times) // 2],
+        "p99 ms": 1000 * times[len(times) * 99 // 100],
     }
 
 
@@ -157,6 +172,7 @@ def measure(options: argparse.Namespace, store: StoreProcess, files: list[str], 
     deps = "torch\ntorchvision\npillow\n"
     for name, sandbox in (("imagenet-on", "on"), ("imagenet-off", "off")):
         client.etl(name).init_code(code.read_text(), dependencies=deps, comm_type="io://", sandbox=sandbox)
+    client.etl("imagenet-function").init_code(_FUNCTION, dependencies=deps, comm_type="hpush://")
     client.etl("empty-script").init_code("pass\n", comm_type="io://")
     client.etl("empty-function").init_code("def transform(data):\n    return b''\n", comm_type="hpush://")
     busy = 2 * CORES
@@ -173,32 +189,53 @@ def measure(options: argparse.Namespace, store: StoreProcess, files: list[str], 
                 "p50 ms": float("nan"),
                 "p99 ms": float("nan"),
             },
-            "plain loop, a process per core": lambda: {
-                **plain_loop(files, options.seconds),
-                "p50 ms": float("nan"),
-                "p99 ms": float("nan"),
-            },
+            "plain loop, a process per core": lambda: plain_loop(files, options.seconds),
             "store, io://, sandbox on": lambda: through("imagenet-on", busy),
             "store, io://, sandbox off": lambda: through("imagenet-off", busy),
         },
     )
-    on, loop = rows["store, io://, sandbox on"]["objects/s"], rows["plain loop, a process per core"]["objects/s"]
-    cold, off = rows["process per object"]["objects/s"], rows["store, io://, sandbox off"]["objects/s"]
+    on, loop = rows["store, io://, sandbox on"], rows["plain loop, a process per core"]
+    cold, off = rows["process per object"], rows["store, io://, sandbox off"]
     print_table(
         f"The ImageNet script on {len(files)} pictures, {CORES} cores, median of {options.rounds}", rows,
-        f"store / process per object = {on / cold:.0f}; store / plain loop = {on / loop:.2f}; "
-        f"sandbox on / off = {on / off:.2f}",
+        f"store / process per object = {on['objects/s'] / cold['objects/s']:.0f}; "
+        f"store / plain loop = {on['objects/s'] / loop['objects/s']:.2f} by rate, "
+        f"{loop['CPU ms/object'] / on['CPU ms/object']:.2f} by CPU; "
+        f"sandbox on / off = {on['objects/s'] / off['objects/s']:.2f} by rate, "
+        f"{off['CPU ms/object'] / on['CPU ms/object']:.2f} by CPU",
     )  # fmt: skip
+    inline(options, through, files)
+    empty(options, through, 4 * busy)
+
+
+def inline(options: argparse.Namespace, through: Through, files: list[str]) -> None:
+    """Compare a GET through a function with calling it."""
+    through("imagenet-function", 1)
+    rows = interleave(
+        options.rounds,
+        {
+            "calling the function": lambda: plain_loop(files, options.seconds, 1),
+            "GET through it, sandbox on": lambda: through("imagenet-function", 1),
+        },
+    )
+    added = rows["GET through it, sandbox on"]["p50 ms"] - rows["calling the function"]["p50 ms"]
+    print_table(f"One picture after the other, median of {options.rounds}", rows, f"adds {added:.2f} ms at the median")
+
+
+def empty(options: argparse.Namespace, through: Through, connections: int) -> None:
+    """Measure what is left when a transform does nothing."""
     rows = interleave(
         options.rounds,
         {
             "empty script, 1 connection": lambda: through("empty-script", 1),
-            f"empty script, {busy * 4} connections": lambda: through("empty-script", busy * 4),
+            f"empty script, {connections} connections": lambda: through("empty-script", connections),
             "empty function, 1 connection": lambda: through("empty-function", 1),
-            f"empty function, {busy * 4} connections": lambda: through("empty-function", busy * 4),
+            f"empty function, {connections} connections": lambda: through("empty-function", connections),
         },
     )
-    print_table(f"Empty transforms on pictures, median of {options.rounds}", rows)
+    rates = ", ".join(f"{1000 / figures['CPU ms/object']:,.0f}" for figures in rows.values())
+    note = f"requests per CPU second of store and worker: {rates}"
+    print_table(f"Empty transforms on pictures, median of {options.rounds}", rows, note)
 
 
 if __name__ == "__main__":

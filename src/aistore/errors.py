@@ -27,7 +27,8 @@ The tree branches by what the caller can do about it::
     │   ├── EtlInitError                400  the transform could not be made ready
     │   └── TransformError              422  the transform failed on this object
     │       ├── TransformTimeoutError
-    │       └── TransformCrashError
+    │       ├── TransformCrashError
+    │       └── TransformExcessError        it used more memory, processes or disk than it may
     ├── RetryLaterError           the same request can succeed later
     │   ├── OverloadedError             503
     │   ├── EtlNotRunningError          503 (409 when it was stopped or aborted)
@@ -284,6 +285,10 @@ class TransformCrashError(TransformError):
     """The transform's process ended without an answer for this object."""
 
     code = "ErrETLCrash"
+
+
+class TransformExcessError(TransformError):
+    """The transform used more memory, processes or disk than it may, and was ended for it."""
 
 
 class RetryLaterError(AisError):

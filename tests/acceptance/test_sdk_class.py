@@ -31,6 +31,7 @@ def test_classes_and_images_are_made(sdk):
     assert "cannot be constructed" in sdk["made"]["broken"]["message"]
     assert sdk["image"]["error"] is None
     assert sdk["unknown image"]["error"] == "AISError"
+    assert "registry.example/other:1" in sdk["unknown image"]["message"]
     assert sdk["left"] == ["class-digest", "class-picky", "class-upper", "image-md5", "sdk-code"]
 
 

@@ -194,6 +194,31 @@ def test_progress_of_a_transform_is_live_on_a_terminal(cli_store, tmp_path):
         client.etl("live-etl").delete()
 
 
+SLOW = """
+import time
+
+def transform(data):
+    time.sleep(0.1)
+    return data
+"""
+
+
+def test_a_job_has_a_bar_of_its_objects(tmp_path, cli_store):
+    env = environment(tmp_path, AIS_ENDPOINT=cli_store.endpoint, TERM="xterm", COLUMNS="120")
+    with Client(cli_store.endpoint) as client:
+        client.etl("slow-etl").init_code(SLOW)
+        bucket = client.bucket("with-bar").create()
+        for number in range(30):
+            bucket.object(f"{number:02}").put(b"x")
+        arguments = ["etl", "bucket", "slow-etl", "ais://with-bar", "ais://barred", "--template", "{00..29}", "--wait"]
+        said = _on_terminal([*arguments, "--num-workers", "1"], b"", env, code=0)
+        assert re.search(r"job \w{11} .*\D[12]?\d/30\D.* [12]?\dB ", said), said
+        assert "Done. 30 objects (30B)" in said
+        for name in ("with-bar", "barred"):
+            client.bucket(name).delete()
+        client.etl("slow-etl").delete()
+
+
 def _on_terminal(
     arguments: list[str], typed: bytes, env: dict[str, str], *, code: int, interrupt_at: bytes = b""
 ) -> str:

@@ -1,7 +1,6 @@
 """Runs a transform that is a server on one profile of host and prints as JSON what it can do: ``with|without|off``.
 
-The argument says whether the sandbox has namespaces. A program of its own so that tests can run it as another user,
-with a Python that has nothing of ours but the source.
+The argument says whether the sandbox has namespaces. A program of its own so that tests can run it as another user.
 """
 
 from __future__ import annotations

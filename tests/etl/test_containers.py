@@ -59,9 +59,8 @@ def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Engine:
     state = tmp_path / "engine"
     (state / "images").mkdir(parents=True)
     monkeypatch.setenv("FAKE_ENGINE", str(state))
-    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
     program = tmp_path / "fake"
-    program.write_text(f'#!/bin/sh\nexec {sys.executable} {FAKE} "$@"\n')
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -I -S -B {FAKE} "$@"\n')
     program.chmod(0o755)
     (state / "images" / "some_server").write_text(json.dumps({"command": [sys.executable, "-c", SERVER]}))
     return Engine(str(program))
@@ -175,6 +174,7 @@ def test_it_crashes_is_started_again_and_ends_for_good(tmp_path: Path, engine: E
             await run_inside(etl, "os.kill(os.getpid(), signal.SIGTERM); time.sleep(60)")
         await until(etl, lambda: etl.life.stage is Stage.ABORTED)
         assert "ended by SIGTERM" in etl.life.message
+        await manager.verbs()["etl_stop"]({"name": "some-image"}, no_report)  # done when it has been removed
         assert engine.containers() == {}
 
     run(tmp_path, engine.program, test)

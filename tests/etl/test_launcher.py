@@ -16,8 +16,8 @@ from collections.abc import Iterator
 
 import pytest
 from hosts import needs
+from profiles import reachable_python
 from running import RunningEtl
-from test_attacks import reachable_python
 
 from aistore.errors import EtlInitError
 from aistore.etl import confinement, peers

@@ -13,10 +13,10 @@ import pytest
 from aistore.etl.worker.sandbox import kernel, landlock, seccomp
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-ALLOW, EPERM, ENOSYS, KILL = 0x7FFF0000, 0x00050001, 0x00050026, 0x80000000
-STRICT = seccomp.Restrictions(network=False, own_user=False, own_ipc=False, signals=True)
-MILD = seccomp.Restrictions(network=False, own_user=True, own_ipc=True, signals=False)
-INSTALLER = seccomp.Restrictions(network=True, own_user=True, own_ipc=True, signals=False)
+ALLOW, EPERM, ENOTTY, ENOSYS, KILL = 0x7FFF0000, 0x00050001, 0x00050019, 0x00050026, 0x80000000
+STRICT = seccomp.Restrictions(network=False, own_user=False, own_processes=False, signals=True)
+MILD = seccomp.Restrictions(network=False, own_user=True, own_processes=True, signals=False)
+INSTALLER = seccomp.Restrictions(network=True, own_user=True, own_processes=True, signals=False, changes=True)
 
 
 def decide(program: list[tuple[int, int, int, int]], architecture: int, number: int, *arguments: int) -> int:
@@ -67,10 +67,14 @@ def test_refused_whatever_the_arguments(machine: str, name: str) -> None:
         ("clone", (0x3D0F00,), ALLOW, ALLOW, ALLOW),  # a thread
         ("clone", (0x10000000 | 17,), EPERM, EPERM, EPERM),
         ("clone", (0x20000000 | 17,), EPERM, EPERM, EPERM),
+        ("clone", (0x8000 | 17,), EPERM, EPERM, EPERM),  # CLONE_PARENT
+        ("clone", (0x4111,), ALLOW, ALLOW, ALLOW),  # vfork
         ("socket", (1, 1, 0), EPERM, EPERM, EPERM),
         ("socket", (2, 1, 0), EPERM, EPERM, ALLOW),
         ("socket", (10, 2, 0), EPERM, EPERM, ALLOW),
         ("socket", (17, 3, 0), EPERM, EPERM, EPERM),
+        ("socket", (16, 3, 0), EPERM, EPERM, ALLOW),  # netlink: of routes
+        ("socket", (16, 3, 12), EPERM, EPERM, EPERM),  # of the firewall
         ("socketpair", (1, 1), ALLOW, ALLOW, ALLOW),
         ("socketpair", (1, 5 | 0x80000), ALLOW, ALLOW, ALLOW),
         ("socketpair", (1, 2 | 0x80000), EPERM, EPERM, EPERM),
@@ -82,7 +86,16 @@ def test_refused_whatever_the_arguments(machine: str, name: str) -> None:
         ("utimensat", (0, 0), EPERM, EPERM, ALLOW),
         ("utimensat", (0, 1 << 40), EPERM, ALLOW, ALLOW),
         ("utimensat", (0, 4096), EPERM, ALLOW, ALLOW),
-        ("shmget", (), EPERM, ALLOW, ALLOW),
+        ("setxattr", (), EPERM, EPERM, ALLOW),
+        ("sendmsg", (3,), EPERM, EPERM, ALLOW),
+        ("inotify_add_watch", (3,), ENOSYS, ENOSYS, ENOSYS),
+        ("io_setup", (1,), ENOSYS, ENOSYS, ENOSYS),
+        ("statmount", (), EPERM, ALLOW, ALLOW),
+        ("prctl", (36, 1), ALLOW, ALLOW, ALLOW),  # PR_SET_CHILD_SUBREAPER
+        ("prctl", (36, 0), EPERM, EPERM, EPERM),
+        ("prctl", (4, 0), EPERM, EPERM, EPERM),  # PR_SET_DUMPABLE
+        ("prctl", (4, 1), ALLOW, ALLOW, ALLOW),
+        ("prctl", (15, 0), ALLOW, ALLOW, ALLOW),
         ("kill", (0, 15), ALLOW, ALLOW, ALLOW),
         ("kill", (77, 15), EPERM, ALLOW, ALLOW),
         ("kill", (-1, 9), EPERM, ALLOW, ALLOW),
@@ -101,12 +114,16 @@ def test_refused_whatever_the_arguments(machine: str, name: str) -> None:
         ("fcntl", (3, 4, 0x2000), ALLOW, ALLOW, ALLOW),
         ("fcntl", (3, 8, 77), EPERM, ALLOW, ALLOW),  # F_SETOWN: have the kernel signal another process
         ("fcntl", (3, 15), EPERM, ALLOW, ALLOW),
-        ("ioctl", (0, 0x8901), EPERM, ALLOW, ALLOW),
-        ("ioctl", (0, 0x8902), EPERM, ALLOW, ALLOW),
+        ("fcntl", (3, 1024, 1), EPERM, EPERM, EPERM),  # F_SETLEASE
+        ("fcntl", (3, 1026), EPERM, EPERM, EPERM),  # F_NOTIFY
+        ("ioctl", (0, 0x8901), ENOTTY, ENOTTY, ALLOW),
+        ("ioctl", (0, 0x8902), ENOTTY, ENOTTY, ALLOW),
         ("ioctl", (0, 0x5401), ALLOW, ALLOW, ALLOW),
-        ("ioctl", (0, 0x5412), EPERM, EPERM, EPERM),
-        ("ioctl", (0, 0x541C), EPERM, EPERM, EPERM),
-        ("ioctl", (0, 0x5412 | 1 << 40), EPERM, EPERM, EPERM),  # the kernel takes 32 bits of it
+        ("ioctl", (0, 0x5412), ENOTTY, ENOTTY, EPERM),
+        ("ioctl", (0, 0x541C), ENOTTY, ENOTTY, EPERM),
+        ("ioctl", (0, 0x5412 | 1 << 40), ENOTTY, ENOTTY, EPERM),  # the kernel takes 32 bits of it
+        ("ioctl", (0, 0x40086602), ENOTTY, ENOTTY, EPERM),  # FS_IOC_SETFLAGS
+        ("ioctl", (0, 0x5000940E), ENOTTY, ENOTTY, EPERM),  # BTRFS_IOC_SUBVOL_CREATE
         ("seccomp", (), ALLOW, ALLOW, ALLOW),
     ],
 )
@@ -124,6 +141,14 @@ def test_other_architectures_are_killed(machine: str) -> None:
     assert decide(program, other, 1) == KILL
     assert decide(program, 0x40000003, 1) == KILL  # i386 on x86_64
     assert decide(program, kernel.MACHINES[machine][0], 0x40000000 + 1) == ENOSYS  # x32
+
+
+@MACHINES
+def test_calls_newer_than_the_list_are_absent(machine: str) -> None:
+    for restrictions in (STRICT, MILD, INSTALLER):
+        program = seccomp.build(restrictions, machine)
+        for number in (kernel.SYSCALL_LAST + 1, 480, 600, 0x3FFFFFFF):
+            assert decide(program, kernel.MACHINES[machine][0], number) == ENOSYS
 
 
 @MACHINES

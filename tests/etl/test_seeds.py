@@ -190,7 +190,20 @@ def test_generators_that_the_program_keeps(objects_per_worker: int) -> None:
     for position in range(7):
         values = [numbers["unseeded"][position] for numbers in plain]
         assert len(set(values)) == len(values), f"two calls without a seed drew the same: {position}"
+    if objects_per_worker == 1:  # each begins where the program's own seed leaves them
+        assert found[0][1]["seeded"] == found[0][3]["seeded"]
     assert len({json.dumps(numbers["salt"]) for run in found for numbers in run}) == 1
+
+
+def test_generators_that_the_program_seeded_go_on_after_an_object_with_a_seed() -> None:
+    def run(*keys: str) -> list[Any]:
+        with RunningEtl(KEEPS, kind="function") as etl:
+            return [drawn(etl, key)["seeded"] for key in keys]
+
+    first, second, third = run("", "", "")
+    mixed = run("", KEYS[0], KEYS[1], "", KEYS[0], "")
+    assert [mixed[0], mixed[3], mixed[5]] == [first, second, third]
+    assert len({json.dumps(numbers) for numbers in (first, second, third, *mixed)}) == 5
 
 
 def test_children_that_the_program_forks_draw_numbers_of_their_own() -> None:

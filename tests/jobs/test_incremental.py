@@ -228,17 +228,17 @@ def test_long_names_are_recorded_by_their_digest(http: Http, reverse: str) -> No
 
 def test_a_transform_that_is_made_anew_meanwhile_ends_the_job(http: Http) -> None:
     etl = http.etl(SLOW, id="changing-etl")
-    source, destination = http.bucket({f"{number:04}": b"%d" % number for number in range(1500)}), http.new_name()
+    source, destination = http.bucket({f"{number:04}": b"%d" % number for number in range(900)}), http.new_name()
     job = http.job(source, destination, "etl-bck", id=etl)
-    http.until(lambda: http.objects_done(job) > 100)
+    http.until(lambda: http.objects_done(job) > 50)
     http.ok("DELETE", f"etl/{etl}")
     http.etl(DOUBLE, id="changing-etl")
     status = http.ended(job)
     assert status["aborted"], status
     assert etl in status["err"]
     done = derive(http, source, destination, id=etl)
-    assert done == only(made=1500), "what the first transform made is made again"
-    for name in ("0000", "0100", "1499"):
+    assert done == only(made=900), "what the first transform made is made again"
+    for name in ("0000", "0100", "0899"):
         assert http.read(destination, name) == b"%d%d" % (int(name), int(name))
 
 
@@ -256,7 +256,7 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Http]:
 @pytest.mark.parametrize("victim", ["controller", "http_worker", "all"])
 def test_a_second_run_goes_on_after_a_kill(killed: Http, victim: str, count: Callable[[str, int], None]) -> None:
     """Somebody dies three times: what is new is made once, what is there is left, what is gone is removed."""
-    objects = {f"{number:05}": content(number) for number in range(1200)}
+    objects = {f"{number:05}": content(number) for number in range(800)}
     source, destination = killed.bucket(objects), killed.new_name()
     etl = killed.etl(SLOW, id=f"slow-{victim.replace('_', '-')}")
     assert derive(killed, source, destination, id=etl, prefix="000") == only(made=100)
@@ -265,8 +265,8 @@ def test_a_second_run_goes_on_after_a_kill(killed: Http, victim: str, count: Cal
         killed.ok("DELETE", f"objects/{source}/{number:05}")
     job = killed.job(source, destination, "etl-bck", id=etl, synchronize=True)
     kills = 0
-    for point in (0.2, 0.7):
-        killed.until(lambda point=point: killed.objects_done(job) >= point * 1000)
+    for point in (0.1, 0.6):
+        killed.until(lambda point=point: killed.objects_done(job) >= point * 600)
         if killed.status(job)["end_time"] == 0:
             kills += 1
             if victim == "all":
@@ -276,7 +276,7 @@ def test_a_second_run_goes_on_after_a_kill(killed: Http, victim: str, count: Cal
                 os.kill(killed.child(f"aistore.server.{victim}"), signal.SIGKILL)
     snap = killed.finished(job)
     assert kills
-    assert counts(snap) == only(made=1000, skipped=150, removed=50)
+    assert counts(snap) == only(made=600, skipped=150, removed=50)
     entries = killed.entries(destination)
     assert set(entries) == set(killed.entries(source))
     assert {entry["version"] for entry in entries.values()} == {"1"}, "an object was made twice"

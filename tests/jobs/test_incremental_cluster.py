@@ -172,17 +172,17 @@ def test_they_go_on_when_nodes_die(new_cluster: Callable[..., LocalCluster], cou
     one, _, three = clients
     one.etl("slow-reverse").init_code(SLOW)
     source = one.bucket("source").create()
-    for number in range(500):
+    for number in range(300):
         source.object(f"{number:04}").put(content(number))
     assert counts(ended(clients, source.transform("derived", "slow-reverse", prefix="00").id)) == {"objects": 100}
     for number in range(20):
         source.object(f"{number:04}").delete()
 
     job = source.transform("derived", "slow-reverse", sync=True)
-    wait_for(one, job.id, 60)
+    wait_for(one, job.id, 30)
     cluster.node(2).kill()
     info = ended([one, three], job.id)
-    assert counts(info) == {"objects": 400, "skipped": 80, "removed": 20}
+    assert counts(info) == {"objects": 200, "skipped": 80, "removed": 20}
     destination = three.bucket("derived")
     check(three.bucket("source"), destination)
     versions = {destination.object(entry.name).head().version for entry in destination.list()}
@@ -191,7 +191,7 @@ def test_they_go_on_when_nodes_die(new_cluster: Callable[..., LocalCluster], cou
     cluster.wait_settled()
 
     job = one.bucket("derived").verify()
-    wait_for(one, job.id, 60)
+    wait_for(one, job.id, 30)
     cluster.node(1).kill()
-    assert counts(ended(clients[1:], job.id)) == {"objects": 480}
+    assert counts(ended(clients[1:], job.id)) == {"objects": 280}
     count("nodes killed in jobs that were run again or verify", 2)

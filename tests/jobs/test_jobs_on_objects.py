@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -153,9 +154,22 @@ def test_errors_of_a_stage_are_kept(http: Http, source: str, reverse: str) -> No
     assert contents(http, source) == {**NAMES, "other": b"other"}
 
 
-def test_one_object_at_a_time(http: Http, source: str, shout: str) -> None:
-    snap = http.finished(job(http, source, http.new_name(), "etl-bck", id=shout, **{"num-workers": -1}))
-    assert int(snap["glob.id"]) >> 10 == 1
+TOGETHER = """
+import os, time
+def transform(data):
+    made = os.open({mark!r}, os.O_CREAT | os.O_EXCL)  # only while nobody else is at work
+    time.sleep(0.01)
+    os.close(made)
+    os.unlink({mark!r})
+    return data
+"""
+
+
+def test_one_object_at_a_time(http: Http, source: str, tmp_path: Path) -> None:
+    code = TOGETHER.format(mark=str(tmp_path / "mark"))
+    alone = http.etl(code, id="alone-etl", sandbox="off")
+    snap = http.finished(job(http, source, http.new_name(), "etl-bck", id=alone, **{"num-workers": -1}))
+    assert (int(snap["glob.id"]) >> 10, snap["stats"]["loc-objs"]) == (1, str(len(NAMES) + 1))
 
 
 def test_the_prefix_of_2021_is_put_before_names(http: Http, source: str, shout: str) -> None:

@@ -298,12 +298,12 @@ def test_it_is_stopped(http: Http) -> None:
 @pytest.mark.parametrize("victim", ["controller", "http_worker", "all"])
 def test_it_goes_on_after_a_kill(http: Http, place: Path, victim: str, count: Callable[[str, int], None]) -> None:
     etl = http.etl(SLOW, id=f"verify-{victim.replace('_', '-')}")
-    source, destination = derived(http, etl, 1000)
-    http.ok("PUT", f"objects/{source}/0999", b"edited")
-    job = verify(http, destination, sample=900)
+    source, destination = derived(http, etl, 600)
+    http.ok("PUT", f"objects/{source}/0599", b"edited")
+    job = verify(http, destination, sample=500)
     kills = 0
     for point in (0.1, 0.6):
-        http.until(lambda point=point: http.objects_done(job) >= point * 800)
+        http.until(lambda point=point: http.objects_done(job) >= point * 400)
         if http.status(job)["end_time"] == 0:
             kills += 1
             if victim == "all":
@@ -313,6 +313,6 @@ def test_it_goes_on_after_a_kill(http: Http, place: Path, victim: str, count: Ca
                 os.kill(http.child(f"aistore.server.{victim}"), signal.SIGKILL)
     counts, _ = found(http, job)
     assert kills
-    assert counts["same"] + counts["stale"] == 900
+    assert counts["same"] + counts["stale"] == 500
     assert (counts["failed"], counts["skipped"]) == (0, 0)
     count("kills of processes in jobs that verify", kills)

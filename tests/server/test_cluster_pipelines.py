@@ -17,6 +17,7 @@ from aistore.wire.batch import read_frames
 
 NAMES = [f"dir/{number:02}" for number in range(24)]
 ETLS = ("pipe-upper", "pipe-back")
+LARGE = bytes(range(256)) * 12_000  # three pieces
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +81,13 @@ def test_copies_asked_of_every_node(clients: list[Client], source: Bucket) -> No
             plain, made = other.object(f"plain/{name}"), other.object(f"made/{name}")
             assert (plain.get().read(), plain.head().custom["name"]) == (f"words of {name}".encode(), name)
             assert (made.get().read(), made.head().custom["name"]) == (made_of(name), name)
+        large = client.bucket(source.ref).object("large")
+        large.put(LARGE)
+        for etl, data in ((None, LARGE), ("pipe-back", LARGE[::-1])):
+            large.copy_to(target.object("large"), etl=etl)
+            assert other.object("large").get().read() == data
+        other.object("large").delete()
+        large.delete()
         with pytest.raises(TransformError, match="pipe-upper failed"):
             client.bucket(source.ref).object("bad").copy_to(target.object("bad"), etl="pipe-upper")
         assert len(list(other.list())) == 2 * len(NAMES)

@@ -70,14 +70,18 @@ def requests(bucket: str) -> dict[str, bytes]:
     return {
         "small": f"GET /v1/objects/{bucket}/wait?etl_name={ETL} HTTP/1.1\r\n{host}\r\n".encode(),
         "large": f"GET /v1/objects/{bucket}/wait-large?etl_name={ETL} HTTP/1.1\r\n{host}\r\n".encode(),
+        "copy": (
+            f"PUT /v1/objects/{bucket}/wait?etl_name={ETL}&object_to=ais%2F%40%23%2F{bucket}%2Fcopied HTTP/1.1\r\n"
+            f"{host}Content-Length: 0\r\n\r\n"
+        ).encode(),
         "batch": f"POST /v1/batch/{bucket} HTTP/1.1\r\n{host}Content-Length: {len(body)}\r\n\r\n{body}".encode(),
     }
 
 
 @pytest.mark.parametrize("how", ["close", "reset"])
-@pytest.mark.parametrize("what", ["small", "large", "batch"])
+@pytest.mark.parametrize("what", ["small", "large", "batch", "copy"])
 def test_clients_that_vanish_free_their_workers(store: StoreProcess, bucket: str, what: str, how: str) -> None:
-    becomes(store, ais_target_inflight_requests=1, ais_etl_inflight_objects=0, ais_etl_workers=WORKERS)
+    becomes(store, ais_target_inflight_requests=1, ais_etl_inflight_objects=0)
     before = footprint(store)
     with ExitStack() as held:
         for _ in range(10):  # two are with a worker, the others wait in its queue
@@ -86,10 +90,7 @@ def test_clients_that_vanish_free_their_workers(store: StoreProcess, bucket: str
             if how == "reset":
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         becomes(store, ais_etl_busy_workers=WORKERS, ais_target_inflight_requests=11)
-    becomes(
-        store, ais_target_inflight_requests=1, ais_etl_inflight_objects=0, ais_etl_busy_workers=0,
-        ais_etl_workers=WORKERS,
-    )  # fmt: skip
+    becomes(store, ais_target_inflight_requests=1, ais_etl_inflight_objects=0, ais_etl_busy_workers=0)
     quick(store, bucket)
     for pid in before.processes & footprint(store).processes:  # killed workers were replaced by others
         deadline = time.monotonic() + 30

@@ -18,6 +18,7 @@ from ..wire.messages import EtlSummary
 from .bucket import Bucket
 from .cluster import fetch_cluster_map
 from .etl import Etl, list_etls
+from .pipeline import transform_query
 from .transport import Request, Transport, quote_name
 
 
@@ -102,4 +103,4 @@ def _ref(bck: Bck | str) -> BucketRef:
 
 
 def _query(bck: Bck | str, transform_id: str) -> dict[str, str]:
-    return {"provider": _ref(bck).provider, **({"etl_name": transform_id} if transform_id else {})}
+    return {"provider": _ref(bck).provider, **transform_query(transform_id or None)}

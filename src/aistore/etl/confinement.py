@@ -44,6 +44,9 @@ NETWORK_PATHS = (
     "/etc/ssl", "/etc/pki", "/etc/ca-certificates", "/etc/ca-certificates.conf",
 )  # fmt: skip
 
+_INSTALLER_PROCESSES_MAX = 4096  # guessed: compilers in parallel, on many cores
+_INSTALLER_DISK_BYTES_MAX = 64 << 30  # guessed: the largest environments have 10 GB, and as much while they are made
+
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _QUERY_SECONDS = 60  # an interpreter on a cold network disk
 
@@ -175,6 +178,18 @@ def _uids_of_processes() -> set[int]:
     return uids
 
 
+def memory_bytes_default() -> int:
+    """Return what the processes of one ETL may use together where nobody says: half of what this machine has.
+
+    Of a container that is what it is limited to.
+    """
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        with contextlib.suppress(OSError, ValueError), open(path, encoding="ascii") as file:
+            machine = min(machine, int(file.read()))
+    return machine // 2
+
+
 def confine_command(config: dict[str, Any] | str) -> list[str]:
     """Return the start of a command line that runs the rest of it in the sandbox ``config`` (or ``@<fd>`` with it).
 
@@ -193,6 +208,8 @@ def confined_run(*, namespaces: bool = True) -> Run:
                 "mode": "on", "uid": uid, "gid": uid, "read": _minimal([*_SYSTEM_PATHS, *NETWORK_PATHS, *spec.read]),
                 "write": [spec.write], "scratch": spec.env.get("TMPDIR", spec.write), "network": spec.network,
                 "namespaces": namespaces, "must_reach": [spec.argv[0]], "lacking": lacking(),
+                "installs": True, "memory_bytes_max": memory_bytes_default(), "processes_max": _INSTALLER_PROCESSES_MAX,
+                "disk_bytes_max": _INSTALLER_DISK_BYTES_MAX,
             }  # fmt: skip
             return run_guarded(lambda life: confine_command({**config, "life_fd": life}), spec, *arguments)
 

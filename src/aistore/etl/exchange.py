@@ -201,6 +201,14 @@ def checksum_of(descriptor: int) -> str:
     return digest.hexdigest()
 
 
+def read_unsealed(descriptor: int, size: int) -> bytes:
+    """Return ``size`` bytes of a result that can still change; raises TransformError if some of them are gone."""
+    try:
+        return read_exactly(descriptor, 0, size)
+    except InternalError as error:
+        raise TransformError("the transform cut its result off after it had answered") from error
+
+
 def read_tail(descriptor: int, limit: int) -> str:
     """Return the last ``limit`` bytes of a file as text: what a transform wrote to standard error."""
     size = os.fstat(descriptor).st_size

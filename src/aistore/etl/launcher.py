@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import socket
 import subprocess
 import tempfile
@@ -25,12 +24,14 @@ from ..model.etl import OUTPUT_BYTES_MAX
 from ..settings import DEFAULT_ETL_IDLE_SECONDS
 from . import confinement
 from .peers import CREDENTIALS_ROOM, MESSAGES_KIND, ask_for_credentials, sender_of
+from .worker.clearing import clear
 from .worker.messages import Ancillary, Messages, descriptors_of
 
 OBJECTS_PER_WORKER = 10_000  # measured: 10,000 objects with torch leave a worker as it was; a bound for slow leaks
 MEMORY_GROWTH_BYTES_MAX = 1 << 30  # guessed: a worker that keeps a GiB more than it started with leaks
 THREAD_SECONDS_MAX = 30.0  # guessed: how long a thread may outlive its program; a timeout of the object comes first
 SCRATCH_BYTES_MAX = 1 << 30  # guessed: temporary files of one ETL
+PROCESSES_MAX = 1024  # guessed: processes and threads of one ETL, beside one for each worker
 
 _MESSAGE_BYTES_MAX = 64 << 10
 _INLINE_CODE_BYTES_MAX = 32 << 10
@@ -54,6 +55,7 @@ class LaunchOptions:
     is how many cores it has, rounded up; 0 for all. ``filename`` is what tracebacks
     call the code (default: where it lies). Root gives the ETL a user of its own: ``uid``, or one that nobody has.
     ``workers`` is how many there are at most; those that have nothing to do for ``idle_seconds`` end.
+    ``memory_bytes_max`` is for all its processes together; 0 is ``confinement.memory_bytes_default``.
     """
 
     name: str
@@ -69,6 +71,7 @@ class LaunchOptions:
     output_bytes_max: int = OUTPUT_BYTES_MAX
     memory_growth_bytes_max: int = MEMORY_GROWTH_BYTES_MAX
     scratch_bytes_max: int = SCRATCH_BYTES_MAX
+    memory_bytes_max: int = 0
     thread_seconds_max: float = THREAD_SECONDS_MAX
     sandbox: bool = True
     namespaces: bool = True
@@ -135,6 +138,9 @@ class Launched:
         if kind == "sandbox":
             layers = [*_list_of(event.get("layers", [])), *_list_of(event.get("missing", []))]
             return event if all(isinstance(layer, str) for layer in layers) else None
+        if kind == "excess":  # the guard's word: what the code says of itself in these words is not heard
+            known = sender == self.guard_pid and isinstance(event.get("message"), str)
+            return event if known else {"event": "unknown"}
         if kind not in ("worker", "exited", "ready"):
             return event
         if type(pid) is not int or not 0 < pid < 1 << 31:
@@ -192,7 +198,7 @@ class Launched:
                 self._process.wait()
             self.control.close()
             confinement.release_uid(self._uid)
-            _empty(self._scratch)
+            clear(self._scratch)
 
 
 def launch(options: LaunchOptions, listener: socket.socket, log_fd: int) -> Launched:
@@ -218,7 +224,8 @@ def launch(options: LaunchOptions, listener: socket.socket, log_fd: int) -> Laun
         "write": [options.scratch], "scratch": options.scratch, "scratch_bytes_max": options.scratch_bytes_max,
         "output_bytes_max": options.output_bytes_max, "network": options.network, "env": environment_variables(options),
         "namespaces": options.namespaces, "must_reach": [options.python, confinement.WORKER_DIRECTORY],
-        "lacking": lacking(), "cpus": options.cpus,
+        "lacking": lacking(), "cpus": options.cpus, "tmp": "cwd", "processes_max": PROCESSES_MAX + options.workers,
+        "memory_bytes_max": options.memory_bytes_max or confinement.memory_bytes_default(),
     }  # fmt: skip
     main = os.path.join(confinement.WORKER_DIRECTORY, "main.py")
 
@@ -227,7 +234,7 @@ def launch(options: LaunchOptions, listener: socket.socket, log_fd: int) -> Laun
 
     launched = start_confined(options.name, config, command, [listener.fileno()], log_fd)
     with contextlib.suppress(OSError):  # it ended before it read this; its events and its log tell why
-        _send_configuration(Messages(launched.control), options)
+        _send_configuration(Messages(launched.control), options, read)
     return launched
 
 
@@ -280,7 +287,7 @@ def start_guard(
     return Launched(process, control, life_write, config.get("uid"), config["scratch"])
 
 
-def _send_configuration(control: Messages, options: LaunchOptions) -> None:
+def _send_configuration(control: Messages, options: LaunchOptions, read: list[str]) -> None:
     config: dict[str, Any] = {
         "name": options.name, "kind": options.kind, "filename": os.path.join(options.scratch, f"{options.name}.py"),
         "title": options.filename,
@@ -288,6 +295,7 @@ def _send_configuration(control: Messages, options: LaunchOptions) -> None:
         "objects_per_worker": options.objects_per_worker,
         "output_bytes_max": options.output_bytes_max, "memory_growth_bytes_max": options.memory_growth_bytes_max,
         "thread_seconds_max": options.thread_seconds_max, "lacking": lacking(),
+        "readable": read if options.sandbox else None,
     }  # fmt: skip
     code = options.code.encode()
     if len(code) <= _INLINE_CODE_BYTES_MAX:
@@ -306,16 +314,6 @@ def environment_variables(options: LaunchOptions) -> dict[str, str]:
         **dict.fromkeys(ONE_THREAD, "1"),
     }  # fmt: skip
     return {**variables, **options.env}
-
-
-def _empty(directory: str) -> None:
-    with contextlib.suppress(OSError):
-        for name in os.listdir(directory):
-            path = os.path.join(directory, name)
-            if os.path.isdir(path) and not os.path.islink(path):
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                os.unlink(path)
 
 
 def _anonymous_file(content: bytes) -> Any:

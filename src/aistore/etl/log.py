@@ -11,6 +11,7 @@ import os
 import select
 
 LOG_BYTES_MAX = 4 << 20  # of each of the two files
+_AT_ONCE_BYTES_MAX, _PAUSE_SECONDS = 1 << 20, 0.1  # who prints without end waits, and not the others here
 
 
 class TransformLog:
@@ -22,18 +23,38 @@ class TransformLog:
         os.set_blocking(self._reader, False)
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         self._size = os.fstat(self._file).st_size
-        asyncio.get_running_loop().add_reader(self._reader, self._drain)
+        self._at_once = 0
+        self._pause: asyncio.TimerHandle | None = None
+        self._listen()
+
+    def _listen(self) -> None:
+        self._pause, self._at_once = None, 0
+        asyncio.get_running_loop().add_reader(self._reader, self._readable)
+
+    def _readable(self) -> None:
+        self._at_once += self._drain()
+        if self._at_once >= _AT_ONCE_BYTES_MAX:
+            loop = asyncio.get_running_loop()
+            loop.remove_reader(self._reader)
+            self._pause = loop.call_later(_PAUSE_SECONDS, self._listen)
 
     def write(self, text: str) -> None:
-        """Add a line of the store's own, as far as the pipe has room."""
-        self._drain()
-        os.write(self.writer, text.encode()[: select.PIPE_BUF])
+        """Add a line of the store's own.
 
-    def _drain(self) -> None:
+        Not through the pipe: the transform can fill that, and whoever wrote to it here would wait for itself.
+        """
+        self._drain()
+        self._append(text.encode()[: select.PIPE_BUF])
+
+    def _drain(self) -> int:
         try:
             data = os.read(self._reader, 1 << 16)
         except BlockingIOError:
-            return
+            return 0
+        self._append(data)
+        return len(data)
+
+    def _append(self, data: bytes) -> None:
         try:
             if self._size + len(data) > LOG_BYTES_MAX:
                 self._begin_again()
@@ -64,6 +85,8 @@ class TransformLog:
     def close(self) -> None:
         """Close the pipe and the file."""
         asyncio.get_running_loop().remove_reader(self._reader)
+        if self._pause is not None:
+            self._pause.cancel()
         for descriptor in (self._reader, self.writer, self._file):
             os.close(descriptor)
 

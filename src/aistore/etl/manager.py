@@ -211,11 +211,11 @@ class Manager:
     async def _usage(self, arguments: dict[str, Any], report: ReportProgress) -> dict[str, dict[str, Any]]:
         return {name: await etl.usage() for name, etl in sorted(self._etls.items())}
 
-    async def _exit_status(self, arguments: dict[str, Any], report: ReportProgress) -> int | None:
-        status = await self._warm(arguments).exit_status(int(arguments["pid"]), str(arguments["socket_path"]))
+    async def _exit_status(self, arguments: dict[str, Any], report: ReportProgress) -> tuple[int | None, str]:
+        status, excess = await self._warm(arguments).exit_status(int(arguments["pid"]), str(arguments["socket_path"]))
         if status != 0:
-            self.get(arguments["name"]).note_crash(status, str(arguments.get("said", "")))
-        return status
+            self.get(arguments["name"]).note_crash(status, excess or str(arguments.get("said", "")))
+        return status, excess
 
     async def _kill(self, arguments: dict[str, Any], report: ReportProgress) -> None:
         pid, turn = int(arguments["pid"]), int(arguments["turn"])

@@ -25,6 +25,7 @@ from ..errors import (
     TooLargeError,
     TransformCrashError,
     TransformError,
+    TransformExcessError,
     TransformTimeoutError,
 )
 from ..fallbacks import lacks
@@ -241,7 +242,7 @@ class WarmWorkers:
                 raise
             size = os.fstat(output).st_size
             if size <= _COPIED_RESULT_BYTES_MAX:
-                return Result(size, exchange.read_exactly(output, 0, size))
+                return Result(size, exchange.read_unsealed(output, size))
             if lacks("memfd"):
                 copy = await exchange.in_thread(self._threads, exchange.copy_result, os.dup(output), self._spool)
                 return Result(os.fstat(copy).st_size, None, copy)
@@ -311,10 +312,12 @@ class WarmWorkers:
             raise TransformError(text.strip())
         if not pid:
             raise _stopped(running)
-        status = await self._controller.call(
+        status, excess = await self._controller.call(
             "etl_exit_status", name=running.name, pid=pid, socket_path=running.socket_path,
             said=exchange.read_tail(errors, _STDERR_LOGGED_BYTES).strip(),
         )  # fmt: skip
+        if excess:
+            raise TransformExcessError(_with_stderr(f"{excess}; it was ended", errors))
         if status is not None and os.WIFEXITED(status) and os.WEXITSTATUS(status) == 0:
             return  # os._exit(0): what it wrote is the result
         text = _with_stderr(f"the transform's process {how_it_ended(status)}", errors)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import shutil
 import socket
 import threading
 from typing import Any
@@ -21,6 +20,7 @@ from .environments.lock import Lock
 from .events import events_of
 from .peers import MESSAGES_KIND
 from .runners import Assignment, Ended, ReportProgress
+from .worker.clearing import remove_tree
 
 _EXIT_STATUSES_KEPT = 256
 _EXIT_STATUS_WAIT_SECONDS = 2.0
@@ -41,6 +41,7 @@ class WarmRunner:
         self._listener: socket.socket | None = None
         self._watch: asyncio.Task[None] | None = None
         self._statuses: dict[int, int] = {}
+        self._excesses: dict[int, str] = {}  # of workers that the guard ended: what they had too much of
         self._exited = asyncio.Condition()
         self._up = False
 
@@ -112,6 +113,7 @@ class WarmRunner:
             workers=spec.workers or cores_for(spec.cpus),
             idle_seconds=self._etl.places.idle_seconds,
             objects_per_worker=1 if fork else launcher.OBJECTS_PER_WORKER,
+            memory_bytes_max=spec.memory_bytes,
             sandbox=spec.sandbox is Sandbox.ON,
             hidden=(self._etl.places.hidden,),
             filename=spec.filename,
@@ -125,13 +127,14 @@ class WarmRunner:
     ) -> None:
         """Read the parent's messages until it ends, and say so."""
         reason = "the transform's parent process ended"
-        confined = False
+        confined = imports = False
         async for event in events_of(launched):
             kind = event["event"]
             if kind == "sandbox" and not confined:  # the first is the sandbox's own; the code could send others
                 confined = True
                 self.layers, self.missing = list(event.get("layers", [])), list(event.get("missing", []))
-            elif kind == "importing":
+            elif kind == "importing" and not imports:  # the code could send more of them
+                imports = True
                 await progress("importing", self.environment.python if self.environment else "")
             elif kind == "ready" and not ready.done():
                 self._up = True
@@ -139,8 +142,13 @@ class WarmRunner:
             elif kind == "failed":
                 reason = _failure_text(event)
                 break
+            elif kind == "excess":
+                self._etl.log.write(event["message"] + "\n")
+                reason = event["message"] if event["whole"] else reason
+                self._note_excess(event["pid"], event["message"])
             elif kind == "worker":
                 self._statuses.pop(event["pid"], None)  # of an earlier process with that number
+                self._excesses.pop(event["pid"], None)
                 set_workers(self._etl.spec.name, self._etl.uid, launched.workers)
             elif kind == "exited":
                 set_workers(self._etl.spec.name, self._etl.uid, launched.workers)
@@ -155,6 +163,11 @@ class WarmRunner:
         await self._note_end()
         ended(reason)
 
+    def _note_excess(self, pid: int, message: str) -> None:
+        self._excesses[pid] = message
+        while len(self._excesses) > _EXIT_STATUSES_KEPT:
+            del self._excesses[next(iter(self._excesses))]
+
     async def _note_exit(self, pid: int, status: int) -> None:
         async with self._exited:
             self._statuses[pid] = status
@@ -167,9 +180,10 @@ class WarmRunner:
             self._up = False
             self._exited.notify_all()
 
-    async def exit_status(self, pid: int, socket_path: str) -> int | None:
+    async def exit_status(self, pid: int, socket_path: str) -> tuple[int | None, str]:
         """Return the wait status with which a worker ended, None if its parent does not tell within some seconds.
 
+        With it comes what the guard ended it for, empty if it did not.
         Raises EtlNotRunningError if the whole process tree that accepted at ``socket_path`` has ended.
         """
 
@@ -184,7 +198,7 @@ class WarmRunner:
             await asyncio.wait_for(wait(), _EXIT_STATUS_WAIT_SECONDS)
         if pid not in self._statuses and gone():  # which is not the object's fault
             raise EtlNotRunningError(f"etl job {self._etl.spec.name} ended during the object", hint="try again")
-        return self._statuses.get(pid)
+        return self._statuses.get(pid), self._excesses.get(pid, "")
 
     def end_worker(self, pid: int, turn: int, socket_path: str) -> None:
         """Have a worker ended that is at its ``turn``-th object, if it is of the processes at ``socket_path``."""
@@ -212,7 +226,7 @@ class WarmRunner:
 
     async def remove(self) -> None:
         """Remove its temporary files."""
-        await asyncio.to_thread(shutil.rmtree, self._etl.scratch, ignore_errors=True)
+        await asyncio.to_thread(remove_tree, self._etl.scratch)
 
     def found(self) -> dict[str, Any]:
         """Return where its workers accept."""

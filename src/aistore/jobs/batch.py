@@ -11,7 +11,7 @@ Beside the tag is the recipe (``recipes.py``): what has the recipe that this job
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import msgspec
@@ -127,8 +127,8 @@ class Objects(Protocol):
         Raises EtlNotFoundError, EtlNotRunningError.
         """
 
-    async def checksum(self, found: Reading | Made) -> str:
-        """Return the checksum of all bytes as they are read, of the type that is stored with objects."""
+    async def checksum(self, read: Callable[[int, int], bytes], size: int) -> str:
+        """Return the checksum of ``size`` bytes as they are read, of the type that is stored with objects."""
 
     async def copy(self, reading: Reading, bucket: str, name: str, options: PutOptions) -> ObjectInfo:
         """Write the bytes of an opened object, verified; raises ConflictError for a precondition that is not met."""

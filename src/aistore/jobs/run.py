@@ -46,6 +46,8 @@ PAGE_NAMES = 512
 PAGES_MAX = 4
 #: How often at least a job that moves is written down. Guessed: what is done again after a crash, against the writes.
 CHECKPOINT_SECONDS = 0.5
+#: Names of a batch for each object that may be under way, where that is said: at its end fewer are.
+_BATCH_WORKERS = 4
 #: How often a batch is begun again whose node was lost, and the pauses between.
 _ATTEMPTS_MAX = 20
 _PAUSE_SECONDS, _PAUSE_SECONDS_MAX = 0.05, 5.0
@@ -119,6 +121,7 @@ class JobRun:
         self._renew_seconds = lease_seconds / RENEWALS
         self._turn = asyncio.Lock()  # one write of the record at a time
         self._pages: deque[_Page] = deque()
+        self._rooms: dict[str, asyncio.Lock] = {}
         self._written_at = now()
         self._main: asyncio.Task[None] | None = None
         self._stop = kept.job.stop
@@ -379,7 +382,8 @@ class JobRun:
     def _batches(self, entries: Iterable[tuple[str, int]], page: _Page) -> Iterable[Batch]:
         """Yield batches of names of one home each, bounded in names and bytes."""
         open_: dict[str, tuple[list[str], int]] = {}
-        names_max = min(BATCH_NAMES_MAX, self._job.options.workers or BATCH_NAMES_MAX)
+        workers = self._job.options.workers
+        names_max = min(BATCH_NAMES_MAX, _BATCH_WORKERS * workers or BATCH_NAMES_MAX)
         for name, size in entries:
             home = self._home(page, name)
             names, held = open_.get(home, ([], 0))
@@ -397,6 +401,12 @@ class JobRun:
         if page.removing:
             job = msgspec.structs.replace(job, options=JobOptions())  # it is a name of the destination already
         return self._workers.home(job, name)
+
+    def _room(self, node: str) -> contextlib.AbstractAsyncContextManager[None]:
+        """Wait until a node may have a batch: one at a time if so many objects may be under way there, which it has."""
+        if not self._job.options.workers:
+            return contextlib.nullcontext()
+        return self._rooms.setdefault(node, asyncio.Lock())
 
     def _batch(self, names: list[str], page: _Page) -> Batch:
         job = self._job.shortened()
@@ -420,7 +430,9 @@ class JobRun:
         left = batch.names
         try:
             await self._until_may_act()
-            result = await self._workers.run(self._home(page, batch.names[0]), batch)
+            home = self._home(page, batch.names[0])
+            async with self._room(home):
+                result = await self._workers.run(home, batch)
         except RetryLaterError:
             if attempt + 1 == _ATTEMPTS_MAX:
                 raise

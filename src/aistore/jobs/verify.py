@@ -99,7 +99,7 @@ async def verify_object(objects: Objects, batch: Batch, name: str) -> Counts:
         info, recipe = reading.info, recipe_in(reading.info.custom)
         if recipe is None:
             return Counts(skipped=1)
-        found = await objects.checksum(reading)
+        found = await objects.checksum(reading.read, info.size)
     finally:
         reading.close()
     if checksum_of(info) not in ("", found):
@@ -135,7 +135,7 @@ async def _compare_copy(objects: Objects, recipe: Recipe, source: ObjectInfo, fo
     expected = recipe.checksum
     if not expected:
         with contextlib.closing(await objects.open(recipe.way.bucket, source.name)) as reading:
-            expected = await objects.checksum(reading)
+            expected = await objects.checksum(reading.read, reading.info.size)
     if expected != found:
         raise ConflictError(f"it differs: its bytes have the checksum {found}, those of its source {expected}")
 
@@ -186,7 +186,7 @@ async def _make(objects: Objects, recipe: Recipe, source: ObjectInfo, call: Tran
     with _cannot_be_made():
         made = await objects.transform(call, reading)
     try:
-        return made.size, await objects.checksum(made)
+        return made.size, await objects.checksum(made.read, made.size)
     finally:
         made.close()
 

@@ -23,6 +23,10 @@ PIECE_BYTES_MIN = 64 << 10
 #: When so much was in use and all of it is free again, the allocator is told to give it back, after a while: it would
 #: keep it. Measured: 400 MiB of 500 after hundreds of uploads.
 _TRIM_BYTES, _TRIM_SECONDS = 32 << 20, 5.0
+#: The allocator keeps so much of what is freed, and does not where it is in pieces that are larger than any of a reply.
+#: Derived: what some requests at once have in pieces; as much as is given back by the rule above.
+_KEPT_BYTES, _MAPPED_BYTES_MIN = 32 << 20, 4 << 20
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h of glibc
 
 
 class Admission:
@@ -118,6 +122,19 @@ class Admission:
         self._trim, self._peak = None, 0
         self._note_peak()  # what is in use again counts for the next time
         self._in_thread(give_memory_back)
+
+
+def keep_freed_memory() -> None:
+    """Make the allocator keep some of what is freed for what is allocated next, where it can be told to (glibc).
+
+    Else every object of a few hundred KiB on its way through moves the end of the heap there and back, and the system
+    empties each of its pages again. Measured: an object of 1 MiB through a transform's server and back 1,180 us of CPU
+    instead of 2,500, one of 110 KiB 160 instead of 210.
+    """
+    change = getattr(ctypes.CDLL(None), "mallopt", None)
+    if change is not None:
+        change(_M_MMAP_THRESHOLD, _MAPPED_BYTES_MIN)
+        change(_M_TRIM_THRESHOLD, _KEPT_BYTES)
 
 
 def give_memory_back() -> None:

@@ -12,6 +12,7 @@ from ..settings import ProcessSettings
 from ..storage.local.engine import LocalEngine
 from ..storage.local.locks import join_writers
 from ..storage.local.settings import LocalSettings
+from .admission import keep_freed_memory
 from .app import App
 from .asgi import serve
 from .job_link import JobService
@@ -69,6 +70,7 @@ def main() -> None:
     listen, lifeline, ready = (int(argument) for argument in sys.argv[1:4])
     end_with_parent(lifeline)
     raise_descriptor_limit()
+    keep_freed_memory()
     settings = read_settings()
     begin(sys.argv[4], settings)
     with socket.socket(fileno=listen) as listener:

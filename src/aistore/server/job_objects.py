@@ -15,7 +15,6 @@ import xxhash
 
 from ..cluster.documents import BucketRecord
 from ..errors import BadRequestError, NotHomeError, OutOfSpaceError
-from ..etl.running import Result
 from ..jobs.batch import Made
 from ..model.etl import TransformCall
 from ..model.names import BucketRef, parse_bucket_uri
@@ -107,11 +106,9 @@ class StoreObjects:
         found = [await self._store.dispatcher.find(etl, again=again) for etl in call.stages]
         return tuple(running.digest for running in found)
 
-    async def checksum(self, found: Reading | Made) -> str:
-        """Return the checksum of all bytes as they are read; raises ObjectDamagedError for what is noted as bad."""
-        if isinstance(found, Result) and found.data is not None:
-            return xxhash.xxh64_hexdigest(found.data)
-        return await self._store.in_thread(_checksum, found, self._store.limits.piece_bytes)
+    async def checksum(self, read: Callable[[int, int], bytes], size: int) -> str:
+        """Return the checksum of ``size`` bytes as they are read; raises ObjectDamagedError."""
+        return await self._store.in_thread(_checksum, read, size, self._store.limits.piece_bytes)
 
     async def remove(self, bucket: str, name: str, only: Only) -> None:
         """Remove an object; raises ObjectNotFoundError, ConflictError if it is not the one that is meant."""
@@ -207,11 +204,10 @@ class StoreObjects:
         return written
 
 
-def _checksum(found: Any, piece_bytes: int) -> str:
-    size = found.info.size if hasattr(found, "info") else found.size
+def _checksum(read: Callable[[int, int], bytes], size: int, piece_bytes: int) -> str:
     hasher = xxhash.xxh64()
     for start in range(0, size, piece_bytes):
-        hasher.update(found.read(start, min(piece_bytes, size - start)))
+        hasher.update(read(start, min(piece_bytes, size - start)))
     return hasher.hexdigest()
 
 

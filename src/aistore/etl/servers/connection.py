@@ -63,7 +63,7 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport = None  # type: ignore[assignment]  # until it is made
         self._poll = select.poll()
         self._pieces: deque[bytes] = deque()
-        self._buffered = 0
+        self._buffered = self._due = 0
         self._reading, self._ended = True, False
         self._readable: asyncio.Future[None] | None = None
         self._writable: asyncio.Future[None] | None = None
@@ -111,11 +111,15 @@ class Connection(asyncio.Protocol):
         """Whether the system has taken all that was sent."""
         return not self._transport.get_write_buffer_size()
 
-    async def receive(self) -> bytes:
-        """Return what comes next; nothing at the end of the connection, however it ended."""
+    async def receive(self, due: int = 1) -> bytes:
+        """Return what comes next; nothing at the end of the connection, however it ended.
+
+        Of as many bytes as are ``due`` it waits for some hundred KiB together: each waking costs as much as they do.
+        """
         if not self._pieces:
             if self._ended:
                 return b""
+            self._due = min(due, _BUFFERED_BYTES_MAX // 4)
             self._readable = self._loop.create_future()
             try:
                 await self._readable
@@ -155,7 +159,8 @@ class Connection(asyncio.Protocol):
         if self._buffered > _BUFFERED_BYTES_MAX and self._reading:
             self._reading = False
             self._transport.pause_reading()
-        _wake(self._readable)
+        if self._buffered >= self._due:
+            _wake(self._readable)
 
     def eof_received(self) -> bool:
         """End it: a server that says no more listens no more."""
@@ -264,7 +269,7 @@ class Exchange:
         Raises BrokenConnectionError when it is cut, TransformError when it cannot be read.
         """
         while not self._ended:
-            data = await self._connection.receive()
+            data = await self._connection.receive(self._left)
             if not data:
                 if self._head is not None and self._head.ends_with_connection:
                     self._ended = True

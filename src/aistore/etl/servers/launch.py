@@ -66,11 +66,12 @@ def launch_server(
         "scratch": scratch, "scratch_bytes_max": launcher.SCRATCH_BYTES_MAX, "output_bytes_max": OUTPUT_BYTES_MAX,
         "network": network, "namespaces": options.namespaces, "must_reach": [options.python, options.files],
         "lacking": lacking(), "serves": True, "sockets_fd": sockets.fileno(), "calls_fd": calls.fileno(),
-        "cpus": spec.cpus, "memory_bytes_max": spec.memory_bytes or None,
+        "cpus": spec.cpus,
         "port": spec.port, "shared_port": spec.port if spec.source is Source.COMMAND else 0,
         "calls_port": CALLS_PORT, "env": _variables(options, program),
         "files": {path: base64.b64encode(content).decode() for path, content in program.files.items()},
-        "links": dict(program.links),
+        "links": dict(program.links), "processes_max": launcher.PROCESSES_MAX,
+        "memory_bytes_max": spec.memory_bytes or confinement.memory_bytes_default(),
     }  # fmt: skip
     doors = [sockets.fileno(), calls.fileno()]
     return launcher.start_confined(spec.name, config, lambda _control: list(program.argv), doors, log_fd)

@@ -123,7 +123,7 @@ class ServerRunner:
         self, launched: launcher.Launched, ready: asyncio.Future[None], progress: ReportProgress, ended: Ended
     ) -> None:
         """Wait until the server is healthy, and then until it ends, and say so."""
-        reason, wanted = "somebody ended the guard of the transform's server", False
+        reason, wanted, excess = "somebody ended the guard of the transform's server", False, ""
         healthy: asyncio.Task[None] | None = None
         try:
             async for event in events_of(launched):
@@ -137,8 +137,12 @@ class ServerRunner:
                 elif kind == "failed":
                     reason = f"the server cannot be started: {event['message']}"
                     break
+                elif kind == "excess":
+                    self._etl.log.write(f"{event['message']}\n")
+                    excess = f"{event['message']}: "
                 elif kind == "ended":
-                    reason, wanted = _how_it_ended(event["status"])
+                    how, wanted = _how_it_ended(event["status"])
+                    reason = excess + how
                     break
             else:
                 await asyncio.to_thread(launched.wait, _GUARD_SECONDS)  # else nobody knows yet that it was killed

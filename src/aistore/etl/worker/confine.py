@@ -9,10 +9,13 @@ The configuration is JSON, or ``@<fd>`` to read the JSON from a descriptor (whic
 ``read``          what may be read and executed: absolute paths of files and directories
 ``write``         what may be written as well
 ``scratch``       directory for temporary files, the working directory of the command
-``scratch_bytes_max``   its size, where it can be limited
+``scratch_bytes_max``   how much it may hold; null: no limit
+``tmp``           ``cwd``: /tmp and /dev/shm are the working directory of each process; else the scratch directory
+``memory_bytes_max``, ``processes_max``   of all that runs here together (watch.py); null: no limit
 ``cpus``          how many cores it has, rounded up; 0: all
 ``output_bytes_max``    size of one file or result; null: no limit
 ``network``       true: sockets, name resolution and certificates are allowed
+``installs``      true: modes, times and owners of files may be changed
 ``env``           environment of the command
 ``report_fd``     a socket for the ``sandbox`` event, given on to the command
 ``life_fd``       a pipe; at its end of file everything that runs here is killed

@@ -43,13 +43,11 @@ def kept_by(module: types.ModuleType) -> List[Any]:
 
 
 def _kinds() -> Tuple[Any, ...]:
-    kinds: Tuple[Any, ...] = (random.Random,)
-    numpy_random, torch = sys.modules.get("numpy.random"), sys.modules.get("torch")
-    if numpy_random is not None:
-        kinds += (numpy_random.RandomState, numpy_random.BitGenerator)
-    if torch is not None and hasattr(torch, "Generator"):
-        kinds += (torch.Generator,)
-    return kinds
+    numpy_random: Any = sys.modules.get("numpy.random")
+    bits = getattr(numpy_random, "bit_generator", None)  # where NumPy 1.17 has the class
+    named = [(numpy_random, "RandomState"), (bits, "BitGenerator"), (sys.modules.get("torch"), "Generator")]
+    kinds = [getattr(module, name) for module, name in named if hasattr(module, name)]
+    return (random.Random, *kinds)
 
 
 def _kept_by_function(function: types.FunctionType) -> List[Any]:
@@ -74,6 +72,23 @@ def seed(generator: Any, key: bytes) -> None:
     else:  # a state can be had from another one of its kind only
         bits = getattr(generator, "_bit_generator", generator)
         bits.state = type(bits)(sys.modules["numpy.random"].SeedSequence(number)).state
+
+
+def state_of(generator: Any) -> Any:
+    """Return where a generator is in its numbers, for ``go_back``."""
+    if isinstance(generator, random.Random):
+        return generator.getstate()
+    return generator.get_state() if hasattr(generator, "get_state") else generator.state
+
+
+def go_back(generator: Any, state: Any) -> None:
+    """Have a generator go on from where it was."""
+    if isinstance(generator, random.Random):
+        generator.setstate(state)
+    elif hasattr(generator, "set_state"):
+        generator.set_state(state)
+    else:
+        generator.state = state
 
 
 def seed_library(module: Any, key: bytes) -> None:

@@ -12,6 +12,7 @@ from . import process
 from .doors import Doors
 from .lacking import lacks
 from .messages import Messages
+from .watch import Excess, Watch
 
 _GRACE_SECONDS = 2.0  # for a parent that has to end its workers itself
 _SWEEP_SECONDS = 2.0  # how long a process that left its worker may live, where no pid namespace holds it
@@ -26,8 +27,8 @@ def watch(child: int, config: Dict[str, Any], plan: Any, doors: Optional[Doors] 
     process.become_subreaper()
     life = config.get("life_fd", -1)
     wake_read, wake_write = os.pipe()
-    kept = {0, 1, 2, life, wake_read, wake_write}
-    _close_others(kept | {*doors.descriptors(), config["report_fd"]} if doors else kept)
+    kept = {0, 1, 2, life, wake_read, wake_write, config.get("report_fd", -1)}
+    _close_others(kept.union(doors.descriptors()) if doors else kept)
     os.set_blocking(wake_write, False)
     ended = []  # signals that ask us to end
 
@@ -45,8 +46,10 @@ def watch(child: int, config: Dict[str, Any], plan: Any, doors: Optional[Doors] 
     for fd in doors.filenos() if doors else ():
         poll.register(fd, select.POLLIN)
     status = None
+    looking = Watch(config, child, plan.uid, plan.namespaces)
+    look_at = 0.0
     while status is None:
-        ready = dict(poll.poll(_SWEEP_SECONDS * 1000))
+        ready = dict(poll.poll(min(_SWEEP_SECONDS, max(0.0, look_at - time.monotonic())) * 1000 + 1))
         if wake_read in ready:
             os.read(wake_read, 4096)
         if doors:
@@ -57,6 +60,12 @@ def watch(child: int, config: Dict[str, Any], plan: Any, doors: Optional[Doors] 
             status = _end(child)
         if status is None:
             process.kill_orphans({child})
+            if time.monotonic() >= look_at:
+                excess, pause = looking.look()
+                look_at = time.monotonic() + pause
+                if excess is not None:
+                    _tell(config.get("report_fd", -1), excess, excess.pid == child)
+                    process.kill_tree(excess.pid)
     code = os.WEXITSTATUS(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status)
     if doors:
         _tell_end(config["report_fd"], code)
@@ -69,6 +78,21 @@ def _tell_end(report_fd: int, code: int) -> None:
         Messages(socket.socket(fileno=report_fd)).send(json.dumps({"event": "ended", "status": code}).encode())
     except OSError:  # the store has ended, or ends it
         pass
+
+
+def _tell(report_fd: int, excess: Excess, whole: bool) -> None:
+    """Say what there was too much of: to the store where it listens, else where the command prints."""
+    if report_fd < 0:
+        os.write(2, "{}\n".format(excess.message).encode())
+        return
+    connection = socket.socket(fileno=report_fd)
+    try:
+        event = {"event": "excess", "pid": excess.pid, "whole": whole, "message": excess.message}
+        Messages(connection).send(json.dumps(event).encode(), flags=getattr(socket, "MSG_DONTWAIT", 0))
+    except OSError:  # it does not read, or has ended
+        pass
+    finally:
+        connection.detach()
 
 
 def _end(child: int) -> int:

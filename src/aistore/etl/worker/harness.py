@@ -9,7 +9,6 @@ import json
 import os
 import resource
 import select
-import shutil
 import signal
 import socket
 import sys
@@ -17,11 +16,12 @@ import tempfile
 import types
 from typing import Any, Dict, List, NoReturn, Optional
 
-from . import failure, state, streams
+from . import clearing, failure, state, streams
 from .lacking import lacks
 from .messages import Messages, descriptors_of
 from .program import Program
 from .randomness import RANDOMNESS
+from .sandbox import landlock, namespaces
 from .slots import BUSY, IDLE, RETIRED, Slot
 from .threads import ThreadWatch
 
@@ -40,6 +40,7 @@ class Settings:
         self.output_bytes_max = int(config.get("output_bytes_max", 512 << 20))
         self.memory_growth_bytes_max = int(config.get("memory_growth_bytes_max", 1 << 30))
         self.thread_seconds_max = float(config.get("thread_seconds_max", 30.0))
+        self.readable: Optional[List[str]] = config.get("readable")
         self.idle_seconds = float(config.get("idle_seconds", 60.0))
         #: After so long without an object a worker looks at whether it is dismissed.
         self.accept_seconds = max(0.01, min(_DISMISSED_SECONDS, self.idle_seconds / 4))
@@ -66,7 +67,7 @@ class Worker:
         self._log = self._keep(os.dup(2))
         self._memory = _MemoryWatch(self._keep)
         self._parent_streams = (sys.stdout, sys.stderr)
-        self._own_directory = _private_directory()
+        self._own_directory = _private_directory(settings.readable)
         self._pid = os.getpid()
         RANDOMNESS.reseed()
         for number in (0, 1):
@@ -94,7 +95,7 @@ class Worker:
             self._slot.become(BUSY)
             self._connection(connection)
         self._slot.become(RETIRED)  # not crashed
-        shutil.rmtree(self._own_directory, ignore_errors=True)
+        clearing.remove_tree(self._own_directory)
         os._exit(0)
 
     def _accept(self) -> socket.socket:
@@ -135,6 +136,8 @@ class Worker:
                     os.close(fd)
                 return
             self._slot.take()
+            if self._settings.objects_max == 1:  # then this object has no business with those that wait there
+                self._listener.close()
             self._object(messages, connection, request, descriptors)
         finally:
             connection.close()
@@ -431,27 +434,36 @@ def _high_descriptor() -> int:
     return max(16, min(soft, 4096) - 64)
 
 
-def _private_directory() -> str:
-    """Make this worker's own working and temporary directory under the ETL's scratch directory, and go there."""
+def _private_directory(readable: Optional[List[str]]) -> str:
+    """Make this worker's own working and temporary directory under the ETL's scratch directory, and go there.
+
+    With ``readable``, what an ETL may read, this becomes the only one that it can write to, and the directories of
+    other workers cannot be read.
+    """
     base = os.environ.get("TMPDIR") or tempfile.gettempdir()
-    directory = os.path.join(base, "worker-{}".format(os.getpid()))
-    os.makedirs(directory, exist_ok=True)
+    directory = os.path.join(base, directory_of(os.getpid()))
+    os.makedirs(directory, mode=0o700, exist_ok=True)
     os.chdir(directory)
     os.environ["TMPDIR"] = directory
     tempfile.tempdir = None  # asked for again when next needed
+    if readable is not None:
+        os.environ["HOME"] = directory
+        shared = [os.path.join(base, name) for name in os.listdir(base) if not name.startswith(_DIRECTORY_PREFIX)]
+        landlock.restrict_worker([*readable, "/proc", "/dev", *shared], directory, namespaces.DEVICES)
     return directory
 
 
+_DIRECTORY_PREFIX = "worker-"
+
+
+def directory_of(pid: int) -> str:
+    """Return the name of a worker's directory; its parent removes it."""
+    return _DIRECTORY_PREFIX + str(pid)
+
+
 def _empty(directory: str) -> None:
-    for name in os.listdir(directory):
-        path = os.path.join(directory, name)
-        if os.path.isdir(path) and not os.path.islink(path):
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            try:
-                os.unlink(path)
-            except OSError:
-                pass
+    if os.listdir(directory):
+        clearing.clear(directory)
 
 
 def _children_left() -> bool:
@@ -472,7 +484,7 @@ def prepare_process() -> None:
     except PermissionError:  # it was started as the leader of a group
         pass
     signal.set_wakeup_fd(-1)
-    for number in (signal.SIGCHLD, signal.SIGTERM):
+    for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     faulthandler.enable(file=2, all_threads=False)

@@ -38,13 +38,16 @@ class Messages:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
 
     def send(self, data: bytes, descriptors: Sequence[int] = (), flags: int = 0) -> None:
-        """Send one message, with descriptors; raises OSError as the socket does."""
-        rights: Any = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
-        if not self._framed:
-            self._socket.sendmsg([data], rights, flags)
-            return
-        framed = _LENGTH.pack(len(data)) + data
-        sent = self._socket.sendmsg([framed], rights, flags)
+        """Send one message, with descriptors; raises OSError as the socket does.
+
+        Inside the sandbox none can be sent with one.
+        """
+        framed = _LENGTH.pack(len(data)) + data if self._framed else data
+        if descriptors:
+            rights: Any = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))]
+            sent = self._socket.sendmsg([framed], rights, flags)
+        else:
+            sent = self._socket.send(framed, flags)
         if sent < len(framed):  # what is begun has to be ended
             self._socket.sendall(framed[sent:])
 

@@ -6,12 +6,13 @@ import select
 import signal
 import socket
 import struct
+import tempfile
 import time
 import traceback
 import warnings
 from typing import Any, Dict, NoReturn
 
-from . import harness, lacking, process
+from . import clearing, harness, lacking, process
 from .control import Control
 from .demand import Demand
 from .lacking import lacks
@@ -77,9 +78,11 @@ class _Pool:
         self._quick_deaths = 0
         self._resume_at = 0.0  # time.monotonic() before which no worker is forked
         self._guard = os.getppid()
+        self._scratch = os.environ.get("TMPDIR") or tempfile.gettempdir()
         self._wakeup = os.pipe()
         self._poll = select.poll()
         self._watched = False
+        self._sweep_at = 0.0
         self._own_children = set(process.children())  # of libraries: a resource tracker, for example
 
     def start(self) -> None:
@@ -87,7 +90,10 @@ class _Pool:
         for fd in self._wakeup:
             os.set_blocking(fd, False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
-        signal.signal(signal.SIGTERM, lambda *_: self._end())
+        # Nobody but the guard has to end this process. Where workers can send it a signal, a handler would let them.
+        ends = (lambda *_: self._end()) if lacks("parent-death-signal") else signal.SIG_IGN
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, ends)
         signal.set_wakeup_fd(self._wakeup[1], warn_on_full_buffer=False)
         self._poll.register(self._control.fileno(), select.POLLIN)
         self._poll.register(self._wakeup[0], select.POLLIN)
@@ -100,8 +106,15 @@ class _Pool:
         while True:
             waits = self._wait()
             self._reap()
+            self._sweep()
             self._look(waits)
             self._fill()
+
+    def _sweep(self) -> None:
+        """End what has left its worker: now and then, for it costs more than a look."""
+        if time.monotonic() >= self._sweep_at:
+            self._sweep_at = time.monotonic() + _WAIT_SECONDS
+            process.kill_orphans(self._own_children.union(self._workers))
 
     def _wait(self) -> bool:
         """Return when there may be something to do; say whether an object waits, as far as that was watched."""
@@ -227,6 +240,7 @@ class _Pool:
             retired = slot.state == RETIRED
             self._note_death(status, quick=not slot.turns and not retired)
             process.kill_orphans(self._own_children.union(self._workers))
+            clearing.remove_tree(os.path.join(self._scratch, harness.directory_of(pid)))
             self._control.send("exited", pid=pid, status=status, reason="retired" if retired else "crashed")
 
     def _note_death(self, status: int, *, quick: bool) -> None:

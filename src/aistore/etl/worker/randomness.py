@@ -32,6 +32,7 @@ class Randomness:
         self._forks = 0
         self._kept: List[Any] = []
         self._unseeded: Set[int] = set()  # of those, by their place among them
+        self._states: Dict[int, Any] = {}  # of those that the program seeded itself, as it left them without a seed
         self._python_unseeded: "weakref.WeakSet[random.Random]" = weakref.WeakSet()
         self._numpy_entropy: Set[int] = set()
         self._cannot = ""  # why a seed would not fix all
@@ -72,6 +73,9 @@ class Randomness:
         self._seed_libraries(os.urandom(32), _LIBRARIES)
         for place in self._unseeded:
             generators.seed(self._kept[place], os.urandom(32))
+        for place, state in self._states.items():
+            generators.go_back(self._kept[place], state)
+        self._states.clear()
 
     def begin(self, seed: str) -> None:
         """Begin an object: with ``seed``, in hexadecimal digits, or, where that is empty, at random.
@@ -81,6 +85,9 @@ class Randomness:
         if seed and self._cannot:
             raise RuntimeError(self._cannot)
         if seed:
+            if self._key is None:
+                own = set(range(len(self._kept))) - self._unseeded
+                self._states = {place: generators.state_of(self._kept[place]) for place in own}
             self._fix(bytes.fromhex(seed))
         elif self._key is not None:  # what comes after a seed must not be known from it
             self.reseed()

@@ -94,6 +94,8 @@ def serve_asgi(kind: Any, listener: socket.socket) -> None:
 def serve_wsgi(kind: Any, listener: socket.socket, workers: int) -> None:
     """Serve with gunicorn, which forks its processes itself, until told to stop."""
     base: Any = importlib.import_module("gunicorn.app.base").BaseApplication
+    # Its heartbeat sets the times of a file, which not every sandbox allows, and without a timeout nobody looks at it.
+    importlib.import_module("gunicorn.workers.workertmp").WorkerTmp.notify = lambda self: None
 
     class Application(base):  # type: ignore[misc]
         def load_config(self) -> None:
@@ -101,6 +103,8 @@ def serve_wsgi(kind: Any, listener: socket.socket, workers: int) -> None:
                 "bind": "fd://{}".format(listener.fileno()), "workers": workers, "timeout": 0, "graceful_timeout": 5,
                 "loglevel": "warning",
             }  # fmt: skip
+            if "control_socket_disable" in self.cfg.settings:  # a Unix socket, which nobody would come to
+                options["control_socket_disable"] = True
             for key, value in options.items():
                 self.cfg.set(key, value)
 

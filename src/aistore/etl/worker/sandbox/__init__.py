@@ -13,7 +13,7 @@ from ..lacking import lacks
 from . import kernel, landlock, namespaces, seccomp
 
 _DESCRIPTORS_MAX = 4096
-_PROCESSES_MAX = 1024  # processes and threads of an ETL that has a user of its own; guessed
+_OTHERS_ROOM = 4096  # guessed: how many more processes and threads a user may start elsewhere, beside an ETL
 
 #: What programs read of /proc where it shows the whole machine: nothing of any process.
 _PROC_FILES = (
@@ -144,9 +144,10 @@ def _enter(config: Dict[str, Any], chosen: Plan) -> List[str]:
     layers.append("landlock (version {})".format(chosen.landlock))
     scoped = landlock.scopes_signals(chosen.landlock) or chosen.namespaces or chosen.uid is not None
     own_files = chosen.uid is not None or (chosen.namespaces and not is_root)  # root would own the devices
+    changes = bool(config.get("installs")) or (bool(config.get("serves")) and own_files)
     restrictions = seccomp.Restrictions(
-        network, chosen.uid is not None, chosen.namespaces, not scoped, _serving(config, chosen), own_files
-    )  # fmt: skip
+        network, chosen.uid is not None, chosen.namespaces, not scoped, _serving(config, chosen), changes
+    )
     restrictions.pinned = bool(config.get("cpus"))
     seccomp.install(restrictions)
     layers.append("seccomp")
@@ -197,15 +198,39 @@ def _rules(config: Dict[str, Any], chosen: Plan) -> List[Tuple[str, bool]]:
 
 
 def _limit(config: Dict[str, Any], chosen: Plan) -> None:
-    """Bound the size of files, the number of descriptors and processes, and core dumps."""
+    """Bound the size of files, the number of descriptors and processes, and core dumps; go first when memory ends."""
+    try:
+        fd = os.open("/proc/self/oom_score_adj", os.O_WRONLY)  # what open() needs may be out of reach by now
+        os.write(fd, b"1000")
+        os.close(fd)
+    except OSError:  # not Linux
+        pass
     _lower(resource.RLIMIT_CORE, 0)
     _lower(resource.RLIMIT_NOFILE, _DESCRIPTORS_MAX)
     if config.get("output_bytes_max") is not None:
         _lower(resource.RLIMIT_FSIZE, config["output_bytes_max"])
-    if chosen.uid is not None:
-        _lower(resource.RLIMIT_NPROC, _PROCESSES_MAX)
+    if config.get("processes_max") is not None:
+        _lower(resource.RLIMIT_NPROC, config["processes_max"] + _others_of_user(chosen))
     if config.get("cpus") and not lacks("affinity"):
         os.sched_setaffinity(0, _cores(float(config["cpus"])))
+
+
+def _others_of_user(chosen: Plan) -> int:
+    """Return how many processes and threads count that are not the ETL's, with room for those to come.
+
+    The kernel counts by user, and since Linux 5.14, which is before Landlock's second version, by user namespace.
+    """
+    if chosen.uid is not None or (chosen.namespaces and os.geteuid() != 0 and chosen.landlock >= 2):
+        return 0
+    found = 0
+    for name in os.listdir("/proc") if os.path.isdir("/proc") else []:
+        if name.isdigit():
+            try:
+                if os.stat("/proc/" + name).st_uid == os.getuid():
+                    found += len(os.listdir("/proc/{}/task".format(name)))
+            except OSError:  # it has ended
+                pass
+    return 2 * found + _OTHERS_ROOM
 
 
 def _cores(cpus: float) -> List[int]:

@@ -25,6 +25,7 @@ DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
 _DEVICE_LINKS = {"fd": "/proc/self/fd", "stdin": "/proc/self/fd/0", "stdout": "/proc/self/fd/1",
                  "stderr": "/proc/self/fd/2"}  # fmt: skip
 SHARED_MEMORY = "/dev/shm"
+_WORKING_DIRECTORY = "/proc/self/cwd"  # of whoever looks: what is not shared cannot be left for others to find
 _SCRATCH_INODES = 200_000  # guessed: files of one ETL in its scratch directory
 _SHARED_MEMORY_BYTES_MAX = 1 << 30
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 0x1
@@ -145,7 +146,7 @@ def build_root(config: Dict[str, Any]) -> None:
     for name in ("tmp", "var/tmp"):
         if not os.path.lexists(os.path.join(root, name)):
             os.makedirs(os.path.dirname(os.path.join(root, name)), exist_ok=True)
-            os.symlink(config["scratch"], os.path.join(root, name))
+            os.symlink(_WORKING_DIRECTORY if config.get("tmp") == "cwd" else config["scratch"], root + "/" + name)
     for fd in (*sources.values(), *devices.values()):
         os.close(fd)
     os.chdir(root)
@@ -176,6 +177,9 @@ def _devices(root: str, config: Dict[str, Any], devices: Dict[str, int]) -> None
         _mount("/proc/self/fd/{}".format(fd), root + path, None, _BIND)
     for name, target in _DEVICE_LINKS.items():
         os.symlink(target, "{}/dev/{}".format(root, name))
+    if config.get("tmp") == "cwd":
+        os.symlink(_WORKING_DIRECTORY, root + SHARED_MEMORY)
+        return
     os.mkdir(root + SHARED_MEMORY)
     size = min(config.get("scratch_bytes_max") or _SHARED_MEMORY_BYTES_MAX, _SHARED_MEMORY_BYTES_MAX)
     _mount("tmpfs", root + SHARED_MEMORY, "tmpfs", _NOSUID | _NODEV | _NOEXEC, "size={},mode=1777".format(size))
