@@ -31,6 +31,7 @@ from attack_table import Attack
 from packages import make_source
 
 from aistore.etl import confinement
+from aistore.etl.worker.clearing import remove_tree
 from aistore.testing import StoreProcess
 from aistore.wire.messages import encode_base64
 
@@ -165,9 +166,13 @@ class Host:
 
     def make_server(self, name: str, code: str) -> str:
         """Make a transform that is a server, and comes for its objects."""
+        with socket.create_server(
+            ("127.0.0.1", 0)
+        ) as free:  # where it has no network of its own, a port of this machine
+            port = free.getsockname()[1]
         runtime = {"command": ["python3", "attack_server.py"], "code": code, "filename": "attack_server.py"}
         message = {"name": name, "communication": "hpull://", "sandbox": self.sandbox, "runtime": runtime,
-                   "resources": {"limits": {"memory": MEMORY}}}  # fmt: skip
+                   "port": port, "resources": {"limits": {"memory": MEMORY}}}  # fmt: skip
         reply = self.http.request("PUT", f"{self.store.endpoint}/v1/etl", body=json.dumps(message).encode())
         return "" if reply.status == 200 else reply.data.decode()
 
@@ -393,14 +398,16 @@ def _parents(store: int) -> set[int]:
 def alone(attack: Attack) -> Outcome:
     """Make an attack in a plain process, where nothing stops it."""
     text = json.dumps({"attack": attack.attack, **(attack.alone or {})})
-    with tempfile.TemporaryDirectory() as directory, open(os.path.join(directory, "out"), "w+b") as output:
-        subprocess.run(
-            [sys.executable, os.path.join(ATTACKS, "attack_main.py"), text], cwd=directory, stdout=output, check=True,
-            timeout=60,
-        )  # fmt: skip
-        output.seek(max(0, os.fstat(output.fileno()).st_size - 1000))
-        tail = output.read()
-    return dict(json.loads(tail[tail.rfind(b'{"happened"') :]))
+    directory = tempfile.mkdtemp(prefix="alone-")
+    try:
+        with open(os.path.join(directory, "out"), "w+b") as output:
+            command = [sys.executable, os.path.join(ATTACKS, "attack_main.py"), text]
+            subprocess.run(command, cwd=directory, stdout=output, check=True, timeout=60)
+            said = os.pread(output.fileno(), 1000, 0)
+            said += os.pread(output.fileno(), 1000, max(0, os.fstat(output.fileno()).st_size - 1000))
+    finally:
+        remove_tree(directory)
+    return dict(json.loads(said[said.rfind(b'{"happened"') :].partition(b"\n")[0]))
 
 
 def _installation(host: Host) -> dict[str, Outcome]:
