@@ -75,6 +75,7 @@ bench: $(INSTALLED)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python benchmarks/put.py
 	$(BIN)/python benchmarks/scale.py
 	$(BIN)/python benchmarks/transform.py
+	$(BIN)/python benchmarks/transform_start.py
 	$(BIN)/python benchmarks/epoch.py
 
 $(INSTALLED): pyproject.toml

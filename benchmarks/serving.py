@@ -4,8 +4,8 @@
 
 SDK is an interpreter whose environment has ``aistore[etl]==2.0.0`` and ``cloudpickle``. Needs two cores and ``wrk``.
 
-The class returns what it gets, in capitals, and runs as one process, served in the same way on both sides, pinned to
-one core. On the other core there are
+The class returns what it gets in capitals, or compressed, which takes its time. It runs as one process, served in the
+same way on both sides, pinned to one core. On the other core there are
 
 - *directly*: ``wrk``, which puts objects to the class;
 - *through the store*: ``wrk`` and the whole store, which is asked for the objects through the class.
@@ -36,11 +36,11 @@ from aistore.testing import StoreProcess
 SERVE = Path(__file__).resolve().parent.parent / "src/aistore/etl/worker/serve_class.py"
 
 PICKLE = """
-import cloudpickle, sys
+import cloudpickle, sys, zlib
 from aistore.sdk.etl.webserver.fastapi_server import FastAPIServer
 class Upper(FastAPIServer):
     def transform(self, data, path, etl_args):
-        return data.upper()
+        return zlib.compress(data) if "/compress-" in path else data.upper()
 sys.stdout.buffer.write(cloudpickle.dumps(Upper))
 """
 
@@ -138,23 +138,25 @@ def main() -> None:
             request(store, "POST", "/v1/buckets/bck", b'{"action":"create-bck"}')
             make(store, pickle)
             pin(serving([store.pid]), there)
-            for size in (4 << 10, 110 << 10, 1 << 20):
-                measure(store, options, port, plainly, size, root)
+            for what, size in (("upper", 4 << 10), ("upper", 110 << 10), ("compress", 110 << 10), ("upper", 1 << 20)):
+                measure(store, options, port, plainly, what, size, root)
 
 
-def measure(store: StoreProcess, options: argparse.Namespace, port: int, plainly: int, size: int, root: str) -> None:
+def measure(
+    store: StoreProcess, options: argparse.Namespace, port: int, plainly: int, what: str, size: int, root: str
+) -> None:
     """Measure both sides with objects of one size."""
     body = Path(root, "body")
     body.write_bytes(os.urandom(size))
     paths = []
     for number in range(64):
-        request(store, "PUT", f"/v1/objects/bck/{size}-{number}", body.read_bytes())
-        paths.append(f"/v1/objects/bck/{size}-{number}?etl_name=upper-class")
+        request(store, "PUT", f"/v1/objects/bck/{what}-{size}-{number}", body.read_bytes())
+        paths.append(f"/v1/objects/bck/{what}-{size}-{number}?etl_name=upper-class")
     served = serving([store.pid])
 
     def directly() -> dict[str, float]:
         began = cpu_seconds([plainly])
-        figures = wrk.put(port, "/bck/", str(body), options.seconds, options.connections, root)
+        figures = wrk.put(port, f"/bck/{what}-", str(body), options.seconds, options.connections, root)
         return row(figures, cpu_seconds([plainly]) - began, 0.0, options.seconds)
 
     def through() -> dict[str, float]:
@@ -165,7 +167,7 @@ def measure(store: StoreProcess, options: argparse.Namespace, port: int, plainly
 
     results = interleave(options.rounds, {"directly": directly, "through the store": through})
     ratio = results["through the store"]["objects/s"] / results["directly"]["objects/s"]
-    print_table(f"objects of {size >> 10} KiB", results, f"through the store / directly: {ratio:.2f}")
+    print_table(f"{what}, objects of {size >> 10} KiB", results, f"through the store / directly: {ratio:.2f}")
 
 
 def row(figures: dict[str, float], served: float, store: float, seconds: float) -> dict[str, float]:

@@ -22,14 +22,14 @@ class Index:
     def __init__(self, environments: Path) -> None:
         self._environments = environments
 
-    def environment(self, name: str, *packages: str) -> Path:
+    def environment(self, name: str, *packages: str, of: str = sys.executable) -> Path:
         """Return the interpreter of a virtual environment with ``packages``, made in this session or an earlier one."""
         directory = self._environments / re.sub(
             r"[^\w.-]+", "-", f"{name}-py{sys.version_info[0]}{sys.version_info[1]}"
         )
         python, complete = directory / "bin" / "python", directory / "complete"
         if not complete.exists() or complete.read_text() != repr(packages):
-            subprocess.run([sys.executable, "-m", "venv", "--clear", directory], check=True, timeout=PATIENCE)
+            subprocess.run([of, "-m", "venv", "--clear", directory], check=True, timeout=PATIENCE)
             self.install(python, *packages)
             complete.write_text(repr(packages))
         return python

@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from package_index import SDK_SERVERS, Index
 
 from aistore.etl.confinement import SYSTEM_PATH
+from aistore.etl.environments.runtimes import find_runtimes
 from aistore.testing import StoreProcess
 
 pytestmark = pytest.mark.slow
@@ -45,6 +47,18 @@ def test_a_class_of_each_web_server(said: dict[str, Any], name: str) -> None:
     assert f"ETL error: {name} failed on ais://sdk-classes/dir/some thing" in found["fails"]["message"]
     assert found["logged"], "what the class logged when it was made is not in its log"
     assert found["communication"] == f"{name.rpartition('-')[2]}://"
+
+
+def test_a_class_runs_in_the_python_that_pickled_it(index: Index, module_store: StoreProcess) -> None:
+    runtimes = [found for found in find_runtimes().values() if found.version_info >= (3, 10) and found.has_venv]
+    other = next((found for found in reversed(runtimes) if found.name != f"python3.{sys.version_info[1]}"), None)
+    if other is None or other.serving:
+        pytest.skip("this machine has no other Python that the SDK supports")
+    python = index.environment(f"sdk-etl-2.0.0-of-{other.name}", *SDK_SERVERS, of=other.python)
+    script = Path(__file__).parent / "clients" / "sdk_python.py"
+    done = subprocess.run([python, script, module_store.endpoint], capture_output=True, text=True, timeout=PATIENCE)
+    assert done.returncode == 0, done.stderr
+    assert f"python{done.stdout.strip()}" == other.name
 
 
 def test_classes_that_stream_and_that_read_files(said: dict[str, Any]) -> None:

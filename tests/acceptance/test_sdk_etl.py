@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from person import Index, Shell
+from person import Index
 from test_sdk import refusal, run
+
+from aistore import Client
 
 pytestmark = pytest.mark.slow
 
@@ -24,13 +27,21 @@ WORDS = {f"{number:02}.txt": f"words {number}" for number in range(30)}
 BAD = [f"ais://sdk-etl-source/{number:02}.txt" for number in (7, 17, 27)]
 
 
-@pytest.fixture(scope="module")
-def sdk(index: Index, module_shell: Shell) -> dict[str, Any]:
-    """Return what NVIDIA's SDK 2.0.0 says of a store with three transforms."""
-    for name, code in CODES.items():
-        (module_shell.directory / f"{name}.py").write_text(code)
-        module_shell(f"ais etl init code --name {name} --from-file {name}.py")
-    return run(index.environment("sdk-2.0.0", "aistore==2.0.0"), "sdk_etl.py", module_shell.endpoint)
+@pytest.fixture(scope="module", params=["one machine", "three nodes"])
+def sdk(request: pytest.FixtureRequest, index: Index) -> Iterator[dict[str, Any]]:
+    """Return what NVIDIA's SDK 2.0.0 says of a store with three transforms, on one machine or on three nodes."""
+    if request.param == "one machine":
+        endpoint, nodes = request.getfixturevalue("module_store").endpoint, 1
+    else:
+        cluster = request.getfixturevalue("cluster")
+        endpoint, nodes = cluster.node(1).endpoint, len(cluster.running)
+    with Client(endpoint) as client:
+        for name, code in CODES.items():
+            client.etl(name).init_code(code)
+        said = run(index.environment("sdk-2.0.0", "aistore==2.0.0"), "sdk_etl.py", endpoint)
+        yield {**said, "nodes": nodes}
+        for name in CODES:
+            client.etl(name).delete(missing_ok=True)
 
 
 def test_reads_through_one_transform_and_through_several(sdk):
@@ -107,8 +118,10 @@ def test_jobs_that_fail(sdk):
 def test_life_and_logs(sdk):
     life = sdk["life"]
     assert life["listed"] == ["sdk-picky", "sdk-reverse", "sdk-upper"]
-    assert "upper is ready" in life["logs"][0]
-    assert life["logs"][1] == [True]
+    assert len(life["logs"]) == sdk["nodes"]
+    for text, is_of_its_node in life["logs"]:
+        assert "upper is ready" in text
+        assert is_of_its_node
     assert life["view"] == ["sdk-upper", "hpush://"]
     assert refusal(life["stopped"])[1] == refusal(life["job of a stopped one"])[1] == 409
     assert life["inside"] == "WORDS 1"

@@ -193,9 +193,9 @@ def test_the_guards_death_is_nothing_the_transform_pays_for(tmp_path: Path) -> N
         ({"code": "import sys; sys.exit('no GPU here')"}, r"ended with exit status 1\n.*no GPU here"),
         ({"code": "import nothing_of_the_kind"}, r"exit status 1\n[\s\S]*nothing_of_the_kind"),
         ({"command": ["no-such-program"], "code": "", "filename": ""}, r"status 127\n.*no-such-program: No such file"),
-        ({"code": "import time; print('slowly', flush=True); time.sleep(99)", "init_timeout_seconds": 1.5},
-         r"timeout: .*not ready within 1.5 s \(starting: nothing listens at port \d+\)\nslowly"),
-        ({"code": SERVER.replace("200, b\"Running\"", "503, b\"\""), "init_timeout_seconds": 1.5},
+        ({"code": "import time; print('slowly', flush=True); time.sleep(99)", "init_timeout_seconds": 3},
+         r"timeout: .*not ready within 3 s \(starting: nothing listens at port \d+\)\nslowly"),
+        ({"code": SERVER.replace("200, b\"Running\"", "503, b\"\""), "init_timeout_seconds": 3},
          r"timeout: .*GET /health: 503"),
         ({"code": "import os; os.kill(os.getpid(), 11)"}, r"was ended by SIGSEGV"),
         ({"os_packages": ["no-such-package"]}, r"the system package 'no-such-package' is not installed"),
@@ -208,6 +208,22 @@ def test_what_does_not_come_up_says_why(tmp_path: Path, fields: dict[str, object
             await new(manager, **fields)  # type: ignore[arg-type]
         assert manager.etls() == {}
         assert os.listdir(tmp_path / "runtime") == []
+
+    run(tmp_path, test)
+
+
+@needs("proc")
+def test_one_that_is_near_its_limit_is_let_live(tmp_path: Path) -> None:
+    """Near it the guard looks often, at every process."""
+    busy = "begun = time.monotonic()\nwhile time.monotonic() < begun + 3:\n    pass"
+
+    async def test(manager: Manager) -> None:
+        etl = await new(manager, memory_bytes=192 << 20)
+        assert (
+            await run_inside(etl, f"kept = bytearray(os.urandom(1 << 20)) * 100\n{busy}\nanswer = len(kept) >> 20")
+            == 100
+        )
+        assert etl.life.restarts == ()
 
     run(tmp_path, test)
 

@@ -167,7 +167,7 @@ def test_sources_that_other_programs_write(cluster: LocalCluster, weed: Weed) ->
 
 
 def test_they_go_on_when_nodes_die(new_cluster: Callable[..., LocalCluster], count: Callable[[str, int], None]) -> None:
-    cluster = new_cluster(3, lease_seconds=6)
+    cluster = new_cluster(3)
     clients = clients_of(cluster)
     one, _, three = clients
     one.etl("slow-reverse").init_code(SLOW)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from concurrent.futures import Executor
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -19,9 +20,10 @@ from .passing import Passing
 from .results import Results
 from .running import Ask, Controller, Gone, Result, Running
 from .seeds import Recipe
-from .servers.connect import connect, listen
-from .servers.talk import ServerTransforms
 from .warm import WarmWorkers
+
+if TYPE_CHECKING:
+    from .servers.talk import ServerTransforms
 
 #: How often an object begins again because a transform was made anew meanwhile.
 _ATTEMPTS = 4
@@ -41,11 +43,24 @@ class Dispatcher:
         self._running: dict[str, Running] = {}
         self._input_bytes = 0  # copies of objects that wait for a worker or are with one, in memory
         self._workers = WarmWorkers(controller, self.find, threads, limits, spool)
-        self._servers = ServerTransforms(self.find, threads, limits, spool, connect=connect, listen=listen)
+        self._serving: ServerTransforms | None = None
+
+    @property
+    def _servers(self) -> ServerTransforms:
+        """The transforms that are servers; a store that has none does without the libraries for them, 6 MiB."""
+        if self._serving is None:
+            from .servers.connect import connect, listen
+            from .servers.talk import ServerTransforms
+
+            self._serving = ServerTransforms(
+                self.find, self._threads, self._limits, self._spool, connect=connect, listen=listen
+            )
+        return self._serving
 
     def close(self) -> None:
         """End what is kept of transforms that are servers."""
-        self._servers.close()
+        if self._serving is not None:
+            self._serving.close()
 
     async def find(self, name: str, *, again: bool = False) -> Running:
         """Return where ETL ``name`` takes objects; waits for one that is being made ready.

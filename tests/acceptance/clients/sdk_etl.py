@@ -122,7 +122,7 @@ def jobs(client: Client, source: Any) -> dict[str, Any]:
     (copied,) = names.copy(some, prepend="c/", num_workers=2)
     found["group copy"] = [waited(client.job(copied)), texts(some, "c/")]
     running = client.cluster().list_running_jobs()
-    found["idle ones"] = sorted(kind for kind, _, _ in (one.partition("[") for one in running))
+    found["idle ones"] = sorted({one.partition("[")[0] for one in running})
 
     inspected = client.job(source.inspect("sdk-picky", etl_pipeline=["sdk-upper"]))
     found["inspect"] = waited(inspected)
@@ -161,8 +161,9 @@ def life(client: Client, source: Any) -> dict[str, Any]:
     words = source.object("01.txt")
     found: dict[str, Any] = {"listed": sorted(info.id for info in client.cluster().list_etls())}
     upper = client.etl("sdk-upper")
-    (log,) = upper.logs()
-    found["logs"] = [log.logs, [again.target_id == log.target_id for again in upper.logs(log.target_id)]]
+    found["logs"] = [
+        [log.logs, [again.target_id for again in upper.logs(log.target_id)] == [log.target_id]] for log in upper.logs()
+    ]
     details = upper.view()
     found["view"] = [details.init_msg.name, details.init_msg.communication]
     upper.stop()

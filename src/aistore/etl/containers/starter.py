@@ -9,6 +9,7 @@ import os
 import re
 import sys
 import threading
+from dataclasses import replace
 from typing import Any
 
 from ...fallbacks import cores_for, lacking
@@ -81,7 +82,8 @@ class ContainerStarter:
         spec = self._etl.spec
         enters = choose_network(spec, self._engine)
         variables = {
-            **contract_variables(spec), "NUM_WORKERS": str(spec.workers or cores_for(spec.cpus)), **dict(spec.env),
+            **contract_variables(spec if enters else replace(spec, direct_put=False)),
+            "NUM_WORKERS": str(spec.workers or cores_for(spec.cpus)), **dict(spec.env),
             "PORT": str(spec.port), "AIS_TARGET_URL": start.target_url.replace("{calls_port}", str(CALLS_PORT)),
         }  # fmt: skip
         by_name = {name: value for name, value in variables.items() if not _OF_THE_ENGINE.fullmatch(name)}

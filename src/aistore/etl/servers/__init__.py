@@ -5,5 +5,5 @@ store: ``talk`` (tries, what becomes of a broken connection), ``call`` (what eve
 object), ``watch`` (what ends it early), ``pool`` (connections that are kept), ``requests`` (what is asked for),
 ``http`` or ``websocket`` (one object on one connection), ``replies`` (what comes back, in memory or in a file),
 ``call_files`` (the object, and what was put for it, as files while the call is under way), ``gateway`` (the transform's
-own calls back to the store).
+own calls back to the store), ``callers`` (who may make those).
 """

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hmac
 import os
 from concurrent.futures import Executor
 from socket import SHUT_RDWR, socket
@@ -20,12 +19,11 @@ from urllib.parse import parse_qsl, unquote
 import h11
 import msgspec
 
-from ...errors import AisError, BadRequestError, InternalError, MethodNotAllowedError
+from ...errors import AisError, InternalError, MethodNotAllowedError
 from ...wire.messages import ErrorBody
 from ..running import Running
 from .call_files import Offers, PutFile
-
-PREFIX = "/v1/etl/_object/"
+from .callers import PREFIX, check_secret, unrecognized
 
 #: Connections of one transform at once in one HTTP worker; more wait. Guessed: more than calls of it can be under way.
 _CONNECTIONS_MAX = 256
@@ -38,21 +36,6 @@ _PIECE_BYTES = 1 << 20
 _UNWANTED_BYTES_MAX = 4 << 20
 #: Reads up to this size do not go to a thread: the file was written a moment ago.
 _INLINE_BYTES_MAX = 256 << 10
-
-
-def check_secret(running: Running, given: str) -> Offers:
-    """Return what the calls through a transform offer to whoever knows its secret; raises BadRequestError."""
-    secret = running.secret
-    if not secret or not running.calls or not hmac.compare_digest(given.encode(), secret.encode()):
-        raise unrecognized()
-    return Offers(running.calls)
-
-
-def unrecognized() -> BadRequestError:
-    """Return the error of a caller that has no secret, or none of a transform."""
-    return BadRequestError(
-        "unrecognized request source", hint="a transform adds the object's name to AIS_TARGET_URL as it was given"
-    )
 
 
 class Gateway:

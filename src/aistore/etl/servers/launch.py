@@ -82,6 +82,7 @@ def _variables(options: ServerOptions, program: ServerProgram) -> dict[str, str]
     scratch = os.path.abspath(options.scratch)
     return {
         "HOME": scratch, "TMPDIR": scratch, "LANG": "C.UTF-8", "USER": "etl", "LOGNAME": "etl",
+        "PYTHONHASHSEED": "0",  # as for code: sets are iterated in the same order everywhere
         **dict.fromkeys(launcher.ONE_THREAD, "1"), "NUM_WORKERS": str(options.workers),
         **contract_variables(options.spec), **program.env, "AIS_TARGET_URL": options.target_url,
     }  # fmt: skip

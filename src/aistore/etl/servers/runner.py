@@ -30,7 +30,11 @@ _LOG_SHOWN_BYTES = 2000
 _BACKLOG = 1024
 _ENDED_BY_SIGNAL = 128
 _GUARD_SECONDS = 5.0
-_TELL_SECONDS = 1.0  # how often progress tells what keeps a server from being ready
+_CANNOT_CALL = (
+    "a transform of type {} comes to the store for its objects, and this one would not reach it: a container's network "
+    "is not entered here, or the sandbox has neither namespaces nor Linux 6.7; use hpush://, or files (ETL_DIRECT_FQN)"
+)
+_TELL_SECONDS = 0.2  # how often progress tells what keeps a server from being ready
 
 
 class ServerRunner:
@@ -131,6 +135,9 @@ class ServerRunner:
                 if kind == "sandbox":
                     self.layers, self.missing = event["layers"], event["missing"]
                     self._running = self._at(int(event["port"]), int(event["calls_port"]))
+                    if self._could_get_nothing():
+                        reason = _CANNOT_CALL.format(self._etl.spec.communication)
+                        break
                     healthy = asyncio.ensure_future(self._wait_healthy(ready, progress))
                 elif kind == "excess":
                     self._etl.log.write(f"{event['message']}\n")
@@ -158,6 +165,11 @@ class ServerRunner:
             return
         said = self._etl.log.tail(_LOG_SHOWN_BYTES)
         ended(f"{reason}\n{said}" if said else reason, wanted=wanted)
+
+    def _could_get_nothing(self) -> bool:
+        """Whether it would have to come for its objects, and cannot."""
+        pulls = self._etl.spec.communication in ("hpull://", "hrev://") and not self._etl.spec.direct_file
+        return pulls and not self._running.gateway
 
     async def _wait_healthy(self, ready: asyncio.Future[None], progress: ReportProgress) -> None:
         health = Health(self._running)

@@ -13,7 +13,7 @@ from typing import Any, Dict, List, NoReturn
 from . import process
 
 _GRACE_SECONDS = 2.0
-_PR_SET_PDEATHSIG = 1
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE = 1, 4
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 
 
@@ -25,6 +25,8 @@ def run(command: List[str], env: Dict[str, str], *, alone: bool) -> NoReturn:
     guard = os.getppid()
     if not alone:
         _ask_for_notice()
+    # Its user changed, and it became no other program, so the kernel hides it; but the guard has to look at it.
+    process.prctl(_PR_SET_DUMPABLE, 1)
     server = os.fork()
     if server == 0:
         process.die_with_parent()

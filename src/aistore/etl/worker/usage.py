@@ -144,10 +144,34 @@ def _open_files(pid: int) -> Iterator[Tuple[str, str]]:
             pass
 
 
-def files_below(directories: Sequence[str]) -> Iterator[Tuple[str, int]]:
-    """Yield path and bytes on disk of everything below ``directories``; raises OSError for what is out of reach."""
+def hold(directories: Sequence[str]) -> Dict[str, int]:
+    """Return a descriptor for each of ``directories`` that there is: whoever has it need not reach what is above."""
+    held = {}
+    for directory in directories:
+        try:
+            held[directory] = os.open(directory, getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY)
+        except OSError:
+            pass
+    return held
+
+
+def files_below(held: Dict[str, int]) -> Iterator[Tuple[str, int]]:
+    """Yield path and bytes on disk of everything below directories; raises OSError for what is out of reach.
+
+    Goes there meanwhile: relative paths are all that a user may use whose way from the root is barred.
+    """
     linked: Set[Tuple[int, int]] = set()
-    waiting = list(directories)
+    try:
+        for directory, descriptor in held.items():
+            os.fchdir(descriptor)
+            for path, size in _files_here(linked):
+                yield os.path.join(directory, path[2:]), size
+    finally:
+        os.chdir("/")
+
+
+def _files_here(linked: Set[Tuple[int, int]]) -> Iterator[Tuple[str, int]]:
+    waiting = ["."]
     while waiting:
         try:
             entries = list(os.scandir(waiting.pop()))

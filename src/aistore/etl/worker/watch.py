@@ -43,7 +43,7 @@ class Watch:
         self._processes_max = config.get("processes_max") or 0
         self._disk_max = config.get("disk_bytes_max") or (0 if bounded else config.get("scratch_bytes_max") or 0)
         self._files_max = 0 if config.get("disk_bytes_max") else _FILES_MAX  # an environment may have very many
-        self._directories: List[str] = list(config.get("write", ()))
+        self._held = usage.hold(config.get("write", ()))
         self._scratch: str = config.get("scratch", "")
         self._kept = usage.Kept()
         self._looked_closely = 0.0
@@ -118,7 +118,7 @@ class Watch:
             return None
         amounts: List[Tuple[int, int]] = []
         try:
-            for path, size in usage.files_below(self._directories):
+            for path, size in usage.files_below(self._held):
                 amounts.append((self._branch_of(path, processes), size))
                 if self._files_max and len(amounts) > self._files_max:
                     text = "the transform has more than {:,} temporary files"

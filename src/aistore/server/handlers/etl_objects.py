@@ -10,7 +10,7 @@ import os
 
 from ...errors import AisError, ClientGoneError
 from ...etl.servers.call_files import Offers
-from ...etl.servers.gateway import PREFIX, check_secret, unrecognized
+from ...etl.servers.callers import PREFIX, check_secret, unrecognized
 from ..description import BYTES, Content, Parameter, operation
 from ..replies import Bytes, Empty, Pieces, Reply
 from ..request import Request
