@@ -74,9 +74,8 @@ def test_nodes_come_and_go(new_cluster: Callable[..., LocalCluster]) -> None:
     cluster.wait_settled()
     assert len(cluster.map(2)[1]) == 3
     # Who waits for a state hears of a node that ended by itself.
-    cluster.node(3).process.signal(signal.SIGKILL)
     with pytest.raises(AisError, match="node 3 ended by itself"):
-        cluster.wait_until(lambda: False, "nothing")
+        cluster.wait_until(lambda: bool(cluster.node(3).process.signal(signal.SIGKILL)), "nothing")
 
 
 def test_a_node_cut_off_from_the_store_comes_back(network: Network, new_cluster: Callable[..., LocalCluster]) -> None:
