@@ -21,14 +21,17 @@ NODES = tests/jobs tests/laptop tests/storage/objectstore tests/server/test_clus
 	tests/server/test_forwarding.py tests/server/test_peers.py tests/server/test_reads.py tests/etl/test_everywhere.py \
 	tests/docs/test_cluster_document.py tests/pytorch/test_torch_cluster.py
 
+# What installs clients of others, and what they run, from the package index.
+CLIENTS = tests/acceptance tests/docs/test_write_a_transform.py tests/etl/test_nvidia_servers.py
+
 # What is about transforms without a store around them, and needs no package index.
-TRANSFORMS = $(filter-out $(NODES) $(ATTACKS) tests/etl/test_nvidia_servers.py,$(wildcard tests/etl/test_*.py))
+TRANSFORMS = $(filter-out $(NODES) $(ATTACKS) $(CLIENTS),$(wildcard tests/etl/test_*.py))
 
 # Attacks of transforms, on hosts of each kind that this one can be: make attacks-<kind> for one of them.
 ATTACKS = tests/etl/test_attacks.py
 HOSTS = root user confined none root-confined root-stuck
 
-.PHONY: demo test test-machine test-nodes test-cluster test-transforms test-attacks $(HOSTS:%=attacks-%) test-fallbacks \
+.PHONY: demo test test-machine test-nodes test-clients test-cluster test-transforms test-attacks $(HOSTS:%=attacks-%) test-fallbacks \
 	fallbacks-etl fallbacks-store lint bench clean
 
 demo: $(INSTALLED)
@@ -36,11 +39,15 @@ demo: $(INSTALLED)
 
 # Several at a time here and below: they wait for processes more than they compute.
 test: $(INSTALLED)
-	$(MAKE) -j3 --output-sync=target --keep-going test-machine test-nodes test-cluster test-transforms \
-		test-attacks
+	$(MAKE) -j4 --output-sync=target --keep-going test-machine test-nodes test-clients test-cluster \
+		test-transforms test-attacks
 
 test-machine:
-	$(BIN)/python -m pytest $(addprefix --ignore=,tests/cluster $(NODES) $(TRANSFORMS) $(ATTACKS))
+	$(BIN)/python -m pytest -p no:cacheprovider --durations=15 \
+		$(addprefix --ignore=,tests/cluster $(NODES) $(CLIENTS) $(TRANSFORMS) $(ATTACKS))
+
+test-clients:
+	$(BIN)/python -m pytest --durations=15 $(CLIENTS)
 
 test-cluster:
 	$(BIN)/python -m pytest -p no:cacheprovider --durations=15 tests/cluster
