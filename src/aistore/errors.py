@@ -290,6 +290,8 @@ class TransformCrashError(TransformError):
 class TransformExcessError(TransformError):
     """The transform used more memory, processes or disk than it may, and was ended for it."""
 
+    code = "ErrETLExcess"
+
 
 class RetryLaterError(AisError):
     """The same request can succeed later; ``retry_after_seconds`` is the store's guess when, None for no guess."""

@@ -25,7 +25,7 @@ from sim.run import simulate
 
 from aistore.cluster import coherence, membership, view, world
 
-RUNS = int(os.environ.get("AIS_SIM_RUNS", "400"))
+RUNS = int(os.environ.get("AIS_SIM_RUNS", "250"))
 FIRST = int(os.environ.get("AIS_SIM_FIRST", "0"))
 #: Schedules in which a broken rule has to be found; with AIS_SIM_HUNT, also those that take hundreds.
 HUNT_MAX = int(os.environ.get("AIS_SIM_HUNT", "200"))

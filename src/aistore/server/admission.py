@@ -24,8 +24,8 @@ PIECE_BYTES_MIN = 64 << 10
 #: keep it. Measured: 400 MiB of 500 after hundreds of uploads.
 _TRIM_BYTES, _TRIM_SECONDS = 32 << 20, 5.0
 #: The allocator keeps so much of what is freed, and does not where it is in pieces that are larger than any of a reply.
-#: Derived: what some requests at once have in pieces; as much as is given back by the rule above.
-_KEPT_BYTES, _MAPPED_BYTES_MIN = 32 << 20, 4 << 20
+#: Derived: what some requests at once have in pieces. Each thread's share of the allocator keeps as much.
+_KEPT_BYTES, _MAPPED_BYTES_MIN = 8 << 20, 4 << 20
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h of glibc
 
 
