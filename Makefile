@@ -40,7 +40,7 @@ demo: $(INSTALLED)
 # Several at a time here and below: they wait for processes more than they compute.
 test: $(INSTALLED)
 	$(MAKE) -j4 --output-sync=target --keep-going test-machine test-nodes test-clients test-cluster \
-		test-transforms test-attacks
+		test-transforms fallbacks-etl fallbacks-store test-attacks
 
 test-machine:
 	$(BIN)/python -m pytest -p no:cacheprovider --durations=15 \
@@ -62,7 +62,7 @@ test-attacks:
 	$(BIN)/python -m pytest -p no:cacheprovider --durations=5 $(ATTACKS)
 
 $(HOSTS:%=attacks-%): attacks-%:
-	$(BIN)/python -m pytest -p no:cacheprovider $(ATTACKS) -k "[$*-warm or [$*-fork or [$*]"
+	AIS_ATTACK_HOSTS=all $(BIN)/python -m pytest -p no:cacheprovider $(ATTACKS) -k "[$*-warm or [$*-fork or [$*]"
 
 test-fallbacks: $(INSTALLED)
 	$(MAKE) -j2 fallbacks-etl fallbacks-store

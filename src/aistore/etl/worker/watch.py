@@ -17,7 +17,7 @@ from .lacking import lacks
 
 _SECONDS_BUSY, _SECONDS_IDLE, _SECONDS_MIN = 0.5, 2.0, 0.05
 _CLOSELY_SECONDS = 2.0  # how old what is known of mappings, descriptors and files may be
-_COST_MAX = 0.05  # of a core, for looking
+_COST_MAX = 0.05  # of a core, for looking, unless that were less often than every two seconds
 _GROWTH_BYTES_PER_SECOND = 4 << 30  # of one core; measured: 2 to 3 GiB/s are written to new pages
 _FILES_MAX = 200_000  # guessed: as where the scratch directory is a file system of its own
 
@@ -66,7 +66,8 @@ class Watch:
                 os.seteuid(0)
                 os.setegid(0)
         cost = time.monotonic() - begun
-        return excess, max(_SECONDS_MIN, cost / _COST_MAX, pause)
+        # However much there is to look at: what makes that much is what must not wait.
+        return excess, max(_SECONDS_MIN, min(cost / _COST_MAX, _SECONDS_IDLE), pause)
 
     def _measure(self, now: float) -> Tuple[Optional[Excess], float]:
         processes = usage.processes_below(self._child)
