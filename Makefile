@@ -27,11 +27,14 @@ CLIENTS = tests/acceptance tests/docs/test_write_a_transform.py tests/etl/test_n
 # What is about transforms without a store around them, and needs no package index.
 TRANSFORMS = $(filter-out $(NODES) $(ATTACKS) $(CLIENTS),$(wildcard tests/etl/test_*.py))
 
+# One store, over HTTP.
+SERVER = $(filter-out $(NODES),$(wildcard tests/server/test_*.py))
+
 # Attacks of transforms, on hosts of each kind that this one can be: make attacks-<kind> for one of them.
 ATTACKS = tests/etl/test_attacks.py
 HOSTS = root user confined none root-confined root-stuck
 
-.PHONY: demo test test-machine test-nodes test-clients test-cluster test-transforms test-attacks $(HOSTS:%=attacks-%) test-fallbacks \
+.PHONY: demo test test-machine test-server test-nodes test-clients test-cluster test-transforms test-attacks $(HOSTS:%=attacks-%) test-fallbacks \
 	fallbacks-etl fallbacks-store lint bench clean
 
 demo: $(INSTALLED)
@@ -39,12 +42,15 @@ demo: $(INSTALLED)
 
 # Several at a time here and below: they wait for processes more than they compute.
 test: $(INSTALLED)
-	$(MAKE) -j4 --output-sync=target --keep-going test-machine test-nodes test-clients test-cluster \
-		test-transforms fallbacks-etl fallbacks-store test-attacks
+	$(MAKE) -j4 --output-sync=target --keep-going test-clients test-nodes test-server test-machine \
+		test-cluster test-transforms fallbacks-etl fallbacks-store test-attacks
 
 test-machine:
 	$(BIN)/python -m pytest -p no:cacheprovider --durations=15 \
-		$(addprefix --ignore=,tests/cluster $(NODES) $(CLIENTS) $(TRANSFORMS) $(ATTACKS))
+		$(addprefix --ignore=,tests/cluster tests/server $(NODES) $(CLIENTS) $(TRANSFORMS) $(ATTACKS))
+
+test-server:
+	$(BIN)/python -m pytest -p no:cacheprovider --durations=15 $(SERVER)
 
 test-clients:
 	$(BIN)/python -m pytest --durations=15 $(CLIENTS)
