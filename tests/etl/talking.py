@@ -15,7 +15,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-from aistore.errors import EtlNotRunningError
+import pytest
+
+from aistore.errors import EtlNotRunningError, TransformError
 from aistore.etl import exchange
 from aistore.etl.passing import Passing
 from aistore.etl.running import Ask, Gone, Running
@@ -273,3 +275,19 @@ def _listener(wanted: bool, port: int) -> Iterator[socket.socket | None]:
 def readable(connection: socket.socket, seconds: float) -> bool:
     """Say whether something comes within some time."""
     return bool(select.select([connection], [], [], seconds)[0])
+
+
+def upper(heard: Heard) -> bytes:
+    return heard.body.upper()
+
+
+def failure(server: RawServer, data: bytes = b"data", **options: object) -> TransformError:
+    """Return the error of one object."""
+
+    async def use(t: Talk) -> TransformError:
+        with pytest.raises(TransformError) as caught:
+            await t.object(data)
+        return caught.value
+
+    error: TransformError = talk(server.port, use, **options)
+    return error

@@ -81,5 +81,31 @@ class Dependencies:
         )
 
 
+class OnDependencies:
+    """What runs on the environment of its ETL's dependencies: the part of a ``Runner`` that tells of it."""
+
+    _dependencies: Dependencies
+
+    @property
+    def lock(self) -> Lock | None:
+        """What its dependencies came to."""
+        return self._dependencies.lock
+
+    @property
+    def environment(self) -> Environment | None:
+        """Its environment, once it is prepared."""
+        return self._dependencies.environment
+
+    @property
+    def environment_directory(self) -> str | None:
+        """The cached environment that it uses."""
+        return self.environment.directory if self.environment else None
+
+    @property
+    def prepared(self) -> bool:
+        """Whether it has its environment."""
+        return self.environment is not None
+
+
 async def _as_coroutine(report: ReportProgress, stage: str, message: str) -> None:
     await report(stage, message)

@@ -14,7 +14,7 @@ from ..fallbacks import cores_for
 from ..model.etl import Isolation, Network, Sandbox
 from . import launcher
 from .counted import set_workers
-from .dependencies import Dependencies
+from .dependencies import Dependencies, OnDependencies
 from .environments.environment import Environment
 from .environments.lock import Lock
 from .events import events_of
@@ -26,7 +26,7 @@ _EXIT_STATUSES_KEPT = 256
 _EXIT_STATUS_WAIT_SECONDS = 2.0
 
 
-class WarmRunner:
+class WarmRunner(OnDependencies):
     """The process tree of one ETL made of code. A ``Runner``; ``lock`` and ``locked`` as in ``Dependencies``."""
 
     def __init__(self, assignment: Assignment, lock: Lock | None, *, locked: bool) -> None:
@@ -44,26 +44,6 @@ class WarmRunner:
         self._excesses: dict[int, str] = {}  # of workers that the guard ended: what they had too much of
         self._exited = asyncio.Condition()
         self._up = False
-
-    @property
-    def lock(self) -> Lock | None:
-        """What its dependencies came to."""
-        return self._dependencies.lock
-
-    @property
-    def environment(self) -> Environment | None:
-        """Its environment, once it is prepared."""
-        return self._dependencies.environment
-
-    @property
-    def environment_directory(self) -> str | None:
-        """The cached environment that it uses."""
-        return self.environment.directory if self.environment else None
-
-    @property
-    def prepared(self) -> bool:
-        """Whether it has its environment."""
-        return self.environment is not None
 
     @property
     def blameless(self) -> bool:

@@ -7,8 +7,7 @@ import threading
 from typing import Any
 
 from ...fallbacks import cores_for
-from ..dependencies import Dependencies
-from ..environments.environment import Environment
+from ..dependencies import Dependencies, OnDependencies
 from ..environments.lock import Lock
 from ..launcher import Launched
 from ..runners import Assignment, ReportProgress
@@ -16,7 +15,7 @@ from .launch import ServerOptions, launch_server
 from .starter import Start
 
 
-class ProcessStarter:
+class ProcessStarter(OnDependencies):
     """A ``Starter``; ``lock`` and ``locked`` as in ``Dependencies``."""
 
     def __init__(self, assignment: Assignment, lock: Lock | None, *, locked: bool) -> None:
@@ -24,26 +23,6 @@ class ProcessStarter:
         self._dependencies = Dependencies(
             assignment.spec, assignment.places.environments, assignment.log, lock, locked=locked
         )
-
-    @property
-    def lock(self) -> Lock | None:
-        """What its dependencies came to."""
-        return self._dependencies.lock
-
-    @property
-    def environment(self) -> Environment | None:
-        """Its environment, once it is prepared."""
-        return self._dependencies.environment
-
-    @property
-    def environment_directory(self) -> str | None:
-        """The cached environment that it uses."""
-        return self.environment.directory if self.environment else None
-
-    @property
-    def prepared(self) -> bool:
-        """Whether it has its environment."""
-        return self.environment is not None
 
     @property
     def advice(self) -> str:
