@@ -303,7 +303,9 @@ class Attacker:
         """Of what it leaves the next object sees nothing, nor is it there outside."""
         self._ask(attack)
         found = told(self._ask(attack, "attack_reach.list_directory", path="."))
-        left = glob.glob(f"{self.host.runtime}/scratch-*/worker-*/*")
+        deadline = time.monotonic() + _GONE_SECONDS  # other attacks of this host write files too, and those go
+        while (left := glob.glob(f"{self.host.runtime}/scratch-*/worker-*/*")) and time.monotonic() < deadline:
+            time.sleep(0.05)
         return {"happened": None if found["happened"] == "listed []" and not left else f"{found} {left}", "error": None}
 
     def _log(self, attack: Attack) -> Outcome:
