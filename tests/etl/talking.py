@@ -73,10 +73,10 @@ class Caller:
         """Send bytes."""
         self.connection.sendall(b"".join(pieces))
 
-    def reply(self, body: bytes, status: str = "200 OK", *headers: str) -> None:
-        """Send a whole reply."""
+    def reply(self, body: bytes, status: str = "200 OK", *headers: str, and_then: bytes = b"") -> None:
+        """Send a whole reply, and what is to come with it."""
         lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", *headers, "", ""]
-        self.send("\r\n".join(lines).encode(), body)
+        self.send("\r\n".join(lines).encode() + body + and_then)
 
     def drain(self) -> None:
         """Read until the other side has ended the connection."""
