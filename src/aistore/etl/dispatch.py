@@ -20,13 +20,16 @@ from .passing import Passing
 from .results import Results
 from .running import Ask, Controller, Gone, Result, Running
 from .seeds import Recipe
-from .warm import WarmWorkers
+from .sent import Sent, SentEarly
+from .warm import WarmWorkers, header_of
 
 if TYPE_CHECKING:
     from .servers.talk import ServerTransforms
 
 #: How often an object begins again because a transform was made anew meanwhile.
 _ATTEMPTS = 4
+#: Larger objects are not sent early: copying them would hold up the requests behind them.
+_EARLY_BYTES_MAX = 256 << 10
 
 
 class Dispatcher:
@@ -75,12 +78,45 @@ class Dispatcher:
             self._running[name] = known
         return known
 
-    async def transform(self, call: TransformCall, reading: Reading, *, gone: Gone | None = None) -> Result:
+    def send_early(self, call: TransformCall, reading: Reading) -> SentEarly | None:
+        """Send a small object to a transform, if nothing has to be waited for and that is all to be done; else None.
+
+        For a thread that is not the event loop's. The object goes on with ``transform`` or ends with ``end_early``.
+        """
+        running, size = self._running.get(call.etl), reading.info.size
+        if running is None or running.serves or running.cache or call.then or call.seed is not None or call.seconds:
+            return None
+        if size > _EARLY_BYTES_MAX or self._input_bytes + size > self._limits.etl_input_bytes_max:
+            return None
+        header, data = header_of(Ask(reading.info.bucket, reading.info.name, call.args)), reading.read_cached(0, size)
+        if header is None or data is None:
+            return None
+        try:
+            sent = SentEarly(running, header, data, self._spool)
+        except OSError:  # the ordinary way finds out what it is
+            return None
+        self._input_bytes += size
+        return sent
+
+    def end_early(self, sent: SentEarly) -> None:
+        """End what was sent early; a worker that has it and has not answered is killed."""
+        self._input_bytes -= sent.size
+        if sent.answer is None:
+            self._workers.abandon(sent.running, sent)
+        sent.close()
+
+    async def transform(
+        self, call: TransformCall, reading: Reading, *, gone: Gone | None = None, sent: SentEarly | None = None
+    ) -> Result:
         """Run one object through the transforms of ``call`` and return the result; closes ``reading``.
 
         ``gone`` completes when the client went away: then the transform is ended and ClientGoneError raised.
+        ``sent``: the object is on its way already.
         """
         try:
+            if sent is not None and await self.find(call.etl) == sent.running:
+                taken, sent = sent, None
+                return await self._followed(call, reading, gone, taken)
             for _ in range(_ATTEMPTS):
                 stages = [await self.find(name) for name in call.stages]  # none begins where one is missing
                 wanted = call.seed is not None or any(self._keeps(running) for running in stages)
@@ -94,7 +130,18 @@ class Dispatcher:
                     self._release(work)
             raise OverloadedError(f"etl job {call.etl} is being made anew again and again", hint="try again later")
         finally:
+            if sent is not None:
+                self.end_early(sent)
             reading.close()
+
+    async def _followed(self, call: TransformCall, reading: Reading, gone: Gone | None, sent: SentEarly) -> Result:
+        """Return what comes of an object that was sent early."""
+        work = _Work(call, reading, gone, [sent.running], may_begin_again=False)
+        work.source, work.held, work.sent = Passing.of_file(sent.take_source(), self._spool), sent.size, sent
+        try:
+            return await self._made(work, 1)
+        finally:
+            self._release(work)
 
     def _keeps(self, running: Running) -> bool:
         return running.cache and self.results is not None and self.results.are_kept
@@ -184,7 +231,9 @@ class Dispatcher:
                     if running.serves:
                         result = await self._servers.transform(running, source, ask, work.gone)
                     else:
-                        result = await self._workers.transform(running, source.descriptor, ask, work.gone)
+                        result = await self._workers.transform(
+                            running, source.descriptor, ask, work.gone, work.take_sent()
+                        )
                 finally:
                     counted.uid = self._running.get(running.name, running).uid
                 counted.out_bytes = result.size
@@ -240,7 +289,8 @@ class Dispatcher:
 class _Work:
     """One object on its way through the transforms of a call.
 
-    ``source`` is a copy of it that nobody has taken yet, ``held`` what is accounted for in memory.
+    ``source`` is a copy of it that nobody has taken yet, ``held`` what is accounted for in memory, ``sent`` what is on
+    its way to the first transform already.
     ``recipes`` says what the result after each transform is made of, where that is wanted. With ``may_begin_again``
     the object is read again when a transform was made anew.
     """
@@ -254,8 +304,14 @@ class _Work:
         self.stages = stages
         self.may_begin_again = may_begin_again
         self.source: Passing | None = None
+        self.sent: Sent | None = None
         self.held = 0
         self.recipes: list[Recipe] = []
+
+    def take_sent(self) -> Sent | None:
+        """Return what was sent already, the caller's to close."""
+        sent, self.sent = self.sent, None
+        return sent
 
     def is_repeatable(self, count: int) -> bool:
         """Say whether the result of the first transforms may be one that was computed earlier."""

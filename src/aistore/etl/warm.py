@@ -34,21 +34,21 @@ from ..settings import Limits
 from . import exchange
 from .counted import count_busy
 from .endings import how_it_ended
-from .peers import CREDENTIALS_ROOM, MESSAGES_KIND, Peer, ask_for_credentials, sender_of
+from .peers import CREDENTIALS_ROOM, Peer, sender_of
 from .running import Ask, Controller, Find, Gone, Result, Running
+from .sent import REPLY_BYTES_MAX, Sent, connect
 from .worker.messages import Messages
 
-_REPLY_BYTES_MAX = 64 << 10
 _REQUEST_BYTES_MAX = 64 << 10  # what a worker reads of one request, JSON around it included
 _STDERR_SHOWN_BYTES = 8 << 10
 _STDERR_LOGGED_BYTES = 2 << 10  # of an object that ended its worker, which could not put it into the log
 # Smaller results are copied out at once, which no later write to the descriptor can change. Larger ones are sealed and
 # sent in pieces. Not all are sealed, because the kernel waits for pages that another core has just written to settle:
 # measured, sealing was a fifth of an HTTP worker's time and most of the slowest replies.
-_COPIED_RESULT_BYTES_MAX = 1 << 20
+COPIED_RESULT_BYTES_MAX = 1 << 20
 # Asking the server whether a client is still there costs two rounds between its threads; one that left is found out
 # this much later.
-_WATCH_AFTER_SECONDS = 0.05
+WATCH_AFTER_SECONDS = 0.05
 # An ETL that crashes is started again, and an object that no worker had taken by then is sent again: so often in all.
 _ATTEMPTS = 4
 
@@ -89,7 +89,7 @@ class _Call:
 
     def _readable(self) -> None:
         try:
-            message, ancillary = self.messages.receive(_REPLY_BYTES_MAX, CREDENTIALS_ROOM)
+            message, ancillary = self.messages.receive(REPLY_BYTES_MAX, CREDENTIALS_ROOM)
         except (BlockingIOError, InterruptedError):
             return
         except OSError:
@@ -97,17 +97,24 @@ class _Call:
         if not message and self._left:  # our own doing
             return
         if message[:1] == b"S" and not self._started:
-            self._started, self._peer = True, Peer(sender_of(ancillary), message)
-            self.pid = self._peer.pid
-            count_busy(self._running.name, self._running.uid, 1)
-            self._timer.cancel()
-            self._timer = self._loop.call_later(self._running.object_timeout_seconds, self._worked_too_long)
-            return
+            self.begin(Peer(sender_of(ancillary), message))
+        else:
+            self.end(message)
+
+    def begin(self, peer: Peer) -> None:
+        """Take note of the worker that has the object."""
+        self._started, self._peer, self.pid = True, peer, peer.pid
+        count_busy(self._running.name, self._running.uid, 1)
+        self._timer.cancel()
+        self._timer = self._loop.call_later(self._running.object_timeout_seconds, self._worked_too_long)
+
+    def end(self, answer: bytes) -> None:
+        """Take the answer; nothing means that the worker ended."""
         self._over = True
         self._loop.remove_reader(self.connection.fileno())
         self._timer.cancel()
         if not self.answer.done():
-            self.answer.set_result(message)
+            self.answer.set_result(answer)
 
     def _queued_too_long(self, seconds: float) -> None:
         error = OverloadedError(f"etl job {self._running.name}: no worker was free for {seconds:.0f} s")
@@ -117,14 +124,14 @@ class _Call:
         limit = self._running.object_timeout_seconds
         self._fail(TransformTimeoutError(f"timeout: the transform took longer than {limit:g} s and was ended"))
 
-    def watch_client(self, gone: Gone) -> None:
+    def watch_client(self, gone: Gone, after_seconds: float) -> None:
         """Give up when ``gone`` completes. Begins to watch only after a while: most transforms are done before."""
 
         def begin() -> None:
             self._watch = asyncio.ensure_future(gone())
             self._watch.add_done_callback(self._client_gone)
 
-        self._watch_timer = self._loop.call_later(_WATCH_AFTER_SECONDS, begin)
+        self._watch_timer = self._loop.call_later(after_seconds, begin)
 
     def _client_gone(self, watch: asyncio.Future[None]) -> None:
         if not watch.cancelled():
@@ -207,64 +214,63 @@ class WarmWorkers:
         self._limits = limits
         self._spool = spool
 
-    async def transform(self, running: Running, source: int, ask: Ask, gone: Gone | None) -> Result:
-        """Run the object behind the descriptor ``source`` through the transform; raises TransformError and others."""
-        header = msgspec.json.encode(ask)
-        if len(header) > _REQUEST_BYTES_MAX:
+    async def transform(
+        self, running: Running, source: int, ask: Ask, gone: Gone | None, sent: Sent | None = None
+    ) -> Result:
+        """Run the object behind the descriptor ``source`` through the transform; raises TransformError and others.
+
+        ``sent``: it is on its way already.
+        """
+        header = header_of(ask)
+        if header is None:
             raise TooLargeError(f"etl_args of {len(ask.args)} characters and the object's name are too large")
         try:
             try:
-                return await self._attempt(running, source, header, gone)
+                return await self._attempt(running, source, header, gone, sent or Sent(self._spool))
             except _KilledError:
                 # By the kernel for want of memory, or by an operator, and perhaps not for this object's sake. One that
                 # does it again does it to itself.
                 os.lseek(source, 0, os.SEEK_SET)
                 running = await self._find(running.name)
-                return await self._attempt(running, source, header, gone)
+                return await self._attempt(running, source, header, gone, Sent(self._spool))
         except _KilledError as error:
             raise TransformCrashError(str(error)) from None
 
-    async def _attempt(self, running: Running, source: int, header: bytes, gone: Gone | None) -> Result:
-        output = errors = -1
-        try:
-            output = exchange.exchange_file("output", self._spool)
-            errors = exchange.exchange_file("errors", self._spool)
+    async def _attempt(self, running: Running, source: int, header: bytes, gone: Gone | None, sent: Sent) -> Result:
+        with sent:
             for _ in range(_ATTEMPTS):
-                answer, pid = await self._exchange(running, header, [source, output, errors], gone)
+                answer, pid = await self._exchange(running, header, source, gone, sent)
                 if answer or pid:
                     break
                 running = await self._find(running.name, again=True)  # it ended before a worker took the object
             try:
-                await self._check(running, answer, pid, errors)
+                await self._check(running, answer, pid, sent.errors)
             except TransformError as error:
-                if os.fstat(output).st_size >= OUTPUT_BYTES_MAX:
+                if os.fstat(sent.output).st_size >= OUTPUT_BYTES_MAX:
                     error.message = f"the result is larger than the limit of {OUTPUT_BYTES_MAX} bytes\n{error.message}"
                 raise
-            size = os.fstat(output).st_size
-            if size <= _COPIED_RESULT_BYTES_MAX:
-                return Result(size, exchange.read_unsealed(output, size))
+            size = os.fstat(sent.output).st_size
+            if size <= COPIED_RESULT_BYTES_MAX:
+                return Result(size, exchange.read_unsealed(sent.output, size))
             if lacks("memfd"):
-                copy = await exchange.in_thread(self._threads, exchange.copy_result, os.dup(output), self._spool)
+                output = os.dup(sent.output)
+                copy = await exchange.in_thread(self._threads, exchange.copy_result, output, self._spool)
                 return Result(os.fstat(copy).st_size, None, copy)
-            size = exchange.seal_result(output)
-            result = Result(size, None, output)
-            output = -1
-            return result
-        finally:
-            for descriptor in (output, errors):
-                if descriptor >= 0:
-                    os.close(descriptor)
+            size = exchange.seal_result(sent.output)
+            return Result(size, None, sent.take_output())
 
     async def _exchange(
-        self, running: Running, header: bytes, descriptors: list[int], gone: Gone | None
+        self, running: Running, header: bytes, source: int, gone: Gone | None, sent: Sent
     ) -> tuple[bytes, int]:
         """Send one object; return the worker's answer (empty if it died) and its process id (0 if none took it)."""
-        call = _Call(await self._connect(running), running, self._limits.etl_queue_wait_seconds, self._controller)
-        if gone is not None:
-            call.watch_client(gone)
+        is_sent = sent.connection is not None
+        call = self._follow(running, sent) if is_sent else self._call(running, await self._connect(running))
         try:
+            if gone is not None:
+                call.watch_client(gone, 0 if is_sent else WATCH_AFTER_SECONDS)
             try:
-                call.messages.send(header, descriptors)
+                if not is_sent:
+                    call.messages.send(header, [source, sent.output, sent.errors])
             except ConnectionError:
                 return b"", 0
             except OSError as error:
@@ -275,16 +281,29 @@ class WarmWorkers:
         finally:
             call.close()
 
+    def abandon(self, running: Running, sent: Sent) -> None:
+        """Give up an object that was sent: nobody waits for it any more."""
+        if sent.connection is not None:
+            self._follow(running, sent).close()
+
+    def _follow(self, running: Running, sent: Sent) -> _Call:
+        """Return the call of an object that was sent, which takes its connection over."""
+        connection, peer, answer = sent.take_connection()
+        call = self._call(running, connection)
+        if peer is not None:
+            call.begin(peer)
+        if answer is not None:
+            call.end(answer)
+        return call
+
+    def _call(self, running: Running, connection: socket.socket) -> _Call:
+        return _Call(connection, running, self._limits.etl_queue_wait_seconds, self._controller)
+
     async def _connect(self, running: Running) -> socket.socket:
         for attempt in (1, 2):
-            connection = socket.socket(socket.AF_UNIX, MESSAGES_KIND)
             try:
-                connection.setblocking(False)
-                ask_for_credentials(connection)  # before connecting: the worker's first message then has them
-                connection.connect(running.socket_path)
-                return connection
+                return connect(running)
             except OSError as error:
-                connection.close()
                 if error.errno == errno.EAGAIN:
                     raise OverloadedError(
                         f"etl job {running.name} has {self._limits.etl_queue} objects waiting",
@@ -324,6 +343,12 @@ class WarmWorkers:
         if status is not None and os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL:
             raise _KilledError(text)
         raise TransformCrashError(text)
+
+
+def header_of(ask: Ask) -> bytes | None:
+    """Return the request that goes with an object, None if no worker could read so long a one."""
+    header = msgspec.json.encode(ask)
+    return header if len(header) <= _REQUEST_BYTES_MAX else None
 
 
 def _stopped(running: Running) -> EtlNotRunningError:

@@ -12,6 +12,7 @@ from .access import Access
 from .asgi import Schedule
 from .at_once import AtOnce
 from .delivery import Delivery
+from .early_transforms import EarlyTransforms, can_be_early
 from .error_replies import as_ais_error, error_of_request, error_reply
 from .handlers import cluster, metrics
 from .node.reads import NodeReads
@@ -37,6 +38,7 @@ class App:
         self._recorder = Recorder(store.settings.serve)
         self._at_once = AtOnce(store, self._access, self._recorder)
         self._reads: NodeReads | None = None
+        self._transforms: EarlyTransforms | None = None
 
     async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -76,6 +78,9 @@ class App:
             await error_of_request(error, request, node).send(send, head=request.method == "HEAD")
         finally:
             request.end()
+            sent = request.take_sent()
+            if sent is not None:  # it came to an error before it came to that
+                self._store.dispatcher.end_early(sent)
 
     async def _answer(self, handler: Handler, request: Request, rest: str) -> Reply:
         """Return a handler's reply, or that of the node that it says has to answer.
@@ -110,12 +115,19 @@ class App:
         return self._at_once.reply(scope)
 
     def hand_over(self, watcher: Any, schedule: Schedule) -> bool:
-        """Take over a read that another node can answer at once; False: the event loop serves the request."""
+        """Take over a read through a transform, or one that another node can answer at once.
+
+        False: the event loop serves the request.
+        """
+        if self._transforms is not None and self._transforms.take(watcher, schedule):
+            return True
         return self._reads is not None and self._reads.take(watcher, schedule)
 
     async def start(self) -> None:
-        """Take part in the reads between nodes, if this is one."""
+        """Begin to take requests over; take part in the reads between nodes, if this is one."""
         serve, shared = self._store.settings.serve, self._store.shared
+        if can_be_early():
+            self._transforms = EarlyTransforms(self._store, self._at_once, self._recorder)
         if shared is not None and serve.store and serve.cluster_secret:
             answering = AtOnce(self._store, self._access, self._recorder)
             self._reads = NodeReads(serve, shared, self._at_once, answering, self._recorder)
@@ -124,6 +136,8 @@ class App:
 
     def close(self) -> None:
         """End that."""
+        if self._transforms is not None:
+            self._transforms.close()
         if self._reads is not None:
             self._reads.close()
 

@@ -57,6 +57,8 @@ class AtOnce:
         method = scope["method"]
         if method != "GET" and method != "HEAD":
             return None
+        if method == "GET" and scope["query_string"]:  # what could be done for it now is hand_over's
+            return None
         started_ns = perf_counter_ns()
         try:
             asked = self.asked(scope)
@@ -82,8 +84,15 @@ class AtOnce:
 
     def asked(self, scope: Mapping[str, Any]) -> tuple[str, str] | None:
         """Return bucket and name of the object that a request asks for, None if it may ask for anything else."""
+        return None if scope["query_string"] else self.named(scope)
+
+    def named(self, scope: Mapping[str, Any]) -> tuple[str, str] | None:
+        """Return bucket and name of the object that a request is about, whatever its query asks to be done with it.
+
+        None if its headers may ask for something else.
+        """
         path: bytes = scope["raw_path"]
-        if not path.startswith(_PREFIX) or scope["query_string"] or b"%" in path or not self._is_plain(scope):
+        if not path.startswith(_PREFIX) or b"%" in path or not self._is_plain(scope):
             return None
         bucket, _, name = path[len(_PREFIX) :].decode().partition("/")
         return bucket, name

@@ -52,10 +52,13 @@ class Recorder:
         self.logs_access = settings.access_log
         self.slow_ns = round(settings.limits.slow_request_seconds * 1e9)
 
-    def at_once(self, scope: Mapping[str, Any], messages: Messages, started_ns: int) -> Messages:
-        """Record a request that is answered on the spot, and return its reply. For every such request: 0.6 us."""
+    def at_once(self, scope: Mapping[str, Any], messages: Messages, started_ns: int, operation: int = 0) -> Messages:
+        """Record a request that is answered on the spot, and return its reply. For every such request: 0.6 us.
+
+        ``operation`` is what it counts as, where its method does not say it.
+        """
         status, size = messages[0]["status"], len(messages[1]["body"])
-        operation = GET if scope["method"] == "GET" else HEAD
+        operation = operation or (GET if scope["method"] == "GET" else HEAD)
         words = COUNTERS.words
         took = perf_counter_ns() - started_ns
         bucket = operation + HISTOGRAM + bisect_left(LATENCY_NS, took)

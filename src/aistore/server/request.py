@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote_to_bytes
 
 from ..errors import BadRequestError, ClientGoneError, TooLargeError
 
+if TYPE_CHECKING:
+    from ..etl.sent import SentEarly
+
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
+
+#: Where the scope of a request has its object when that was sent to a transform already (early_transforms.py).
+EARLY = "aistore.sent"
 
 
 class Request:
@@ -18,7 +24,9 @@ class Request:
     ``path`` is percent-decoded exactly once, so an object name may hold any character. Header names are lower case.
     """
 
-    __slots__ = ("_gone", "_headers", "_query", "_receive", "_scope", "hold", "method", "opened", "path", "stays")
+    __slots__ = (
+        "_gone", "_headers", "_query", "_receive", "_scope", "_sent", "hold", "method", "opened", "path", "stays",
+    )  # fmt: skip
 
     #: Holds memory for so many bytes of the body while the request is under way; see admission.py.
     hold: Callable[[int], None]
@@ -26,6 +34,7 @@ class Request:
     def __init__(self, scope: Mapping[str, Any], receive: Receive) -> None:
         self._scope = scope
         self._receive = receive
+        self._sent: SentEarly | None = scope.get(EARLY)
         self._gone: asyncio.Future[None] | None = None
         self._headers: dict[str, str] | None = None
         self._query: dict[str, str] | None = None
@@ -79,13 +88,7 @@ class Request:
     def query(self) -> Mapping[str, str]:
         """The query parameters; of one that is repeated, the last value."""
         if self._query is None:
-            text = self._scope["query_string"]
-            try:
-                self._query = (
-                    dict(parse_qsl(text.decode("ascii"), keep_blank_values=True, errors="strict")) if text else {}
-                )
-            except (UnicodeDecodeError, ValueError) as error:
-                raise BadRequestError(f"query {text[:200]!r} cannot be read: {error}") from error
+            self._query = parse_query(self._scope["query_string"])
         return self._query
 
     def flag(self, name: str) -> bool:
@@ -166,10 +169,23 @@ class Request:
         while (await self._receive())["type"] != "http.disconnect":
             pass
 
+    def take_sent(self) -> SentEarly | None:
+        """Return the object of this request if it was sent to a transform already; the caller's to end."""
+        sent, self._sent = self._sent, None
+        return sent
+
     def end(self) -> None:
         """Stop watching the client: the request is over."""
         if self._gone is not None:
             self._gone.cancel()
+
+
+def parse_query(text: bytes) -> dict[str, str]:
+    """Return the parameters of a query string; of one that is repeated, the last value. Raises BadRequestError."""
+    try:
+        return dict(parse_qsl(text.decode("ascii"), keep_blank_values=True, errors="strict")) if text else {}
+    except (UnicodeDecodeError, ValueError) as error:
+        raise BadRequestError(f"query {text[:200]!r} cannot be read: {error}") from error
 
 
 def _look(gone: asyncio.Future[None]) -> None:

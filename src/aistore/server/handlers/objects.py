@@ -205,7 +205,7 @@ async def _get_transformed(store: Store, request: Request, call: TransformCall, 
     if "no-cache" in request.headers.get("cache-control", ""):
         call = dataclasses.replace(call, fresh=True)
     reading = await _open(store, request, bucket, name)
-    result = await store.dispatcher.transform(call, reading, gone=request.disconnected)
+    result = await store.dispatcher.transform(call, reading, gone=request.disconnected, sent=request.take_sent())
     headers = [(names.ETL_CACHE, result.cache)] if result.cache else []
     if result.data is not None:
         return Bytes(result.data, headers)
