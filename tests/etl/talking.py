@@ -21,10 +21,15 @@ from aistore.errors import EtlNotRunningError, TransformError
 from aistore.etl import exchange
 from aistore.etl.passing import Passing
 from aistore.etl.running import Ask, Gone, Running
-from aistore.etl.servers.talk import ServerTransforms
+from aistore.etl.servers.early import SentToServer
+from aistore.etl.servers.talk import NoConnectionError, ServerTransforms
+from aistore.etl.servers.watch import Watch
 from aistore.settings import Limits
 
 PATIENCE = 30.0
+
+#: Whether objects are sent before the event loop hears of them, where they can be.
+early = False
 
 
 @dataclass
@@ -168,6 +173,8 @@ class Talk:
     found: list[Running] = field(default_factory=list)
     transforms: ServerTransforms = None  # type: ignore[assignment]
     gateway: socket.socket | None = None
+    early_thread: ThreadPoolExecutor = None  # type: ignore[assignment]
+    early: bool = False
 
     async def find(self, name: str, *, again: bool = False) -> Running:
         self.finds += 1
@@ -201,15 +208,54 @@ class Talk:
         bucket: str = "bck", seed: str = "",
     ) -> bytes:  # fmt: skip
         """Run an object through the transform and return all of the result."""
-        source = self.passing(data)
+        source, ask = self.passing(data), Ask(bucket, name, args, seed)
         try:
-            result = await self.transforms.transform(self.running, source, Ask(bucket, name, args, seed), gone)
+            sent = await self.send_early(data, ask) if self.early and not seed else None
+            if sent is not None and sent.result is not None:
+                sent.close()
+                return sent.result
+            result = await self.transforms.transform(self.running, source, ask, gone, sent)
         finally:
             source.close()
         try:
             return result.read_all()
         finally:
             result.close()
+
+    async def send_early(self, data: bytes, ask: Ask) -> SentToServer | None:
+        """Send an object from another thread, and wait a moment for what comes of it; None if it cannot be sent so."""
+        loop, under_way = asyncio.get_running_loop(), {}
+        decided = loop.create_future()
+
+        def hear(number: int) -> None:
+            under_way[number].receive()
+            if under_way[number].is_decided and not decided.done():
+                decided.set_result(None)
+
+        def begin() -> SentToServer | None:
+            pool = self.transforms.pool_for_early(self.running)
+            sent = None if pool is None else self.transforms.send_early(pool, self.running, ask, data)
+            if sent is not None:
+                under_way[sent.number] = sent
+                sent.send(hear)
+            return sent
+
+        with contextlib.suppress(NoConnectionError, EtlNotRunningError):
+            pool = (await self.transforms._server(self.running)).connections
+            if not pool.idle:  # as if an object had just come back on it
+                with Watch(PATIENCE, None) as watch:
+                    pool.give(await pool.take(watch), reusable=True)
+            try:
+                sent = await loop.run_in_executor(self.early_thread, begin)
+                if sent is not None:
+                    await asyncio.wait((decided,), timeout=0.05)
+                return sent
+            except asyncio.CancelledError:
+                self.early_thread.submit(int).result()  # it may still send
+                for cancelled in under_way.values():
+                    cancelled.close()
+                raise
+        return None
 
     def left(self) -> list[str]:
         """Return the files that calls have left."""
@@ -240,11 +286,11 @@ def talk(
             target_url=url, gateway=gateway, files=os.path.join(directory, "files"),
             calls=os.path.join(directory, "calls"), **fields,
         )  # fmt: skip
-        made = Talk(directory, port, running, gateway=listener)
+        made = Talk(directory, port, running, gateway=listener, early=early)
 
         async def run() -> Any:
             before = descriptors()
-            with ThreadPoolExecutor(4) as threads:
+            with ThreadPoolExecutor(4) as threads, ThreadPoolExecutor(1) as made.early_thread:
                 made.transforms = ServerTransforms(
                     made.find, threads, limits or Limits(), os.path.join(directory, "spool"), connect=made.connect,
                     listen=made.listen, **(options or {}),

@@ -8,6 +8,7 @@ import threading
 from urllib.parse import unquote
 
 import pytest
+import talking
 from talking import Caller, RawServer, Talk, answering, failure, talk, upper
 
 from aistore.errors import (
@@ -18,6 +19,13 @@ from aistore.errors import (
     TransformTimeoutError,
 )
 from aistore.etl.running import Ask
+
+
+@pytest.fixture(params=[False, True], ids=["ordinary", "early"], autouse=True)
+def both_ways(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run each test twice, the second time with objects that are sent before the event loop hears of them."""
+    monkeypatch.setattr(talking, "early", request.param)
+
 
 NAMES = ["a", "dir/b.jpg", "ümlaut/名.txt", "with space?and=more&%2F#x", "+plus,comma;'\"", "x" * 600, "\x01control"]
 
@@ -357,7 +365,7 @@ def test_a_server_that_never_answers_has_crashed() -> None:
         error = failure(server)
     assert isinstance(error, TransformCrashError)
     assert "closed the connection before it answered" in error.message
-    assert server.connections == 2
+    assert server.connections in ((2, 3) if talking.early else (2,))  # one that is kept may be seen to have ended
 
 
 def test_a_kept_connection_that_was_closed_is_not_used() -> None:

@@ -6,6 +6,7 @@ import asyncio
 import threading
 
 import pytest
+import talking
 from talking import Caller, RawServer, Talk, answering, failure, talk, upper
 
 from aistore.errors import (
@@ -16,6 +17,13 @@ from aistore.errors import (
     TransformTimeoutError,
 )
 from aistore.settings import Limits
+
+
+@pytest.fixture(params=[False, True], ids=["ordinary", "early"], autouse=True)
+def both_ways(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run each test twice, the second time with objects that are sent before the event loop hears of them."""
+    monkeypatch.setattr(talking, "early", request.param)
+
 
 # Replies that are none.
 

@@ -20,11 +20,15 @@ from .passing import Passing
 from .results import Results
 from .running import Ask, Controller, Gone, Result, Running
 from .seeds import Recipe
-from .sent import Sent, SentEarly
+from .sent import SentEarly
 from .warm import WarmWorkers, header_of
 
 if TYPE_CHECKING:
+    from .servers.early import SentToServer
     from .servers.talk import ServerTransforms
+
+    #: An object that was sent to a transform before the event loop heard of it.
+    Early = SentEarly | SentToServer
 
 #: How often an object begins again because a transform was made anew meanwhile.
 _ATTEMPTS = 4
@@ -78,35 +82,49 @@ class Dispatcher:
             self._running[name] = known
         return known
 
-    def send_early(self, call: TransformCall, reading: Reading) -> SentEarly | None:
+    def send_early(self, call: TransformCall, reading: Reading) -> Early | None:
         """Send a small object to a transform, if nothing has to be waited for and that is all to be done; else None.
 
         For a thread that is not the event loop's. The object goes on with ``transform`` or ends with ``end_early``.
+        What goes to a server is sent only when the caller says ``send``.
         """
         running, size = self._running.get(call.etl), reading.info.size
-        if running is None or running.serves or running.cache or call.then or call.seed is not None or call.seconds:
+        if running is None or running.cache or call.then or call.seed is not None or call.seconds:
             return None
         if size > _EARLY_BYTES_MAX or self._input_bytes + size > self._limits.etl_input_bytes_max:
             return None
-        header, data = header_of(Ask(reading.info.bucket, reading.info.name, call.args)), reading.read_cached(0, size)
+        ask = Ask(reading.info.bucket, reading.info.name, call.args)
+        sent = (self._to_server if running.serves else self._to_worker)(running, ask, reading)
+        if sent is not None:
+            self._input_bytes += size
+        return sent
+
+    def _to_worker(self, running: Running, ask: Ask, reading: Reading) -> SentEarly | None:
+        header, data = header_of(ask), reading.read_cached(0, reading.info.size)
         if header is None or data is None:
             return None
         try:
-            sent = SentEarly(running, header, data, self._spool)
+            return SentEarly(running, header, data, self._spool)
         except OSError:  # the ordinary way finds out what it is
             return None
-        self._input_bytes += size
-        return sent
 
-    def end_early(self, sent: SentEarly) -> None:
+    def _to_server(self, running: Running, ask: Ask, reading: Reading) -> SentToServer | None:
+        serving = self._serving
+        pool = None if serving is None else serving.pool_for_early(running)
+        if serving is None or pool is None:
+            return None
+        data = reading.read_cached(0, reading.info.size)
+        return None if data is None else serving.send_early(pool, running, ask, data)
+
+    def end_early(self, sent: Early) -> None:
         """End what was sent early; a worker that has it and has not answered is killed."""
         self._input_bytes -= sent.size
-        if sent.answer is None:
+        if isinstance(sent, SentEarly) and sent.answer is None:
             self._workers.abandon(sent.running, sent)
         sent.close()
 
     async def transform(
-        self, call: TransformCall, reading: Reading, *, gone: Gone | None = None, sent: SentEarly | None = None
+        self, call: TransformCall, reading: Reading, *, gone: Gone | None = None, sent: Early | None = None
     ) -> Result:
         """Run one object through the transforms of ``call`` and return the result; closes ``reading``.
 
@@ -134,10 +152,10 @@ class Dispatcher:
                 self.end_early(sent)
             reading.close()
 
-    async def _followed(self, call: TransformCall, reading: Reading, gone: Gone | None, sent: SentEarly) -> Result:
+    async def _followed(self, call: TransformCall, reading: Reading, gone: Gone | None, sent: Early) -> Result:
         """Return what comes of an object that was sent early."""
         work = _Work(call, reading, gone, [sent.running], may_begin_again=False)
-        work.source, work.held, work.sent = Passing.of_file(sent.take_source(), self._spool), sent.size, sent
+        work.source, work.held, work.sent = sent.passing(self._spool), sent.size, sent
         try:
             return await self._made(work, 1)
         finally:
@@ -228,12 +246,7 @@ class Dispatcher:
         try:
             with CountedObject(running.name, running.uid, source.size) as counted:
                 try:
-                    if running.serves:
-                        result = await self._servers.transform(running, source, ask, work.gone)
-                    else:
-                        result = await self._workers.transform(
-                            running, source.descriptor, ask, work.gone, work.take_sent()
-                        )
+                    result = await self._through(running, source, ask, work)
                 finally:
                     counted.uid = self._running.get(running.name, running).uid
                 counted.out_bytes = result.size
@@ -241,6 +254,14 @@ class Dispatcher:
         except TransformError as error:
             error.message = f"ETL error: {running.name} failed on ais://{ask.bucket}/{ask.object}: {error.message}"
             raise
+
+    async def _through(self, running: Running, source: Passing, ask: Ask, work: _Work) -> Result:
+        sent = work.take_sent()
+        if running.serves:
+            assert not isinstance(sent, SentEarly)
+            return await self._servers.transform(running, source, ask, work.gone, sent)
+        assert sent is None or isinstance(sent, SentEarly)
+        return await self._workers.transform(running, source.descriptor, ask, work.gone, sent)
 
     def _next_input(self, work: _Work, result: Result) -> Passing:
         """Return what one stage made, for the next, which cannot write to it; closes ``result``."""
@@ -304,11 +325,11 @@ class _Work:
         self.stages = stages
         self.may_begin_again = may_begin_again
         self.source: Passing | None = None
-        self.sent: Sent | None = None
+        self.sent: Early | None = None
         self.held = 0
         self.recipes: list[Recipe] = []
 
-    def take_sent(self) -> Sent | None:
+    def take_sent(self) -> Early | None:
         """Return what was sent already, the caller's to close."""
         sent, self.sent = self.sent, None
         return sent

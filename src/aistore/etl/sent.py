@@ -7,6 +7,7 @@ import socket
 from types import TracebackType
 
 from . import exchange
+from .passing import Passing
 from .peers import CREDENTIALS_ROOM, MESSAGES_KIND, Peer, ask_for_credentials, sender_of
 from .running import Running
 from .worker.messages import Messages
@@ -103,10 +104,16 @@ class SentEarly(Sent):
         else:
             self.answer = message
 
-    def take_source(self) -> int:
-        """Return the descriptor of the object's copy, the caller's to close from now on."""
+    @property
+    def number(self) -> int:
+        """What tells it from others that are under way: a descriptor."""
+        assert self.connection is not None
+        return self.connection.fileno()
+
+    def passing(self, directory: str) -> Passing:
+        """Return the object's copy, the caller's to close from now on."""
         source, self.source = self.source, -1
-        return source
+        return Passing.of_file(source, directory)
 
     def close(self) -> None:
         """Close what is here."""

@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl, unquote_to_bytes
 from ..errors import BadRequestError, ClientGoneError, TooLargeError
 
 if TYPE_CHECKING:
-    from ..etl.sent import SentEarly
+    from ..etl.dispatch import Early
 
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 
@@ -34,7 +34,7 @@ class Request:
     def __init__(self, scope: Mapping[str, Any], receive: Receive) -> None:
         self._scope = scope
         self._receive = receive
-        self._sent: SentEarly | None = scope.get(EARLY)
+        self._sent: Early | None = scope.get(EARLY)
         self._gone: asyncio.Future[None] | None = None
         self._headers: dict[str, str] | None = None
         self._query: dict[str, str] | None = None
@@ -169,7 +169,7 @@ class Request:
         while (await self._receive())["type"] != "http.disconnect":
             pass
 
-    def take_sent(self) -> SentEarly | None:
+    def take_sent(self) -> Early | None:
         """Return the object of this request if it was sent to a transform already; the caller's to end."""
         sent, self._sent = self._sent, None
         return sent

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import select
 import socket
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Executor
 from types import TracebackType
 
@@ -56,35 +58,50 @@ class Body:
 
 
 class Connection(asyncio.Protocol):
-    """A connection to a transform's server. Whoever has it closes it or gives it back; one task reads it."""
+    """A connection to a transform's server. Whoever has it closes it or gives it back; one task reads it.
 
-    def __init__(self) -> None:
+    ``sender`` is the same connection for a thread that is not the event loop's. It has a descriptor of its own: the
+    loop closes its one when the server ends the connection, and its number may be another file's by then.
+    """
+
+    def __init__(self, sender: socket.socket) -> None:
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport = None  # type: ignore[assignment]  # until it is made
+        self.sender = sender
         self._poll = select.poll()
+        self._poll.register(sender.fileno(), select.POLLIN)
         self._pieces: deque[bytes] = deque()
         self._buffered = self._due = 0
         self._reading, self._ended = True, False
         self._readable: asyncio.Future[None] | None = None
         self._writable: asyncio.Future[None] | None = None
+        self._hear: Callable[[], None] | None = None
         self.idle_since = 0.0
 
     @classmethod
     async def on(cls, connected: socket.socket) -> Connection:
         """Return a connection on a socket that is connected, and its own from now on."""
-        connection = cls()
-        connection._poll.register(connected.fileno(), select.POLLIN)
+        sender: socket.socket | None = None
         try:
+            sender = connected.dup()
+            connection = cls(sender)
             await connection._loop.create_connection(lambda: connection, sock=connected)
         except BaseException:
             connected.close()
+            if sender is not None:
+                sender.close()
             raise
         return connection
 
     @property
     def is_quiet(self) -> bool:
         """Whether nothing has come that nobody asked for: on an idle connection that is mostly its end."""
-        return not (self._pieces or self._ended or self._transport.is_closing() or self._poll.poll(0))
+        return self.has_heard_all and not self._poll.poll(0)
+
+    @property
+    def has_heard_all(self) -> bool:
+        """Whether all that has come so far, as the event loop knows it, was taken, and the connection goes on."""
+        return not (self._pieces or self._ended or self._transport.is_closing())
 
     def write(self, *data: bytes) -> None:
         """Send bytes, however long the server takes to take them; raises OSError."""
@@ -140,11 +157,51 @@ class Connection(asyncio.Protocol):
             self._pieces.appendleft(data)
             self._buffered += len(data)
 
+    def listen(self, hear: Callable[[], None] | None) -> None:
+        """Call ``hear`` when something comes, or the end, in place of whoever waits in ``receive``; or no longer.
+
+        What comes is kept for ``receive``. May be called by a thread that is not the event loop's.
+        """
+        self._due = 1
+        self._hear = hear
+
+    def wait_for(self, due: int) -> None:
+        """Have ``hear`` called when that many bytes are there that nobody has taken."""
+        self._due = due
+
+    @property
+    def buffered(self) -> int:
+        """How many bytes are there that nobody has taken."""
+        return self._buffered
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing will come any more."""
+        return self._ended
+
+    def heard(self) -> bytes:
+        """Return what has come, without taking it."""
+        if len(self._pieces) > 1:
+            whole = b"".join(self._pieces)
+            self._pieces.clear()
+            self._pieces.append(whole)
+        return self._pieces[0] if self._pieces else b""
+
+    def take_heard(self, skip: int) -> bytes:
+        """Take all that has come, and return it without its first bytes."""
+        first, *more = self._pieces
+        self._pieces.clear()
+        self._buffered = 0
+        return b"".join((memoryview(first)[skip:], *more)) if more else first[skip:]
+
     def cut(self) -> None:
         """End it at once, so that whoever waits for it goes on."""
         self._transport.abort()
 
-    close = cut
+    def close(self) -> None:
+        """End it and give it back to the system."""
+        self.sender.close()
+        self._transport.abort()
 
     # What the event loop tells.
 
@@ -160,7 +217,7 @@ class Connection(asyncio.Protocol):
             self._reading = False
             self._transport.pause_reading()
         if self._buffered >= self._due:
-            _wake(self._readable)
+            self._wake()
 
     def eof_received(self) -> bool:
         """End it: a server that says no more listens no more."""
@@ -169,8 +226,13 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Take note of the end."""
         self._ended = True
-        _wake(self._readable)
+        self._wake()
         self.resume_writing()
+
+    def _wake(self) -> None:
+        _wake(self._readable)
+        if self._hear is not None:
+            self._hear()
 
     def pause_writing(self) -> None:
         """Wait for the server to take what was sent."""
@@ -218,7 +280,7 @@ class Exchange:
             and self._ended
             and self._head is not None
             and self._head.keep_alive
-            and self._connection.is_quiet
+            and self._connection.has_heard_all
         )
 
     async def begin(self, head: bytes, body: Body | None) -> Head:
@@ -236,6 +298,16 @@ class Exchange:
                 self._sending = asyncio.ensure_future(self._connection.send_body(body))
         except OSError:
             pass  # the server does not listen any more; it may have said why
+        return await self._reply()
+
+    async def follow(self, unsent: bytes) -> Head:
+        """Return the head of the reply to a request of which all was sent but ``unsent``; raises as ``begin``."""
+        if unsent:
+            with contextlib.suppress(OSError):
+                self._connection.write(unsent)
+        return await self._reply()
+
+    async def _reply(self) -> Head:
         try:
             self._head = await self._receive_head()
         except MalformedReplyError as error:

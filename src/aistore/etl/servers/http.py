@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
+from ...wire.http1 import Head
 from ..running import Result
 from .call import Call
 from .connection import Body, Connection, Exchange
+from .early import SentToServer
 from .pool import Pool
 from .replies import check_unmarked_end, length_put, read_error, read_result
 from .requests import is_pulled, put_url, request_head
@@ -16,14 +20,29 @@ async def transform(pool: Pool[Connection], call: Call, *, fresh: bool) -> Resul
     Raises TransformError, TryAgainError, BrokenConnectionError, what making a connection raises, and what the call's
     watch says.
     """
-    watch = call.watch
-    connection = await pool.take(watch, fresh=fresh)
-    reusable = False
+    connection = await pool.take(call.watch, fresh=fresh)
+
+    async def begin(exchange: Exchange) -> Head:
+        return await exchange.begin(*await _request(call))
+
+    return await _exchanged(pool, connection, call, begin)
+
+
+async def follow(sent: SentToServer, call: Call) -> Result:
+    """Return what comes of an object that was sent early; raises as ``transform``."""
+    connection, pool = sent.take_over()
+    return await _exchanged(pool, connection, call, lambda exchange: exchange.follow(sent.unsent))
+
+
+async def _exchanged(
+    pool: Pool[Connection], connection: Connection, call: Call, begin: Callable[[Exchange], Awaitable[Head]]
+) -> Result:
+    """Return what comes back on a connection that was taken from the pool, and give that back."""
+    watch, reusable = call.watch, False
     try:
         watch.guard(connection.cut)
-        head, body = await _request(call)
         async with Exchange(connection) as exchange:
-            reply = await exchange.begin(head, body)
+            reply = await begin(exchange)
             if reply.status == 204:
                 result = call.files.put(length_put(reply))
             elif 200 <= reply.status < 300:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Generic, Protocol, TypeVar
@@ -29,7 +30,7 @@ C = TypeVar("C", bound=Reusable)
 
 
 class Pool(Generic[C]):
-    """Connections to one server. Belongs to one event loop."""
+    """Connections to one server. Belongs to one event loop, but for ``lend``."""
 
     def __init__(
         self, open_one: Callable[[], Awaitable[C]], limits: Limits, *, connections_max: int, idle_seconds: float
@@ -42,6 +43,8 @@ class Pool(Generic[C]):
         self._loop = asyncio.get_running_loop()
         self._idle: list[C] = []
         self._busy = 0
+        # Each is written by one thread alone.
+        self._lent = self._returned = 0
         self._waiting: deque[asyncio.Future[bool]] = deque()
         self._sweeper: asyncio.TimerHandle | None = None
         self._closed = False
@@ -49,7 +52,7 @@ class Pool(Generic[C]):
     @property
     def busy(self) -> int:
         """How many connections are in use, or being made."""
-        return self._busy
+        return self._busy + self._lent - self._returned
 
     @property
     def idle(self) -> int:
@@ -62,13 +65,12 @@ class Pool(Generic[C]):
         Waits while too many are in use; raises OverloadedError when too many calls wait, or one for too long, what
         ``watch`` says, and whatever making one raises.
         """
-        if self._busy < self._connections_max:
+        if self.busy < self._connections_max:
             self._busy += 1
         else:
             await self._turn(watch)
         try:
-            while self._idle and not fresh:
-                connection = self._idle.pop()
+            while not fresh and (connection := self._take_idle()) is not None:
                 if connection.is_quiet:
                     return connection
                 connection.close()
@@ -88,13 +90,41 @@ class Pool(Generic[C]):
             connection.close()
         self._leave()
 
+    def lend(self) -> C | None:
+        """Return an idle connection if there is one that nobody waits for; have it back with ``take_back``.
+
+        For one thread that is not the event loop's; never waits.
+        """
+        if self._closed or self._waiting or self.busy >= self._connections_max:
+            return None
+        connection = self._take_idle()
+        if connection is not None:
+            self._lent += 1
+        return connection
+
+    def take_back(self, connection: C, *, reusable: bool) -> None:
+        """Take back what was lent."""
+        self.adopt()
+        self.give(connection, reusable=reusable)
+
+    def adopt(self) -> None:
+        """Treat a connection that was lent as one that was taken."""
+        self._returned += 1
+        self._busy += 1
+
+    def _take_idle(self) -> C | None:
+        try:
+            return self._idle.pop()
+        except IndexError:  # another thread may have been quicker
+            return None
+
     def close(self) -> None:
         """End what is idle, and the rest as it comes back; who waits for a turn has to look for another server."""
         self._closed = True
         if self._sweeper is not None:
             self._sweeper.cancel()
-        while self._idle:
-            self._idle.pop().close()
+        while (connection := self._take_idle()) is not None:
+            connection.close()
         for turn in self._waiting:
             _settle(turn, False)
 
@@ -150,10 +180,10 @@ class Pool(Generic[C]):
     def _sweep(self) -> None:
         """End what was idle for too long: servers do so themselves after some seconds."""
         oldest = self._loop.time() - self._idle_seconds
-        while self._idle and self._idle[0].idle_since <= oldest:
-            self._idle.pop(0).close()
         self._sweeper = None
-        if self._idle:
+        with contextlib.suppress(IndexError):  # another thread has just taken the last one
+            while self._idle[0].idle_since <= oldest:
+                self._idle.pop(0).close()
             pause = max(0.0, self._idle[0].idle_since - oldest)
             self._sweeper = self._loop.call_later(pause, self._sweep)
 

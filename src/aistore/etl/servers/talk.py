@@ -25,10 +25,11 @@ from . import http, websocket
 from .call import Call
 from .call_files import CallFiles
 from .connection import BrokenConnectionError, Connection
+from .early import SentToServer, send_early
 from .gateway import Gateway
 from .pool import Pool
 from .replies import Spool, TryAgainError
-from .watch import Watch
+from .watch import WATCH_AFTER_SECONDS, Watch
 
 #: Makes a connection to a transform's server, or returns the listening socket for its calls back.
 Connect = Callable[[Running], Awaitable[socket]]
@@ -91,18 +92,45 @@ class ServerTransforms:
         self._listen = listen
         self._servers: dict[tuple[str, int], _Server] = {}
         self._sweeper: asyncio.TimerHandle | None = None
+        self._loop = asyncio.get_running_loop()
 
-    async def transform(self, running: Running, source: Passing, ask: Ask, gone: Gone | None) -> Result:
+    async def transform(
+        self, running: Running, source: Passing, ask: Ask, gone: Gone | None, sent: SentToServer | None = None
+    ) -> Result:
         """Run the object ``source`` through the transform; raises TransformError and others.
 
         The time for an object is for all tries of it, the wait for a connection and the start of a server that ended.
+        ``sent``: it is on its way already.
         """
         count_busy(running.name, running.uid, 1)
         try:
-            with Watch(running.object_timeout_seconds, gone) as watch:
-                return await self._tries(running, source, ask, watch)
+            with Watch(running.object_timeout_seconds, gone, WATCH_AFTER_SECONDS if sent is None else 0) as watch:
+                return await self._tries(running, source, ask, watch, sent)
         finally:
             count_busy(running.name, running.uid, -1)
+            if sent is not None:
+                sent.close()
+
+    def pool_for_early(self, running: Running) -> Pool[Connection] | None:
+        """Return a pool that may have a connection on which an object can be sent at this moment, else None.
+
+        For one thread that is not the event loop's. Objects go early where all that a transform gets of one is bytes
+        in a request.
+        """
+        server = self._servers.get((running.name, running.uid))
+        if server is None or server.socket_path != running.socket_path or not server.connections.idle:
+            return None
+        if running.communication != "hpush://" or running.direct_put or running.direct_file:
+            return None
+        server.used = self._loop.time()
+        return server.connections
+
+    def send_early(self, pool: Pool[Connection], running: Running, ask: Ask, data: bytes) -> SentToServer | None:
+        """Return an object that is about to be sent, None if there is no connection for it.
+
+        For the same thread. Raises TooLargeError for arguments that no server would read.
+        """
+        return send_early(pool, running, ask, data, self._loop)
 
     def close(self) -> None:
         """End all connections."""
@@ -111,13 +139,15 @@ class ServerTransforms:
         while self._servers:
             self._servers.popitem()[1].close()
 
-    async def _tries(self, running: Running, source: Passing, ask: Ask, watch: Watch) -> Result:
+    async def _tries(
+        self, running: Running, source: Passing, ask: Ask, watch: Watch, sent: SentToServer | None
+    ) -> Result:
         """Send the object again while the server asks for it."""
         loop = asyncio.get_running_loop()
         began, (pause, longest) = loop.time(), _TRY_PAUSE_SECONDS
         for number in range(1, _TRIES + 1):
             try:
-                return await self._attempts(running, source, ask, watch)
+                return await self._attempts(running, source, ask, watch, sent)
             except TryAgainError as again:
                 if number == _TRIES or loop.time() > began + _TRY_SECONDS:
                     raise TransformError(f"{again} (tried {number} times)") from None
@@ -126,7 +156,9 @@ class ServerTransforms:
             pause = min(2 * pause, longest)
         raise AssertionError("unreachable")
 
-    async def _attempts(self, running: Running, source: Passing, ask: Ask, watch: Watch) -> Result:
+    async def _attempts(
+        self, running: Running, source: Passing, ask: Ask, watch: Watch, sent: SentToServer | None
+    ) -> Result:
         """Send the object, and once more where the connection ended before anything was answered.
 
         It may have ended for another object's sake, with the server, or because the server had waited long enough for
@@ -134,6 +166,8 @@ class ServerTransforms:
         """
         for fresh in (False, True):
             try:
+                if sent is not None and not sent.is_taken_over:
+                    return await self._follow(running, source, ask, watch, sent)
                 return await self._attempt(running, source, ask, watch, fresh=fresh)
             except BrokenConnectionError as error:
                 watch.check()
@@ -142,6 +176,10 @@ class ServerTransforms:
             running = await self._find_again(running)
             watch.check()
         raise AssertionError("unreachable")
+
+    async def _follow(self, running: Running, source: Passing, ask: Ask, watch: Watch, sent: SentToServer) -> Result:
+        async with CallFiles(running, ask, source, self._spool.threads) as files:
+            return await http.follow(sent, Call(running, ask, source, watch, self._spool, files))
 
     async def _attempt(self, running: Running, source: Passing, ask: Ask, watch: Watch, *, fresh: bool) -> Result:
         pause = _LOOK_PAUSE_SECONDS

@@ -11,18 +11,19 @@ from ..running import Gone
 
 # Asking the HTTP server whether a client is still there costs two rounds between its threads; one that left is found
 # out this much later.
-_WATCH_AFTER_SECONDS = 0.05
+WATCH_AFTER_SECONDS = 0.05
 
 
 class Watch:
-    """Looks after one call for as long as it is entered. Belongs to one event loop.
+    """Looks after one call for as long as it is entered, its client after a while. Belongs to one event loop.
 
     What the call waits for is given to ``guard``; when the call has to end, that is ended, and ``check`` raises why.
     """
 
-    def __init__(self, seconds: float, gone: Gone | None) -> None:
+    def __init__(self, seconds: float, gone: Gone | None, after_seconds: float = WATCH_AFTER_SECONDS) -> None:
         self._seconds = seconds
         self._gone = gone
+        self._after_seconds = after_seconds
         self._loop = asyncio.get_running_loop()
         self._end: Callable[[], None] | None = None
         self._timers: list[asyncio.TimerHandle] = []
@@ -32,7 +33,7 @@ class Watch:
     def __enter__(self) -> Watch:
         self._timers.append(self._loop.call_later(self._seconds, self._late))
         if self._gone is not None:
-            self._timers.append(self._loop.call_later(_WATCH_AFTER_SECONDS, self._begin))
+            self._timers.append(self._loop.call_later(self._after_seconds, self._begin))
         return self
 
     def __exit__(
