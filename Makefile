@@ -89,6 +89,7 @@ bench: $(INSTALLED)
 	$(BIN)/python benchmarks/scale.py
 	$(BIN)/python benchmarks/transform.py
 	$(BIN)/python benchmarks/transform_start.py
+	$(BIN)/python benchmarks/serving.py
 	$(BIN)/python benchmarks/epoch.py
 
 $(INSTALLED): pyproject.toml

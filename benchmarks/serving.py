@@ -1,8 +1,9 @@
 """A transform that is a web server, through the store and called directly: NVIDIA's FastAPI class on a core of its own.
 
-    python benchmarks/serving.py --python SDK [--rounds 5] [--seconds 3] [--connections 8]
+    python benchmarks/serving.py [--python SDK] [--rounds 5] [--seconds 3] [--connections 8]
 
-SDK is an interpreter whose environment has ``aistore[etl]==2.0.0`` and ``cloudpickle``. Needs two cores and ``wrk``.
+SDK is an interpreter whose environment has ``aistore[etl]==2.0.0`` and ``cloudpickle``; without it one is made for the
+run, from the package index. Needs two cores and ``wrk``.
 
 The class returns what it gets in capitals, or compressed, which takes its time. It runs as one process, served in the
 same way on both sides, pinned to one core. On the other core there are
@@ -43,6 +44,14 @@ class Upper(FastAPIServer):
         return zlib.compress(data) if "/compress-" in path else data.upper()
 sys.stdout.buffer.write(cloudpickle.dumps(Upper))
 """
+
+
+def sdk(root: str) -> str:
+    """Make an environment with NVIDIA's SDK; return its interpreter."""
+    python = os.path.join(root, "sdk", "bin", "python")
+    subprocess.run([sys.executable, "-m", "venv", os.path.join(root, "sdk")], check=True)
+    subprocess.run([python, "-m", "pip", "install", "--quiet", "aistore[etl]==2.0.0", "cloudpickle"], check=True)
+    return python
 
 
 def pin(pids: list[int], core: int) -> None:
@@ -120,7 +129,7 @@ def make(store: StoreProcess, pickle: Path) -> None:
 def main() -> None:
     """Measure and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--python", required=True, help="an interpreter with NVIDIA's SDK")
+    parser.add_argument("--python", help="an interpreter with NVIDIA's SDK; default: make one")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=int, default=3)
     parser.add_argument("--connections", type=int, default=8)
@@ -129,10 +138,10 @@ def main() -> None:
     here, there = sorted(os.sched_getaffinity(0))[:2]
     os.sched_setaffinity(0, {here})
     with tempfile.TemporaryDirectory() as root:
-        pickle = Path(root, "class")
-        pickle.write_bytes(subprocess.run([options.python, "-c", PICKLE], stdout=subprocess.PIPE, check=True).stdout)
+        python, pickle = options.python or sdk(root), Path(root, "class")
+        pickle.write_bytes(subprocess.run([python, "-c", PICKLE], stdout=subprocess.PIPE, check=True).stdout)
         with (
-            plain(options.python, pickle, there) as (port, plainly),
+            plain(python, pickle, there) as (port, plainly),
             StoreProcess(arguments=("--workers", "1")) as store,
         ):
             request(store, "POST", "/v1/buckets/bck", b'{"action":"create-bck"}')
