@@ -137,8 +137,7 @@ class EarlyTransforms:
 
     def _answer(self, under_way: _UnderWay, data: bytes) -> None:
         watcher = under_way.watcher
-        under_way.end(len(data))
-        self._store.dispatcher.end_early(under_way.sent)
+        under_way.end(len(data))  # before anybody can ask how many there are
         try:
             messages = Bytes(data).messages(head=False)
             send = watcher.proto.send
@@ -148,6 +147,7 @@ class EarlyTransforms:
             watcher.err(error)
         else:
             watcher.done()
+        self._store.dispatcher.end_early(under_way.sent)
 
     def _leave(self, under_way: _UnderWay) -> None:
         """Have a request served the ordinary way, from where it is."""
