@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from concurrent.futures import Executor
 from typing import TYPE_CHECKING
@@ -83,12 +84,18 @@ class Dispatcher:
 
         For a thread that is not the event loop's. The object goes on with ``transform`` or ends with ``end_early``.
         """
-        running, size = self._running.get(call.etl), reading.info.size
-        if running is None or running.serves or running.cache or call.then or call.seed is not None or call.seconds:
+        running, info = self._running.get(call.etl), reading.info
+        if running is None or running.serves or running.cache or call.then or call.seconds:
             return None
+        size, seed = info.size, ""
         if size > _EARLY_BYTES_MAX or self._input_bytes + size > self._limits.etl_input_bytes_max:
             return None
-        header, data = header_of(Ask(reading.info.bucket, reading.info.name, call.args)), reading.read_cached(0, size)
+        if call.seed is not None:
+            if info.checksum.type != STORED_TYPE:
+                return None
+            recipe = Recipe.of(info.name, size, info.checksum.value, call.args, call.seed)
+            seed = recipe.then(running.digest).seed()
+        header, data = header_of(Ask(info.bucket, info.name, call.args, seed)), reading.read_cached(0, size)
         if header is None or data is None:
             return None
         try:
@@ -116,7 +123,8 @@ class Dispatcher:
         try:
             if sent is not None and await self.find(call.etl) == sent.running:
                 taken, sent = sent, None
-                return await self._followed(call, reading, gone, taken)
+                with contextlib.suppress(_MadeAnewError):
+                    return await self._followed(call, reading, gone, taken)
             for _ in range(_ATTEMPTS):
                 stages = [await self.find(name) for name in call.stages]  # none begins where one is missing
                 wanted = call.seed is not None or any(self._keeps(running) for running in stages)
@@ -139,6 +147,7 @@ class Dispatcher:
         work = _Work(call, reading, gone, [sent.running], may_begin_again=False)
         work.source, work.held, work.sent = Passing.of_file(sent.take_source(), self._spool), sent.size, sent
         try:
+            work.recipes = await self._recipes(work) if call.seed is not None else []
             return await self._made(work, 1)
         finally:
             self._release(work)

@@ -29,7 +29,7 @@ from ..model.etl import TransformCall
 from ..observe.layout import ETL
 from .asgi import Schedule
 from .at_once import AtOnce
-from .handlers.transform_calls import ETL_ARGS, ETL_NAME, ETL_NAME_2021, call_of_query
+from .handlers.transform_calls import ETL_ARGS, ETL_NAME, ETL_NAME_2021, SEED, call_of_query
 from .record import Recorder
 from .replies import Bytes
 from .request import EARLY, parse_query
@@ -45,7 +45,7 @@ _DONE = b'{"ok": true}'
 #: Query strings whose calls are known. A program sends the same ones again and again.
 _CALLS_MAX = 256
 #: The query parameters that such a request may have.
-_PARAMETERS = frozenset({ETL_NAME, ETL_NAME_2021, ETL_ARGS, "provider"})
+_PARAMETERS = frozenset({ETL_NAME, ETL_NAME_2021, ETL_ARGS, SEED, "provider"})
 
 
 def can_be_early() -> bool:
