@@ -201,6 +201,7 @@ class _UnderWay:
         if sent.peer is not None and not had_begun:
             count_busy(sent.running.name, sent.running.uid, 1)
             self.leaves_at = monotonic() + WATCH_AFTER_SECONDS
+            sent.receive()  # a quick one has answered by now, which spares waking up again
         return sent.answer is not None
 
     def result(self) -> bytes | None:
