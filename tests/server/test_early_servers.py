@@ -45,6 +45,8 @@ def serve(connection):
                 break
             if header.startswith(b"content-length:"):
                 size = int(header[15:])
+            if header.startswith(b"ais-etl-seed:"):
+                seed = header[13:].strip()
         body = file.read(size)
         args = dict(urllib.parse.parse_qsl(target.partition("?")[2])).get("etl_args", "")
         word, _, rest = args.partition(" ")
@@ -53,6 +55,8 @@ def serve(connection):
             time.sleep(float(rest))
         if word == "large":
             connection.sendall(reply(bytes(int(rest))))
+        elif word == "seed":
+            connection.sendall(reply(seed))
         elif word == "fail":
             connection.sendall(reply(b"not this one", "400 Bad"))
         elif word == "put":
@@ -203,6 +207,18 @@ def test_what_else_can_come(transform: Transform, args: str, status: int, part: 
         transform.put(b"%03d" % number, f"after-{number}")
         assert transform.get(name=f"after-{number}").data == b"1 /b/after-%d %03d" % (number, number)
     assert transform.numbers()["ais_etl_inflight_objects"] == 0
+
+
+def test_a_seed_goes_along(transform: Transform) -> None:
+    transform.warm()
+    url = f"{transform.store.endpoint}/v1/objects/b/o"
+    fields = {"etl_name": "does-it", "etl_args": "seed"}
+    seeds = []
+    for seed in ("1", "1", "2"):
+        reply = transform.pool.request("GET", url, fields={**fields, "seed": seed})
+        assert (reply.status, is_early(reply), len(reply.data)) == (200, True, 64)
+        seeds.append(reply.data)
+    assert seeds[0] == seeds[1] != seeds[2]
 
 
 def test_an_object_whose_connection_ended_is_sent_again(transform: Transform) -> None:

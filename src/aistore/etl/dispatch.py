@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from concurrent.futures import Executor
 from typing import TYPE_CHECKING
@@ -88,12 +89,18 @@ class Dispatcher:
         For a thread that is not the event loop's. The object goes on with ``transform`` or ends with ``end_early``.
         What goes to a server is sent only when the caller says ``send``.
         """
-        running, size = self._running.get(call.etl), reading.info.size
-        if running is None or running.cache or call.then or call.seed is not None or call.seconds:
+        running, info = self._running.get(call.etl), reading.info
+        if running is None or running.cache or call.then or call.seconds:
             return None
+        size, seed = info.size, ""
         if size > _EARLY_BYTES_MAX or self._input_bytes + size > self._limits.etl_input_bytes_max:
             return None
-        ask = Ask(reading.info.bucket, reading.info.name, call.args)
+        if call.seed is not None:
+            if info.checksum.type != STORED_TYPE:
+                return None
+            recipe = Recipe.of(info.name, size, info.checksum.value, call.args, call.seed)
+            seed = recipe.then(running.digest).seed()
+        ask = Ask(info.bucket, info.name, call.args, seed)
         sent = (self._to_server if running.serves else self._to_worker)(running, ask, reading)
         if sent is not None:
             self._input_bytes += size
@@ -119,6 +126,9 @@ class Dispatcher:
     def end_early(self, sent: Early) -> None:
         """End what was sent early; a worker that has it and has not answered is killed."""
         self._input_bytes -= sent.size
+        self._end(sent)
+
+    def _end(self, sent: Early) -> None:
         if isinstance(sent, SentEarly) and sent.answer is None:
             self._workers.abandon(sent.running, sent)
         sent.close()
@@ -134,7 +144,8 @@ class Dispatcher:
         try:
             if sent is not None and await self.find(call.etl) == sent.running:
                 taken, sent = sent, None
-                return await self._followed(call, reading, gone, taken)
+                with contextlib.suppress(_MadeAnewError):
+                    return await self._followed(call, reading, gone, taken)
             for _ in range(_ATTEMPTS):
                 stages = [await self.find(name) for name in call.stages]  # none begins where one is missing
                 wanted = call.seed is not None or any(self._keeps(running) for running in stages)
@@ -157,8 +168,12 @@ class Dispatcher:
         work = _Work(call, reading, gone, [sent.running], may_begin_again=False)
         work.source, work.held, work.sent = sent.passing(self._spool), sent.size, sent
         try:
+            work.recipes = await self._recipes(work) if call.seed is not None else []
             return await self._made(work, 1)
         finally:
+            untaken = work.take_sent()
+            if untaken is not None:
+                self._end(untaken)
             self._release(work)
 
     def _keeps(self, running: Running) -> bool:

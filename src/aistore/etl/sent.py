@@ -78,13 +78,18 @@ class SentEarly(Sent):
 
     def __init__(self, running: Running, header: bytes, data: bytes, directory: str) -> None:
         """Send ``data``, with the request for it; raises OSError when that cannot be done now."""
-        super().__init__(directory)
+        connection = connect(running)  # first: a worker wakes up meanwhile
+        try:
+            super().__init__(directory)
+        except BaseException:
+            connection.close()
+            raise
+        self.connection = connection
         self.running = running
         self.size = len(data)
         self.source = -1
         try:
             self.source = exchange.input_from_bytes(data, directory)
-            self.connection = connect(running)
             self._messages = Messages(self.connection)
             self._messages.send(header, [self.source, self.output, self.errors])
         except BaseException:

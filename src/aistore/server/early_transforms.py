@@ -31,7 +31,7 @@ from ..model.etl import TransformCall
 from ..observe.layout import ETL
 from .asgi import Schedule
 from .at_once import AtOnce
-from .handlers.transform_calls import ETL_ARGS, ETL_NAME, ETL_NAME_2021, call_of_query
+from .handlers.transform_calls import ETL_ARGS, ETL_NAME, ETL_NAME_2021, SEED, call_of_query
 from .record import Recorder
 from .replies import Bytes
 from .request import EARLY, parse_query
@@ -51,7 +51,7 @@ _DONE = b'{"ok": true}'
 #: Query strings whose calls are known. A program sends the same ones again and again.
 _CALLS_MAX = 256
 #: The query parameters that such a request may have.
-_PARAMETERS = frozenset({ETL_NAME, ETL_NAME_2021, ETL_ARGS, "provider"})
+_PARAMETERS = frozenset({ETL_NAME, ETL_NAME_2021, ETL_ARGS, SEED, "provider"})
 
 
 def can_be_early() -> bool:
@@ -149,8 +149,7 @@ class EarlyTransforms:
 
     def _answer(self, under_way: _AtWorker | _AtServer, data: bytes) -> None:
         watcher = under_way.watcher
-        under_way.end(len(data))
-        self._store.dispatcher.end_early(under_way.sent)
+        under_way.end(len(data))  # before anybody can ask how many there are
         try:
             messages = Bytes(data).messages(head=False)
             send = watcher.proto.send
@@ -160,6 +159,7 @@ class EarlyTransforms:
             watcher.err(error)
         else:
             watcher.done()
+        self._store.dispatcher.end_early(under_way.sent)
 
     def _leave(self, under_way: _AtWorker | _AtServer) -> None:
         """Have a request served the ordinary way, from where it is."""
@@ -215,6 +215,7 @@ class _AtWorker:
         if sent.peer is not None and not had_begun:
             count_busy(sent.running.name, sent.running.uid, 1)
             self.leaves_at = monotonic() + WATCH_AFTER_SECONDS
+            sent.receive()  # a quick one has answered by now, which spares waking up again
         return sent.answer is not None
 
     def result(self) -> bytes | None:
@@ -269,6 +270,8 @@ class _AtServer:
         """Count the object; without a result it is counted where it goes on."""
         count_busy(self.sent.running.name, self.sent.running.uid, -1)
         _count_end(self._counted, out_bytes)
+        if out_bytes >= 0:
+            self.sent.close()  # before the client can ask for the next, which may go on the same connection
 
 
 def _count(sent: Early) -> CountedObject:
