@@ -78,15 +78,23 @@ class Dispatcher:
             self._running[name] = known
         return known
 
-    def send_early(self, call: TransformCall, reading: Reading) -> SentEarly | None:
+    def takes_early(self, call: TransformCall) -> bool:
+        """Say whether objects may be sent early, as far as it is known here where the transform takes them."""
+        running = self._running.get(call.etl)
+        if running is None or running.serves or running.cache:
+            return False
+        return not (call.then or call.seed is not None or call.seconds)
+
+    def send_early(self, call: TransformCall, reading: Reading, bytes_max: int = _EARLY_BYTES_MAX) -> SentEarly | None:
         """Send a small object to a transform, if nothing has to be waited for and that is all to be done; else None.
 
-        For a thread that is not the event loop's. The object goes on with ``transform`` or ends with ``end_early``.
+        For a thread that is not the event loop's. The object goes on with ``transform`` or ends with ``end_early``,
+        which a thread may call only when there is an answer.
         """
         running, size = self._running.get(call.etl), reading.info.size
-        if running is None or running.serves or running.cache or call.then or call.seed is not None or call.seconds:
+        if running is None or not self.takes_early(call):
             return None
-        if size > _EARLY_BYTES_MAX or self._input_bytes + size > self._limits.etl_input_bytes_max:
+        if size > bytes_max or self._input_bytes + size > self._limits.etl_input_bytes_max:
             return None
         header, data = header_of(Ask(reading.info.bucket, reading.info.name, call.args)), reading.read_cached(0, size)
         if header is None or data is None:

@@ -103,6 +103,23 @@ class SentEarly(Sent):
         else:
             self.answer = message
 
+    def receive_all(self) -> None:
+        """Read all that has come, as ``receive`` does; who has answered already is not looked up as a ``peer``."""
+        begun: tuple[int, bytes] | None = None
+        while self.answer is None:
+            try:
+                message, ancillary = self._messages.receive(REPLY_BYTES_MAX, CREDENTIALS_ROOM)
+            except (BlockingIOError, InterruptedError):
+                break
+            except OSError:
+                message, ancillary = b"", []
+            if message[:1] == b"S" and self.peer is None and begun is None:
+                begun = sender_of(ancillary), message
+            else:
+                self.answer = message
+        if begun is not None and not self.answer:  # it is at work, or has died
+            self.peer = Peer(*begun)
+
     def take_source(self) -> int:
         """Return the descriptor of the object's copy, the caller's to close from now on."""
         source, self.source = self.source, -1
