@@ -39,6 +39,9 @@ class RemoteReading:
 
     read_cached = read
 
+    def peek(self) -> bytes:
+        return self.read(0, self.info.size)
+
     def __enter__(self) -> RemoteReading:
         return self
 

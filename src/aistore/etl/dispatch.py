@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 _ATTEMPTS = 4
 #: Larger objects are not sent early: copying them would hold up the requests behind them.
 _EARLY_BYTES_MAX = 256 << 10
+_PASSING_BYTES_MAX = 1 << 20
 
 
 class Dispatcher:
@@ -85,18 +86,22 @@ class Dispatcher:
             return False
         return not (call.then or call.seed is not None or call.seconds)
 
-    def send_early(self, call: TransformCall, reading: Reading, bytes_max: int = _EARLY_BYTES_MAX) -> SentEarly | None:
+    def send_early(self, call: TransformCall, reading: Reading, *, in_passing: bool = False) -> SentEarly | None:
         """Send a small object to a transform, if nothing has to be waited for and that is all to be done; else None.
 
         For a thread that is not the event loop's. The object goes on with ``transform`` or ends with ``end_early``,
-        which a thread may call only when there is an answer.
+        which a thread may call only when there is an answer. Of what is read ``in_passing`` nothing is kept in memory
+        for others who read it; it may be larger.
         """
         running, size = self._running.get(call.etl), reading.info.size
         if running is None or not self.takes_early(call):
             return None
-        if size > bytes_max or self._input_bytes + size > self._limits.etl_input_bytes_max:
+        if size > (_PASSING_BYTES_MAX if in_passing else _EARLY_BYTES_MAX):
             return None
-        header, data = header_of(Ask(reading.info.bucket, reading.info.name, call.args)), reading.read_cached(0, size)
+        if self._input_bytes + size > self._limits.etl_input_bytes_max:
+            return None
+        header = header_of(Ask(reading.info.bucket, reading.info.name, call.args))
+        data = reading.peek() if in_passing else reading.read_cached(0, size)
         if header is None or data is None:
             return None
         try:

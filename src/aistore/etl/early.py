@@ -45,16 +45,30 @@ class EarlyObject:
 
     def result(self) -> bytes | None:
         """Return the result, None if there is none or it takes more than to read it."""
-        sent = self.sent
-        if sent.answer != _DONE:
-            return None
-        size = os.fstat(sent.output).st_size
-        if size > COPIED_RESULT_BYTES_MAX:
+        size = self._size()
+        if size is None:
             return None
         try:
-            return exchange.read_unsealed(sent.output, size)
+            return exchange.read_unsealed(self.sent.output, size)
         except TransformError:
             return None
+
+    def result_in(self, buffer: memoryview) -> memoryview | None:
+        """Return the result in ``buffer``, None as ``result`` does."""
+        size = self._size()
+        if size is None or size > len(buffer):
+            return None
+        try:
+            exchange.read_unsealed_into(self.sent.output, buffer[:size])
+        except TransformError:
+            return None
+        return buffer[:size]
+
+    def _size(self) -> int | None:
+        if self.sent.answer != _DONE:
+            return None
+        size = os.fstat(self.sent.output).st_size
+        return size if size <= COPIED_RESULT_BYTES_MAX else None
 
     def end(self, out_bytes: int = -1) -> None:
         """Count the object; without a result it is counted where it goes on."""

@@ -75,7 +75,7 @@ class SentEarly(Sent):
 
     __slots__ = ("_messages", "running", "size", "source")
 
-    def __init__(self, running: Running, header: bytes, data: bytes, directory: str) -> None:
+    def __init__(self, running: Running, header: bytes, data: bytes | memoryview, directory: str) -> None:
         """Send ``data``, with the request for it; raises OSError when that cannot be done now."""
         super().__init__(directory)
         self.running = running

@@ -25,6 +25,7 @@ from ..errors import AisError, ObjectNotFoundError
 from ..etl.dispatch import Dispatcher
 from ..etl.early import EarlyObject
 from ..etl.sent import SentEarly
+from ..etl.warm import COPIED_RESULT_BYTES_MAX
 from ..fallbacks import lacks
 from ..jobs.batch import Batch, Rest, custom_of
 from ..jobs.document import Counts
@@ -37,8 +38,6 @@ _log = logging.getLogger("aistore.jobs")
 
 #: Objects at the workers of transforms at once, for all batches of this process. As many as one by one for one batch.
 _WINDOW = 32
-#: Larger objects are few in any time, and copying them would keep small ones waiting.
-_BYTES_MAX = 1 << 20
 #: How long an object is here that no worker has begun with, and one that a worker has. Guessed: whose transform takes
 #: longer does not care what else an object costs.
 _WAIT_SECONDS, _WORK_SECONDS = 10.0, 0.25
@@ -185,6 +184,7 @@ class _Thread:
         self._sent: dict[int, _Object] = {}  # by the descriptors of their connections
         self._written: deque[tuple[_Work, str, Future[ObjectInfo]]] = deque()
         self._poll = select.poll()
+        self._buffer = memoryview(bytearray(COPIED_RESULT_BYTES_MAX))
         self._pause = _PAUSE_SECONDS
 
     def run(self) -> None:
@@ -220,7 +220,7 @@ class _Thread:
         except ObjectNotFoundError:
             with contextlib.suppress(AisError):
                 reading = self._engine.get(work.source, name)
-                sent = self._dispatcher.send_early(work.call, reading, _BYTES_MAX)
+                sent = self._dispatcher.send_early(work.call, reading, in_passing=True)
         except AisError:  # told where the object is worked off by itself
             pass
         if sent is None or reading is None:
@@ -260,7 +260,7 @@ class _Thread:
 
     def _take_result(self, object_: _Object) -> Staging | None:
         """Write a result to its file; None if the object goes on elsewhere."""
-        data, work = object_.result(), object_.work
+        data, work = object_.result_in(self._buffer), object_.work
         digests = work.options.digests
         if data is None or work.stopped or (digests and digests != (object_.sent.running.digest,)):
             self._leave(object_)

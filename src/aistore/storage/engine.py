@@ -43,6 +43,12 @@ class Reading(Protocol):
     def read_cached(self, start: int, length: int) -> bytes | None:
         """Return the bytes if that surely needs no disk, else None: then ``read`` belongs in a thread."""
 
+    def peek(self) -> bytes | memoryview | None:
+        """Return all bytes, verified, if that surely needs no disk and they are no more than 1 MiB, else None.
+
+        They are good until this thread peeks again, and nothing is kept in memory for others who read them.
+        """
+
     def damaged(self, problem: str) -> ObjectDamagedError:
         """Note that the stored bytes are bad, ``problem`` says how, and return the error to raise."""
 
@@ -71,7 +77,7 @@ class KeptReading(Reading, Protocol):
 class Staging(Protocol):
     """A write in progress. Nothing of it can be seen until ``commit``'s future is done."""
 
-    def write(self, chunk: bytes) -> None:
+    def write(self, chunk: bytes | memoryview) -> None:
         """Append ``chunk``; hashed on the way. Raises OutOfSpaceError."""
 
     def commit(self) -> Future[ObjectInfo]:

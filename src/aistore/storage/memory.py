@@ -38,6 +38,10 @@ class BytesReading:
 
     read_cached = read
 
+    def peek(self) -> bytes:
+        """Return all bytes."""
+        return self._data
+
     def damaged(self, problem: str) -> ObjectDamagedError:
         """Return the error for bytes that changed in memory."""
         return ObjectDamagedError(f"ais://{self.info.bucket}/{self.info.name} is damaged: it {problem}")
@@ -76,7 +80,7 @@ class MemoryStaging:
         self._data = bytearray()
         self._open = True
 
-    def write(self, chunk: bytes) -> None:
+    def write(self, chunk: bytes | memoryview) -> None:
         """Append ``chunk``."""
         if not self._open:
             raise InternalError("this write has ended already")
