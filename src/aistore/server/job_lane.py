@@ -19,9 +19,10 @@ import select
 import threading
 import time
 from collections import deque
+from collections.abc import Mapping
 from concurrent.futures import Future
 
-from ..errors import AisError, ObjectNotFoundError
+from ..errors import AisError
 from ..etl.dispatch import Dispatcher
 from ..etl.early import EarlyObject
 from ..etl.sent import SentEarly
@@ -89,7 +90,8 @@ class _Work:
         self.source = parse_bucket_uri(batch.source).name
         self.destination = parse_bucket_uri(batch.destination).name
         self.rest = rest
-        self.names = iter(batch.names)
+        self._all = batch.names
+        self._names: list[str] | None = None
         self.open = 0
         self.has_names = True
         self.stopped = False
@@ -97,11 +99,29 @@ class _Work:
         self._loop = asyncio.get_running_loop()
         self.ended: asyncio.Future[Counts] = self._loop.create_future()
 
-    def next_name(self) -> str | None:
-        """Return the next name to begin with, None if there is none."""
-        name = None if self.stopped or self.rest.over else next(self.names, None)
-        self.has_names = name is not None
-        return name
+    def next_names(self, engine: Engine, count: int) -> list[str]:
+        """Return the next names to begin with, at most ``count``; none if there are none."""
+        if self._names is None:
+            self._names = self._absent(engine)
+        if self.stopped or self.rest.over:
+            self._names = []
+        names, self._names = self._names[:count], self._names[count:]
+        self.has_names = bool(self._names)
+        return names
+
+    def _absent(self, engine: Engine) -> list[str]:
+        """Return the names of which nothing is at the destination, all others left."""
+        targets: dict[str, str] = {}
+        for name in self._all:
+            if targets.setdefault(target_name(name, self.options), name) is not name:
+                self.leave(name)  # it leads where another one does
+        absent: list[str] = []
+        with contextlib.suppress(AisError):  # told where an object is worked off by itself
+            absent = engine.absent(self.destination, list(targets))
+        names = [targets.pop(target) for target in absent]
+        for name in targets.values():
+            self.leave(name)
+        return names
 
     def leave(self, name: str, begun: BegunObject | None = None) -> None:
         """Have an object worked off by itself."""
@@ -206,34 +226,30 @@ class _Thread:
         """Have as many objects at the workers as may be there."""
         room = _WINDOW - len(self._sent) - sum(work.rest.begun for work in self._works)
         for work in self._works:
-            while room > 0 and work.has_names:
-                name = work.next_name()
-                if name is None:
-                    break
-                room -= self._begin(work, name)
+            while room > 0 and (names := work.next_names(self._engine, room)):
+                room -= self._begin(work, names)
 
-    def _begin(self, work: _Work, name: str) -> bool:
-        """Send an object to its transform; say whether that was done, else it is left."""
-        reading, sent = None, None
-        try:
-            self._engine.head(work.destination, target_name(name, work.options))
-        except ObjectNotFoundError:
-            with contextlib.suppress(AisError):
-                reading = self._engine.get(work.source, name)
-                sent = self._dispatcher.send_early(work.call, reading, in_passing=True)
-        except AisError:  # told where the object is worked off by itself
-            pass
-        if sent is None or reading is None:
-            if reading is not None:
-                reading.close()
-            work.leave(name)
-            return False
-        assert sent.connection is not None
-        number = sent.connection.fileno()
-        self._sent[number] = _Object(work, name, reading, sent)
-        self._poll.register(number, select.POLLIN)
-        work.open += 1
-        return True
+    def _begin(self, work: _Work, names: list[str]) -> int:
+        """Send objects to their transform and return how many; the others are left."""
+        readings: Mapping[str, Reading] = {}
+        with contextlib.suppress(AisError):  # told where an object is worked off by itself
+            readings = self._engine.get_many(work.source, names)
+        count = 0
+        for name in names:
+            reading = readings.get(name)
+            sent = None if reading is None else self._dispatcher.send_early(work.call, reading, in_passing=True)
+            if reading is None or sent is None:
+                if reading is not None:
+                    reading.close()
+                work.leave(name)
+                continue
+            assert sent.connection is not None
+            number = sent.connection.fileno()
+            self._sent[number] = _Object(work, name, reading, sent)
+            self._poll.register(number, select.POLLIN)
+            work.open += 1
+            count += 1
+        return count
 
     def _hear(self) -> None:
         """Take the answers of workers, and give the results of all to the engine."""

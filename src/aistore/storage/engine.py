@@ -17,7 +17,7 @@ Promises, held by ``conformance.py`` on every engine:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, Protocol
@@ -104,6 +104,15 @@ class Engine(Protocol):
 
     def get(self, bucket: str, name: str) -> Reading:
         """Open an object for reading; raises BucketNotFoundError, ObjectNotFoundError."""
+
+    def get_many(self, bucket: str, names: Sequence[str]) -> Mapping[str, Reading]:
+        """Open those of some hundred objects that are there; one that ``get`` has to say more about is left out.
+
+        Raises BucketNotFoundError, MountpathUnavailableError.
+        """
+
+    def absent(self, bucket: str, names: Sequence[str]) -> list[str]:
+        """Return those of some hundred names that have no object; raises as ``get_many``."""
 
     def kept(self, bucket: str, name: str) -> KeptReading | None:
         """Return an object that is in memory and unchanged, None for any other; never waits, raises nothing."""
