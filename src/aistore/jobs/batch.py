@@ -232,6 +232,7 @@ class _OneByOne:
         self._waiting: deque[str] = deque()
         self._held: list[Begun] = []
         self._tasks: list[asyncio.Task[None]] = []
+        self._ended = False
         self.begun = 0
 
     @property
@@ -240,15 +241,18 @@ class _OneByOne:
 
     def take(self, name: str, begun: Begun | None = None) -> None:
         """Work an object off when it is its turn; at once if it was begun."""
-        if begun is not None:
+        if self._ended:
+            if begun is not None:
+                begun.end()
+        elif begun is not None:
             self._held.append(begun)
             self.begun += 1
             self._tasks.append(asyncio.ensure_future(self._go_on(name, begun)))
-            return
-        self._waiting.append(name)
-        if self._room:
-            self._room -= 1
-            self._tasks.append(asyncio.ensure_future(self._work()))
+        else:
+            self._waiting.append(name)
+            if self._room:
+                self._room -= 1
+                self._tasks.append(asyncio.ensure_future(self._work()))
 
     async def _work(self) -> None:
         while self._waiting and not self._tally.over:
@@ -266,7 +270,8 @@ class _OneByOne:
         await asyncio.gather(*self._tasks)
 
     async def end(self) -> None:
-        """End what is under way."""
+        """End what is under way, and what may still come."""
+        self._ended = True
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
