@@ -30,14 +30,11 @@ class EarlyObject:
         self._counted = CountedObject(sent.running.name, sent.running.uid, sent.size)
         self._counted.__enter__()
 
-    def hear(self, *, all_that_came: bool = False) -> bool:
-        """Read a message of the worker, or all that came; True if its answer is here."""
+    def hear(self) -> bool:
+        """Read what the worker says; True if its answer is here."""
         sent = self.sent
         had_begun = sent.peer is not None
-        if all_that_came:
-            sent.receive_all()
-        else:
-            sent.receive()
+        sent.receive()
         if sent.peer is not None and not had_begun:
             count_busy(sent.running.name, sent.running.uid, 1)
             self.leaves_at = monotonic() + self._work_seconds

@@ -27,7 +27,7 @@ from ..model.etl import TransformCall
 from ..observe.layout import ETL
 from .asgi import Schedule
 from .at_once import AtOnce
-from .handlers.transform_calls import ETL_ARGS, ETL_NAME, ETL_NAME_2021, call_of_query
+from .handlers.transform_calls import ETL_ARGS, ETL_NAME, ETL_NAME_2021, SEED, call_of_query
 from .record import Recorder
 from .replies import Bytes
 from .request import EARLY, parse_query
@@ -41,7 +41,7 @@ _LOOK_SECONDS = WATCH_AFTER_SECONDS
 #: Query strings whose calls are known. A program sends the same ones again and again.
 _CALLS_MAX = 256
 #: The query parameters that such a request may have.
-_PARAMETERS = frozenset({ETL_NAME, ETL_NAME_2021, ETL_ARGS, "provider"})
+_PARAMETERS = frozenset({ETL_NAME, ETL_NAME_2021, ETL_ARGS, SEED, "provider"})
 
 
 def can_be_early() -> bool:
@@ -133,8 +133,7 @@ class EarlyTransforms:
 
     def _answer(self, under_way: _UnderWay, data: bytes) -> None:
         watcher = under_way.watcher
-        under_way.end(len(data))
-        self._store.dispatcher.end_early(under_way.sent)
+        under_way.end(len(data))  # before anybody can ask how many there are
         try:
             messages = Bytes(data).messages(head=False)
             send = watcher.proto.send
@@ -144,6 +143,7 @@ class EarlyTransforms:
             watcher.err(error)
         else:
             watcher.done()
+        self._store.dispatcher.end_early(under_way.sent)
 
     def _leave(self, under_way: _UnderWay) -> None:
         """Have a request served the ordinary way, from where it is."""

@@ -51,7 +51,7 @@ _POLL_MS = 50
 def is_for_lane(batch: Batch) -> bool:
     """Say whether objects of a batch may be for the lane: written as one transform makes them, as many as there are."""
     wanted, call = batch.options, batch.options.call
-    plain = call is not None and not (call.then or call.seconds or call.seed is not None)
+    plain = call is not None and not (call.then or call.seconds)
     asked = wanted.dry_run or wanted.workers or wanted.latest or batch.removing
     return plain and not asked and batch.kind.transforms and batch.source != batch.destination and not lacks("memfd")
 
@@ -262,7 +262,7 @@ class _Thread:
         answers = 0
         for number, _ in heard:
             object_ = self._sent[number]
-            if object_.hear(all_that_came=True):
+            if object_.hear():
                 answers += 1
                 staging = self._take_result(object_)
                 if staging is not None:
