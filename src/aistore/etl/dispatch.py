@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 _ATTEMPTS = 4
 #: Larger objects are not sent early: copying them would hold up the requests behind them.
 _EARLY_BYTES_MAX = 256 << 10
+_PASSING_BYTES_MAX = 1 << 20
 
 
 class Dispatcher:
@@ -83,45 +84,62 @@ class Dispatcher:
             self._running[name] = known
         return known
 
-    def send_early(self, call: TransformCall, reading: Reading) -> Early | None:
-        """Send a small object to a transform, if nothing has to be waited for and that is all to be done; else None.
+    def takes_early(self, call: TransformCall) -> bool:
+        """Say whether objects may be sent to workers early, as far as it is known here where a transform is."""
+        running = self._running.get(call.etl)
+        return running is not None and not running.serves and _can_be_early(call, running)
 
-        For a thread that is not the event loop's. The object goes on with ``transform`` or ends with ``end_early``.
-        What goes to a server is sent only when the caller says ``send``.
+    def send_early(self, call: TransformCall, reading: Reading, *, in_passing: bool = False) -> SentEarly | None:
+        """Send a small object to a worker, if nothing has to be waited for and that is all to be done; else None.
+
+        For a thread that is not the event loop's. The object goes on with ``transform`` or ends with ``end_early``,
+        which a thread may call only when there is an answer. Of what is read ``in_passing`` nothing is kept in memory
+        for others who read it; it may be larger.
         """
-        running, info = self._running.get(call.etl), reading.info
-        if running is None or running.cache or call.then or call.seconds:
+        running = self._running.get(call.etl)
+        if running is None or not self.takes_early(call):
             return None
-        size, seed = info.size, ""
-        if size > _EARLY_BYTES_MAX or self._input_bytes + size > self._limits.etl_input_bytes_max:
+        ask = self._early_ask(call, running, reading, _PASSING_BYTES_MAX if in_passing else _EARLY_BYTES_MAX)
+        header = None if ask is None else header_of(ask)
+        size = reading.info.size
+        data = None if header is None else reading.peek() if in_passing else reading.read_cached(0, size)
+        if header is None or data is None:
+            return None
+        try:
+            sent = SentEarly(running, header, data, self._spool)
+        except OSError:  # the ordinary way finds out what it is
+            return None
+        self._input_bytes += size
+        return sent
+
+    def begin_early(self, call: TransformCall, reading: Reading) -> SentToServer | None:
+        """Do what ``send_early`` does for a transform that is a server, but leave it to the caller to ``send`` it.
+
+        For one thread alone.
+        """
+        running, serving = self._running.get(call.etl), self._serving
+        if running is None or serving is None or not running.serves or not _can_be_early(call, running):
+            return None
+        pool, ask = serving.pool_for_early(running), self._early_ask(call, running, reading, _EARLY_BYTES_MAX)
+        data = None if pool is None or ask is None else reading.read_cached(0, reading.info.size)
+        if pool is None or ask is None or data is None:
+            return None
+        sent = serving.send_early(pool, running, ask, data)
+        if sent is not None:
+            self._input_bytes += sent.size
+        return sent
+
+    def _early_ask(self, call: TransformCall, running: Running, reading: Reading, bytes_max: int) -> Ask | None:
+        """Return what a transform is told with an object that is sent early, None for one that cannot be."""
+        info, seed = reading.info, ""
+        if info.size > bytes_max or self._input_bytes + info.size > self._limits.etl_input_bytes_max:
             return None
         if call.seed is not None:
             if info.checksum.type != STORED_TYPE:
                 return None
-            recipe = Recipe.of(info.name, size, info.checksum.value, call.args, call.seed)
+            recipe = Recipe.of(info.name, info.size, info.checksum.value, call.args, call.seed)
             seed = recipe.then(running.digest).seed()
-        ask = Ask(info.bucket, info.name, call.args, seed)
-        sent = (self._to_server if running.serves else self._to_worker)(running, ask, reading)
-        if sent is not None:
-            self._input_bytes += size
-        return sent
-
-    def _to_worker(self, running: Running, ask: Ask, reading: Reading) -> SentEarly | None:
-        header, data = header_of(ask), reading.read_cached(0, reading.info.size)
-        if header is None or data is None:
-            return None
-        try:
-            return SentEarly(running, header, data, self._spool)
-        except OSError:  # the ordinary way finds out what it is
-            return None
-
-    def _to_server(self, running: Running, ask: Ask, reading: Reading) -> SentToServer | None:
-        serving = self._serving
-        pool = None if serving is None else serving.pool_for_early(running)
-        if serving is None or pool is None:
-            return None
-        data = reading.read_cached(0, reading.info.size)
-        return None if data is None else serving.send_early(pool, running, ask, data)
+        return Ask(info.bucket, info.name, call.args, seed)
 
     def end_early(self, sent: Early) -> None:
         """End what was sent early; a worker that has it and has not answered is killed."""
@@ -362,3 +380,7 @@ class _Work:
 
 class _MadeAnewError(Exception):
     """A transform was removed and made again while an object was on its way through it."""
+
+
+def _can_be_early(call: TransformCall, running: Running) -> bool:
+    return not (running.cache or call.then or call.seconds)

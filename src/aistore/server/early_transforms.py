@@ -16,16 +16,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import select
 from time import monotonic, perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
-from ..errors import AisError, TransformError
-from ..etl import exchange
+from ..errors import AisError
 from ..etl.counted import CountedObject, count_busy
+from ..etl.early import EarlyObject
 from ..etl.sent import SentEarly
-from ..etl.warm import COPIED_RESULT_BYTES_MAX, WATCH_AFTER_SECONDS
+from ..etl.warm import WATCH_AFTER_SECONDS
 from ..fallbacks import lacks
 from ..model.etl import TransformCall
 from ..observe.layout import ETL
@@ -38,7 +37,6 @@ from .request import EARLY, parse_query
 from .store import Store
 
 if TYPE_CHECKING:
-    from ..etl.dispatch import Early
     from ..etl.servers.early import SentToServer
 
 #: Requests of one process that are here at once; more go the ordinary way. Guessed: several per core of many.
@@ -46,8 +44,6 @@ _UNDER_WAY_MAX = 256
 #: How long an object is here that no worker has begun with.
 _WAIT_SECONDS = 1.0
 _LOOK_SECONDS = WATCH_AFTER_SECONDS
-#: What a worker says when the result is there, as it spells it (worker/failure.py); any other is looked at there.
-_DONE = b'{"ok": true}'
 #: Query strings whose calls are known. A program sends the same ones again and again.
 _CALLS_MAX = 256
 #: The query parameters that such a request may have.
@@ -92,7 +88,8 @@ class EarlyTransforms:
             if reading is None:
                 return False
             with reading:
-                sent = self._store.dispatcher.send_early(call, reading)
+                dispatcher = self._store.dispatcher
+                sent = dispatcher.send_early(call, reading) or dispatcher.begin_early(call, reading)
             if sent is None:
                 return False
         except Exception:  # the event loop finds it again, and makes it a reply
@@ -191,51 +188,19 @@ class EarlyTransforms:
             self._look_later()
 
 
-class _AtWorker:
+class _AtWorker(EarlyObject):
     """A request whose object was sent to a worker."""
 
-    __slots__ = ("_counted", "leaves_at", "schedule", "sent", "started_ns", "watcher")
+    __slots__ = ("schedule", "started_ns", "watcher")
 
     #: Whether the event loop may have it served the ordinary way.
     may_leave = True
 
     def __init__(self, watcher: Any, schedule: Schedule, sent: SentEarly, started_ns: int) -> None:
+        super().__init__(sent, _WAIT_SECONDS, WATCH_AFTER_SECONDS)
         self.watcher = watcher
         self.schedule = schedule
-        self.sent = sent
         self.started_ns = started_ns
-        self.leaves_at = monotonic() + _WAIT_SECONDS
-        self._counted = _count(sent)
-
-    def hear(self) -> bool:
-        """Read what the worker says; True if that was its answer."""
-        sent = self.sent
-        had_begun = sent.peer is not None
-        sent.receive()
-        if sent.peer is not None and not had_begun:
-            count_busy(sent.running.name, sent.running.uid, 1)
-            self.leaves_at = monotonic() + WATCH_AFTER_SECONDS
-            sent.receive()  # a quick one has answered by now, which spares waking up again
-        return sent.answer is not None
-
-    def result(self) -> bytes | None:
-        """Return the result, None if there is none or it takes more than to read it."""
-        sent = self.sent
-        if sent.answer != _DONE:
-            return None
-        size = os.fstat(sent.output).st_size
-        if size > COPIED_RESULT_BYTES_MAX:
-            return None
-        try:
-            return exchange.read_unsealed(sent.output, size)
-        except TransformError:
-            return None
-
-    def end(self, out_bytes: int = -1) -> None:
-        """Count the object; without a result it is counted where it goes on."""
-        if self.sent.peer is not None:
-            count_busy(self.sent.running.name, self.sent.running.uid, -1)
-        _count_end(self._counted, out_bytes)
 
 
 class _AtServer:
@@ -249,7 +214,8 @@ class _AtServer:
         self.sent = sent
         self.started_ns = started_ns
         self.leaves_at = monotonic() + WATCH_AFTER_SECONDS
-        self._counted = _count(sent)
+        self._counted = CountedObject(sent.running.name, sent.running.uid, sent.size)
+        self._counted.__enter__()
         count_busy(sent.running.name, sent.running.uid, 1)
 
     @property
@@ -269,17 +235,7 @@ class _AtServer:
     def end(self, out_bytes: int = -1) -> None:
         """Count the object; without a result it is counted where it goes on."""
         count_busy(self.sent.running.name, self.sent.running.uid, -1)
-        _count_end(self._counted, out_bytes)
+        self._counted.out_bytes = out_bytes
+        self._counted.__exit__(None, None, None)
         if out_bytes >= 0:
             self.sent.close()  # before the client can ask for the next, which may go on the same connection
-
-
-def _count(sent: Early) -> CountedObject:
-    counted = CountedObject(sent.running.name, sent.running.uid, sent.size)
-    counted.__enter__()
-    return counted
-
-
-def _count_end(counted: CountedObject, out_bytes: int) -> None:
-    counted.out_bytes = out_bytes
-    counted.__exit__(None, None, None)
