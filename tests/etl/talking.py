@@ -67,6 +67,10 @@ class Caller:
         """Return so many bytes of what comes."""
         return self._file.read(size)
 
+    def read_some(self) -> bytes:
+        """Return what has come, at least something; nothing at the end of the connection."""
+        return self._file.read1(1 << 16)
+
     def request(self) -> Heard | None:
         """Return the next request, None at the end of the connection."""
         heard = self.read_head()

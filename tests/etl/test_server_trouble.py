@@ -206,6 +206,26 @@ def test_a_request_that_is_cancelled_ends_its_connection(size: int) -> None:
     assert len(server.heard) == 1
 
 
+def test_an_answer_before_all_was_sent_ends_the_connection() -> None:
+    def script(server: RawServer, caller: Caller) -> None:
+        while (heard := caller.read_head()) is not None:
+            size = int(heard.headers["content-length"])
+            if size > 5:
+                caller.reply(b"enough")
+                while piece := caller.read_some():
+                    assert not piece.strip(b"x"), "another object came behind it"
+                return
+            caller.reply(caller.read(size).upper())
+
+    async def use(t: Talk) -> None:
+        assert await t.object(b"x" * (32 << 20)) == b"enough"
+        assert await t.object(b"words") == b"WORDS"
+
+    with RawServer(script) as server:
+        talk(server.port, use)
+    assert server.connections == 2
+
+
 # Many at once.
 
 
