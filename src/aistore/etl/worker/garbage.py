@@ -55,25 +55,34 @@ class Collector:
 
     def __init__(self) -> None:
         self._objects = 0
-        self._collections: List[int] = []  # of each generation, as far as we have done them
+        self._mark = _Mark()
         self._kept: List["weakref.ref[Any]"] = []  # files of earlier objects
         self._whole = True
         self._grown = 0  # bytes, after the last time that all was collected
 
+    def begin(self) -> None:
+        """Begin an object."""
+        self._mark = _Mark()
+
     def collect(self, own: Tuple[Any, ...]) -> None:
         """Flush all files that have something to write, but for ``own``, and collect."""
         self._objects += 1
-        done = [generation["collections"] for generation in gc.get_stats()]
-        self._whole = self._whole or done != self._collections or self._objects % _WHOLE_EVERY == 0
-        kept = self._flush(gc.get_objects() if self._whole else gc.get_objects(0), own)
+        if not self._whole and self._objects % _WHOLE_EVERY:
+            found = _interesting(gc.get_objects(0))
+            self._whole = not any(value is self._mark for value in found)  # the interpreter has collected
+        else:
+            self._whole = True
+        if self._whole:
+            found = _interesting(gc.get_objects())
+        files = [value for value in found if value is not self._mark and value not in own]
+        del found
+        kept = self._flush(files) if files or self._kept else []
+        del files
         if self._whole:
             gc.collect()
-            done[-1] += 1
         else:
             gc.collect(0)
-            done[0] += 1
-        self._collections = done
-        self._kept = [file for file in kept if file() is not None] if kept else kept
+        self._kept = [file for file in kept if file() is not None]
 
     def note_growth(self, grown: int) -> None:
         """Take note of by how many bytes the process has grown, after each object."""
@@ -82,8 +91,8 @@ class Collector:
         else:
             self._whole = grown - self._grown > _GROWTH_BYTES
 
-    def _flush(self, objects: List[Any], own: Tuple[Any, ...]) -> List["weakref.ref[Any]"]:
-        files = [value for value in objects if type(value) in _BUFFERING and value not in own]
+    def _flush(self, files: List[Any]) -> List["weakref.ref[Any]"]:
+        """Flush these and those of earlier objects; return all of them, weakly."""
         for kept in self._kept:
             file = kept()
             if file is not None and file not in files:
@@ -97,3 +106,14 @@ class Collector:
                     except (OSError, ValueError):  # full, read-only, detached
                         pass
         return [weakref.ref(file) for file in files]
+
+
+class _Mark(list):  # type: ignore[type-arg]
+    """Is as old as an object, so it is in the youngest generation as long as what the object makes is."""
+
+
+_INTERESTING = frozenset((_Mark, *_BUFFERING))
+
+
+def _interesting(objects: List[Any]) -> List[Any]:
+    return [value for value in objects if type(value) in _INTERESTING]

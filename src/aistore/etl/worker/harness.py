@@ -168,6 +168,7 @@ class Worker:
         current = self._streams or streams.Streams()
         self._hooks.begin()
         self._threads.begin()
+        self._collector.begin()
         run = _Run(self._program, self._settings, request, current)
         reply = run.execute(self._output)
         run.finish(self._hooks, self._threads, self._collector, reply)

@@ -41,7 +41,7 @@ class Streams:
         return [*map(sys.getrefcount, self._all), *map(weakref.getweakrefcount, self._all)]
 
     def own(self) -> Tuple[Any, ...]:
-        """Return the objects here that may have something to write, and their kin."""
+        """Return the objects here that may have something to write."""
         return self.stdin, self.stdout, self.stderr, self._output, self._errors
 
     def can_be_renewed(self) -> bool:
@@ -123,7 +123,7 @@ def _file(fd: int, mode: str, name: str) -> Any:
 
 
 def _drop(stream: Any) -> None:
-    """Close the bottom of a stream whose flush fails (a result over its limit): nothing is left to write, and their kin."""
+    """Close the bottom of a stream whose flush fails (a result over its limit): nothing is left to write."""
     raw = getattr(stream, "raw", None)
     if raw is not None:
         try:
