@@ -34,38 +34,47 @@ SERVER = $(filter-out $(NODES),$(wildcard tests/server/test_*.py))
 ATTACKS = tests/etl/test_attacks.py
 HOSTS = root user confined none root-confined root-stuck
 
-.PHONY: demo test test-machine test-server test-nodes test-clients test-cluster test-transforms test-attacks $(HOSTS:%=attacks-%) test-fallbacks \
-	fallbacks-etl fallbacks-store lint bench clean
+GROUPS = test-clients test-nodes test-server test-machine test-cluster test-transforms fallbacks-etl fallbacks-store test-attacks
+
+.PHONY: demo test $(GROUPS) $(HOSTS:%=attacks-%) test-fallbacks lint bench clean
 
 demo: $(INSTALLED)
 	$(BIN)/python examples/demo/run.py
 
-# Several at a time here and below: they wait for processes more than they compute.
+# Several groups at a time: they wait for processes more than they compute. Beside others a test may run out of time, so
+# what fails is run once more with nothing beside it, and has to pass then.
 test: $(INSTALLED)
-	$(MAKE) -j4 --output-sync=target --keep-going test-clients test-nodes test-server test-machine \
-		test-cluster test-transforms fallbacks-etl fallbacks-store test-attacks
+	rm -rf $(PASSED)
+	$(MAKE) -j4 --output-sync=target --keep-going $(GROUPS) || \
+		{ echo "== Once more, by itself: what failed beside others"; $(MAKE) --keep-going AGAIN=yes $(GROUPS); }
+
+# The groups that passed, by name. Each remembers in a directory of its own what failed.
+PASSED = .pytest_cache/passed
+# $(call pytest,arguments): the tests of a group. The second time, none of a group that has passed; and it is an error
+# if one that has not has nothing to try again, because it ended without saying what failed.
+pytest = mkdir -p $(PASSED) && { $(if $(AGAIN),test -e $(PASSED)/$@ ||) $(BIN)/python -m pytest --durations=15 \
+	-o cache_dir=.pytest_cache/$@ $(if $(AGAIN),--last-failed --last-failed-no-failures=none) $(1); } && touch $(PASSED)/$@
 
 test-machine:
-	$(BIN)/python -m pytest -p no:cacheprovider --durations=15 \
-		$(addprefix --ignore=,tests/cluster tests/server $(NODES) $(CLIENTS) $(TRANSFORMS) $(ATTACKS))
+	$(call pytest,$(addprefix --ignore=,tests/cluster tests/server $(NODES) $(CLIENTS) $(TRANSFORMS) $(ATTACKS)))
 
 test-server:
-	$(BIN)/python -m pytest -p no:cacheprovider --durations=15 $(SERVER)
+	$(call pytest,$(SERVER))
 
 test-clients:
-	$(BIN)/python -m pytest --durations=15 $(CLIENTS)
+	$(call pytest,$(CLIENTS))
 
 test-cluster:
-	$(BIN)/python -m pytest -p no:cacheprovider --durations=15 tests/cluster
+	$(call pytest,tests/cluster)
 
 test-nodes:
-	$(BIN)/python -m pytest -p no:cacheprovider --durations=15 $(NODES)
+	$(call pytest,$(NODES))
 
 test-transforms:
-	$(BIN)/python -m pytest -p no:cacheprovider --durations=15 $(TRANSFORMS)
+	$(call pytest,$(TRANSFORMS))
 
 test-attacks:
-	$(BIN)/python -m pytest -p no:cacheprovider --durations=5 $(ATTACKS)
+	$(call pytest,$(ATTACKS))
 
 $(HOSTS:%=attacks-%): attacks-%:
 	AIS_ATTACK_HOSTS=all $(BIN)/python -m pytest -p no:cacheprovider $(ATTACKS) -k "[$*-warm or [$*-fork or [$*]"
@@ -73,9 +82,12 @@ $(HOSTS:%=attacks-%): attacks-%:
 test-fallbacks: $(INSTALLED)
 	$(MAKE) -j2 fallbacks-etl fallbacks-store
 
-fallbacks-etl fallbacks-store: fallbacks-%:
-	AIS_WITHOUT="$(WITHOUT)" $(BIN)/python -m pytest -p no:cacheprovider \
-		$(if $(filter etl,$*),$(FALLBACKS_ETL),$(FALLBACKS_STORE))
+fallbacks-etl fallbacks-store: export AIS_WITHOUT = $(WITHOUT)
+fallbacks-etl:
+	$(call pytest,$(FALLBACKS_ETL))
+
+fallbacks-store:
+	$(call pytest,$(FALLBACKS_STORE))
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

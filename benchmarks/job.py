@@ -3,8 +3,10 @@
     python benchmarks/job.py [--objects 2000] [--size 110000] [--rounds 3]
 
 Both sides read as many objects of random bytes, compress each (3 to 4 ms for 110 KB) and write the results: the pool
-from files to files, one process per core, the job from bucket to bucket. Beside it: a copy of the same bucket, and a
-job on one object from the request to the answer that it has ended.
+from files to new files, one process per core, the job from bucket to bucket. What others wrote is on the disk before
+each, so that nobody pays for it. CPU is that of the pool's processes, and of all processes of the store: the difference
+is what the store adds to an object. Beside it: a copy of the same bucket, and a job on one object from the request to
+the answer that it has ended.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ import time
 import zlib
 from pathlib import Path
 
-from harness import print_table
+from harness import cpu_seconds, print_table
 
 from aistore import Client
 from aistore.testing import StoreProcess
@@ -42,14 +44,25 @@ def compress(paths: tuple[str, str]) -> int:
     return len(data)
 
 
-def pool_seconds(files: list[str], out: str) -> float:
-    """Return how long a pool takes, its processes already started."""
+def pool_costs(files: list[str], out: str) -> tuple[float, float]:
+    """Return how long a pool takes, its processes already started, and the CPU seconds of these."""
     pairs = [(file, os.path.join(out, os.path.basename(file))) for file in files]
+    os.mkdir(out)
     with multiprocessing.get_context("fork").Pool(CORES) as pool:
         pool.map(compress, pairs[: 2 * CORES])
-        start = time.perf_counter()
+        os.sync()
+        pids = [process.pid for process in multiprocessing.active_children() if process.pid is not None]
+        used, start = cpu_seconds(pids), time.perf_counter()
         pool.map(compress, pairs, chunksize=16)
-        return time.perf_counter() - start
+        return time.perf_counter() - start, cpu_seconds(pids) - used
+
+
+def job_costs(store: StoreProcess, client: Client, destination: str, etl: str = "") -> tuple[float, float]:
+    """Return how long a job on all objects takes, and the CPU seconds of the store meanwhile."""
+    os.sync()
+    used = cpu_seconds([store.pid])
+    seconds = job_seconds(client, destination, etl)
+    return seconds, cpu_seconds([store.pid]) - used
 
 
 def job_seconds(client: Client, destination: str, etl: str = "", prefix: str = "") -> float:
@@ -70,10 +83,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     chance = random.Random(1)
-    times: dict[str, list[float]] = {"pool": [], "job": [], "copy": [], "one copied": [], "one transformed": []}
+    sides: dict[str, list[tuple[float, float]]] = {"pool": [], "job": [], "copy": []}
+    one: dict[str, list[float]] = {"copied": [], "transformed": []}
     with tempfile.TemporaryDirectory() as folder, StoreProcess() as store:
-        client, files, out = Client(store.endpoint), [], os.path.join(folder, "out")
-        os.mkdir(out)
+        client, files = Client(store.endpoint), []
         source = client.bucket("source").create()
         for number in range(options.objects):
             data, name = bytes(byte & 63 for byte in chance.randbytes(options.size)), f"{number:06}"
@@ -82,17 +95,24 @@ def main() -> None:
             source.object(name).put(data)
         client.etl("compress-it").init_code(TRANSFORM)
         for round_ in range(options.rounds):
-            times["pool"].append(pool_seconds(files, out))
-            times["job"].append(job_seconds(client, f"made-{round_}", "compress-it"))
-            times["copy"].append(job_seconds(client, f"copied-{round_}"))
+            sides["pool"].append(pool_costs(files, os.path.join(folder, f"out-{round_}")))
+            sides["job"].append(job_costs(store, client, f"made-{round_}", "compress-it"))
+            sides["copy"].append(job_costs(store, client, f"copied-{round_}"))
             for number in range(10):
-                times["one copied"].append(job_seconds(client, f"one-{round_}-{number}", prefix="000001"))
-                times["one transformed"].append(
-                    job_seconds(client, f"one-made-{round_}-{number}", "compress-it", prefix="000002")
-                )
-    medians = {name: statistics.median(found) for name, found in times.items()}
-    print_table("medians", {name: {"ms": 1000 * seconds} for name, seconds in medians.items()})
-    print(f"\nbucket job at {medians['pool'] / medians['job']:.2f} of the pool's rate ({CORES} cores)")
+                one["copied"].append(job_seconds(client, f"one-{round_}-{number}", prefix="000001"))
+                one["transformed"].append(job_seconds(client, f"1-{round_}-{number}", "compress-it", prefix="000002"))
+    rows = {
+        name: {
+            "ms": 1000 * statistics.median(seconds for seconds, _ in costs),
+            "CPU us per object": 1e6 * statistics.median(used for _, used in costs) / options.objects,
+        }
+        for name, costs in sides.items()
+    }
+    print_table(f"{options.objects} objects, medians", rows)
+    print_table("one object", {name: {"ms": 1000 * statistics.median(found)} for name, found in one.items()})
+    ratios = [pool / job for (pool, _), (job, _) in zip(sides["pool"], sides["job"], strict=True)]
+    print(f"\nbucket job at {rows['pool']['ms'] / rows['job']['ms']:.2f} of the pool's rate ({CORES} cores), ", end="")
+    print(f"in each round: {', '.join(f'{ratio:.2f}' for ratio in ratios)}")
 
 
 if __name__ == "__main__":

@@ -192,6 +192,15 @@ def many(http: Http) -> str:
     return http.bucket({f"{n:05}": b"%d" % n for n in range(2500)})
 
 
+def test_the_end_is_told_to_who_waits(http: Http) -> None:
+    etl = http.etl("import time\ndef transform(data):\n    time.sleep(1)\n    return data\n", id="second-etl")
+    job = http.job(http.bucket({"one": b"1"}), http.new_name(), "etl-bck", id=etl)
+    ((snap,),) = http.ok("GET", "cluster?what=qryxstats", {"ID": job, "wait": 10}).json().values()
+    assert (snap["stats"]["loc-objs"], snap["is_idle"]) == ("1", True)
+    for wait in (-1, 1000, "soon"):
+        assert http.ask("GET", "cluster?what=qryxstats", {"ID": job, "wait": wait}).status == 400
+
+
 def test_a_job_is_stopped(http: Http, many: str, slow: str) -> None:
     destination = http.new_name()
     job = http.job(many, destination, "etl-bck", id=slow)

@@ -26,7 +26,7 @@ NewStore = Callable[..., StoreProcess]
 
 #: Does what its arguments say.
 CODE = """
-import os, time
+import os, random, time
 
 def transform(data, etl_args):
     word, _, number = etl_args.partition(" ")
@@ -38,6 +38,9 @@ def transform(data, etl_args):
         raise ValueError("not this one")
     elif word == "die":
         os._exit(3)
+    elif word == "random":
+        time.sleep(float(number))
+        return random.randbytes(10)
     elif word == "write":
         with open(number, "w") as file:
             file.write(str(os.getpid()))
@@ -217,10 +220,35 @@ def test_what_else_a_request_may_ask_for_goes_the_ordinary_way(transform: Transf
     assert ask("GET", f"{url}-missing", fields={"uuid": "does-it"}).status == 404
     assert ask("GET", url, fields={"uuid": "does-it", "archpath": "a"}).status == 501
     assert ask("GET", url, fields={"etl_name": "does-it", "etl_pipeline": "does-it"}).status == 400
-    assert not is_early(ask("GET", url, fields={"uuid": "does-it", "seed": "1"}))
     assert ask("HEAD", url, fields={"uuid": "does-it"}).status == 400
     marked = ask("GET", url, fields={"uuid": "does-it"}, headers={"x-request-id": "mine"})
     assert marked.headers["x-request-id"] == "mine"
+
+
+def test_a_seed_is_the_same_either_way(transform: Transform) -> None:
+    """What takes its time ends the ordinary way, and the first one of a store begins there."""
+    transform.put(b"drawn for")
+
+    def draw(of: Transform, args: str, seed: str) -> tuple[bool, bytes]:
+        fields = {"etl_name": "does-it", "etl_args": args, "seed": seed}
+        reply = of.pool.request("GET", f"{of.store.endpoint}/v1/objects/b/o", fields=fields)
+        assert reply.status == 200
+        return is_early(reply), reply.data
+
+    drawn = draw(transform, "random 0", "1")
+    assert drawn[0]
+    assert draw(transform, "random 0", "1") == drawn
+    assert draw(transform, "random 0", "2") != drawn
+    slow = draw(transform, "random 0.3", "1")
+    assert not slow[0]
+    assert draw(transform, "random 0.3", "1") == slow
+    with StoreProcess(arguments=("--workers", "1")) as store:
+        other = Transform(store)
+        other.put(b"drawn for")
+        assert other.call("DELETE", "/v1/etl/does-it").status == 200
+        other.init(CODE)
+        assert draw(other, "random 0.3", "1") == slow
+        assert draw(other, "random 0", "1") == drawn
 
 
 def test_no_descriptor_is_left(transform: Transform) -> None:

@@ -39,6 +39,9 @@ class RemoteReading:
 
     read_cached = read
 
+    def peek(self) -> bytes:
+        return self.read(0, self.info.size)
+
     def __enter__(self) -> RemoteReading:
         return self
 
@@ -110,6 +113,9 @@ class RemoteEngine:
         self.head_bucket(bucket)
         return RemoteStaging(lambda chunks: Result(self._call("stage", bucket, name, options, chunks)))
 
+    def get_many(self, bucket: str, names: list[str]) -> dict[str, RemoteReading]:
+        return {name: RemoteReading(*found) for name, found in self._call("get_many", bucket, names).items()}
+
     def get(self, bucket: str, name: str) -> RemoteReading:
         return RemoteReading(*self._call("get", bucket, name))
 
@@ -119,6 +125,9 @@ def perform(engine: LocalEngine, verb: str, arguments: tuple[Any, ...], named: d
         with engine.get(*arguments) as reading:
             size = reading.info.size
             return reading.info, reading.read_cached(0, size) or reading.read(0, size)
+    if verb == "get_many":
+        found = engine.get_many(*arguments)
+        return {name: (reading.info, reading.read(0, reading.info.size)) for name, reading in found.items()}
     if verb == "stage":
         staging = engine.stage(*arguments[:3])
         for chunk in arguments[3]:

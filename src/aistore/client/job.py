@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 _JSON = {"Content-Type": "application/json"}
-#: How often a job is looked at while somebody waits for it: soon at first, then less often.
+#: How often a job is looked at while somebody waits for it: soon at first, then less often. Its end is told at once by
+#: the node that works on it.
 _POLL_SECONDS, _POLL_SECONDS_MAX = 0.005, 0.5
 
 
@@ -76,7 +77,11 @@ class Job:
 
     def info(self) -> JobInfo:
         """Return how far the job is; raises JobNotFoundError."""
-        found = list_jobs(self._transport, self.id)
+        return self._look()
+
+    def _look(self, wait_seconds: float = 0.0) -> JobInfo:
+        """Return how far the job is, after its end if that comes within ``wait_seconds``."""
+        found = list_jobs(self._transport, self.id, wait_seconds=wait_seconds)
         if not found:
             raise JobNotFoundError.of(self.id)
         return found[0]
@@ -89,9 +94,11 @@ class Job:
         Raises RequestTimeoutError when it has not ended in time; it goes on then.
         """
         deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
-        pause = _POLL_SECONDS
+        pause = 0.0
         while True:
-            info = self.info()
+            looked = time.monotonic()
+            info = self._look(pause)
+            waited = time.monotonic() - looked
             if on_progress is not None:
                 on_progress(info)
             if not info.runs:
@@ -100,8 +107,8 @@ class Job:
                 raise RequestTimeoutError(
                     f"job {self.id} has not ended within {timeout_seconds:g} s", hint=f"ais show job {self.id}"
                 )
-            time.sleep(pause)
-            pause = min(1.5 * pause, _POLL_SECONDS_MAX)
+            time.sleep(max(0.0, pause - waited))  # of another node's job the end is not told
+            pause = min(max(_POLL_SECONDS, 1.5 * pause), _POLL_SECONDS_MAX)
 
     def errors(self) -> list[ObjectError]:
         """Return the objects that failed, as many as the store remembers; raises JobNotFoundError."""
@@ -120,9 +127,12 @@ def stop_jobs(transport: Transport, *, job_id: str = "", kind: str = "") -> None
     transport.call(Request("PUT", "/v1/cluster", headers=_JSON, body=body))
 
 
-def list_jobs(transport: Transport, job_id: str = "", kind: str = "") -> list[JobInfo]:
-    """Return the jobs that the store remembers, the newest first; all nodes' parts of one added up."""
-    body = msgspec.json.encode({"ID": job_id, "Kind": kind})
+def list_jobs(transport: Transport, job_id: str = "", kind: str = "", *, wait_seconds: float = 0.0) -> list[JobInfo]:
+    """Return the jobs that the store remembers, the newest first; all nodes' parts of one added up.
+
+    With ``wait_seconds`` the store answers when that one job has ended, or after so long.
+    """
+    body = msgspec.json.encode({"ID": job_id, "Kind": kind, **({"wait": wait_seconds} if wait_seconds else {})})
     request = Request("GET", "/v1/cluster", query={"what": "qryxstats"}, headers=_JSON, body=body)
     by_id: dict[str, list[JobSnap]] = {}
     for snaps in transport.fetch(request, dict[str, list[JobSnap]]).values():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from concurrent.futures import Executor
 from typing import TYPE_CHECKING
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 _ATTEMPTS = 4
 #: Larger objects are not sent early: copying them would hold up the requests behind them.
 _EARLY_BYTES_MAX = 256 << 10
+_PASSING_BYTES_MAX = 1 << 20
 
 
 class Dispatcher:
@@ -78,17 +80,35 @@ class Dispatcher:
             self._running[name] = known
         return known
 
-    def send_early(self, call: TransformCall, reading: Reading) -> SentEarly | None:
+    def takes_early(self, call: TransformCall) -> bool:
+        """Say whether objects may be sent early, as far as it is known here where the transform takes them."""
+        running = self._running.get(call.etl)
+        if running is None or running.serves or running.cache:
+            return False
+        return not (call.then or call.seconds)
+
+    def send_early(self, call: TransformCall, reading: Reading, *, in_passing: bool = False) -> SentEarly | None:
         """Send a small object to a transform, if nothing has to be waited for and that is all to be done; else None.
 
-        For a thread that is not the event loop's. The object goes on with ``transform`` or ends with ``end_early``.
+        For a thread that is not the event loop's. The object goes on with ``transform`` or ends with ``end_early``,
+        which a thread may call only when there is an answer. Of what is read ``in_passing`` nothing is kept in memory
+        for others who read it; it may be larger.
         """
-        running, size = self._running.get(call.etl), reading.info.size
-        if running is None or running.serves or running.cache or call.then or call.seed is not None or call.seconds:
+        running, info = self._running.get(call.etl), reading.info
+        if running is None or not self.takes_early(call):
             return None
-        if size > _EARLY_BYTES_MAX or self._input_bytes + size > self._limits.etl_input_bytes_max:
+        size, seed = info.size, ""
+        if size > (_PASSING_BYTES_MAX if in_passing else _EARLY_BYTES_MAX):
             return None
-        header, data = header_of(Ask(reading.info.bucket, reading.info.name, call.args)), reading.read_cached(0, size)
+        if self._input_bytes + size > self._limits.etl_input_bytes_max:
+            return None
+        if call.seed is not None:
+            if info.checksum.type != STORED_TYPE:
+                return None
+            recipe = Recipe.of(info.name, size, info.checksum.value, call.args, call.seed)
+            seed = recipe.then(running.digest).seed()
+        header = header_of(Ask(info.bucket, info.name, call.args, seed))
+        data = reading.peek() if in_passing else reading.read_cached(0, size)
         if header is None or data is None:
             return None
         try:
@@ -116,7 +136,8 @@ class Dispatcher:
         try:
             if sent is not None and await self.find(call.etl) == sent.running:
                 taken, sent = sent, None
-                return await self._followed(call, reading, gone, taken)
+                with contextlib.suppress(_MadeAnewError):
+                    return await self._followed(call, reading, gone, taken)
             for _ in range(_ATTEMPTS):
                 stages = [await self.find(name) for name in call.stages]  # none begins where one is missing
                 wanted = call.seed is not None or any(self._keeps(running) for running in stages)
@@ -139,6 +160,7 @@ class Dispatcher:
         work = _Work(call, reading, gone, [sent.running], may_begin_again=False)
         work.source, work.held, work.sent = Passing.of_file(sent.take_source(), self._spool), sent.size, sent
         try:
+            work.recipes = await self._recipes(work) if call.seed is not None else []
             return await self._made(work, 1)
         finally:
             self._release(work)

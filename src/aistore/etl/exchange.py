@@ -37,7 +37,7 @@ def exchange_file(name: str, directory: str) -> int:
     return os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
 
 
-def input_from_bytes(data: bytes, directory: str) -> int:
+def input_from_bytes(data: bytes | memoryview, directory: str) -> int:
     """Return a file that holds ``data`` and cannot be written to, positioned at its start.
 
     It is sealed memory, or where there is none an unlinked file in ``directory``.
@@ -120,7 +120,7 @@ def unlinked_file(directory: str) -> tuple[int, int]:
     return writing, reading
 
 
-def write_all(descriptor: int, data: bytes) -> None:
+def write_all(descriptor: int, data: bytes | memoryview) -> None:
     """Write all of ``data``."""
     view = memoryview(data)
     while view:
@@ -207,6 +207,16 @@ def read_unsealed(descriptor: int, size: int) -> bytes:
         return read_exactly(descriptor, 0, size)
     except InternalError as error:
         raise TransformError("the transform cut its result off after it had answered") from error
+
+
+def read_unsealed_into(descriptor: int, buffer: memoryview) -> None:
+    """Fill ``buffer`` from the start of a result that can still change; raises TransformError if it is shorter."""
+    start = 0
+    while start < len(buffer):
+        count = os.preadv(descriptor, (buffer[start:],), start)
+        if not count:
+            raise TransformError("the transform cut its result off after it had answered")
+        start += count
 
 
 def read_tail(descriptor: int, limit: int) -> str:

@@ -75,15 +75,20 @@ class SentEarly(Sent):
 
     __slots__ = ("_messages", "running", "size", "source")
 
-    def __init__(self, running: Running, header: bytes, data: bytes, directory: str) -> None:
+    def __init__(self, running: Running, header: bytes, data: bytes | memoryview, directory: str) -> None:
         """Send ``data``, with the request for it; raises OSError when that cannot be done now."""
-        super().__init__(directory)
+        connection = connect(running)  # first: a worker wakes up meanwhile
+        try:
+            super().__init__(directory)
+        except BaseException:
+            connection.close()
+            raise
+        self.connection = connection
         self.running = running
         self.size = len(data)
         self.source = -1
         try:
             self.source = exchange.input_from_bytes(data, directory)
-            self.connection = connect(running)
             self._messages = Messages(self.connection)
             self._messages.send(header, [self.source, self.output, self.errors])
         except BaseException:
@@ -91,17 +96,24 @@ class SentEarly(Sent):
             raise
 
     def receive(self) -> None:
-        """Read a message if one has come, into ``peer`` or ``answer`` (empty: the worker ended); never waits."""
-        try:
-            message, ancillary = self._messages.receive(REPLY_BYTES_MAX, CREDENTIALS_ROOM)
-        except (BlockingIOError, InterruptedError):
-            return
-        except OSError:
-            message, ancillary = b"", []
-        if message[:1] == b"S" and self.peer is None:
-            self.peer = Peer(sender_of(ancillary), message)
-        else:
-            self.answer = message
+        """Read what has come, into ``peer`` and ``answer`` (empty: the worker ended); never waits.
+
+        A quick worker has answered by the time its first message is read. Who it was nobody needs to know then.
+        """
+        begun: tuple[int, bytes] | None = None
+        while self.answer is None:
+            try:
+                message, ancillary = self._messages.receive(REPLY_BYTES_MAX, CREDENTIALS_ROOM)
+            except (BlockingIOError, InterruptedError):
+                break
+            except OSError:
+                message, ancillary = b"", []
+            if message[:1] == b"S" and self.peer is None and begun is None:
+                begun = sender_of(ancillary), message
+            else:
+                self.answer = message
+        if begun is not None and not self.answer:  # it is at work, or has died
+            self.peer = Peer(*begun)
 
     def take_source(self) -> int:
         """Return the descriptor of the object's copy, the caller's to close from now on."""

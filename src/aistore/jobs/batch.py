@@ -11,6 +11,7 @@ Beside the tag is the recipe (``recipes.py``): what has the recipe that this job
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
@@ -100,8 +101,45 @@ class Made(Protocol):
         """Give back what it holds."""
 
 
+class Begun(Protocol):
+    """An object that is on its way through its transform already, to a destination where nothing was."""
+
+    reading: Reading
+
+    def end(self) -> None:
+        """Give it up, if nobody went on with it, and close ``reading``. May be called twice."""
+
+
+class Rest(Protocol):
+    """What of a batch is done one by one. Its attributes may be read by any thread."""
+
+    @property
+    def over(self) -> bool:
+        """Whether no more is to be begun."""
+
+    @property
+    def begun(self) -> int:
+        """How many objects are under way that had been begun."""
+
+    def take(self, name: str, begun: Begun | None = None) -> None:
+        """Take an object over, which may have been begun; ends it in any case."""
+
+
+class Lane(Protocol):
+    """A short way for many objects at once, those for which nothing has to be decided."""
+
+    async def run(self, batch: Batch, rest: Rest) -> Counts:
+        """Work off what it can and leave the others to ``rest``; return what came of its own.
+
+        Nothing of it goes on when it is cancelled.
+        """
+
+
 class Objects(Protocol):
     """The objects of the store, from where a job works on them."""
+
+    def lane(self, batch: Batch) -> Lane | None:
+        """Return the short way for a batch, None if there is none for its kind."""
 
     async def open(self, bucket: str, name: str, *, latest: bool = False) -> Reading:
         """Open an object, with ``latest`` after a look at where it comes from.
@@ -118,8 +156,8 @@ class Objects(Protocol):
     async def list_cached(self, bucket: str, options: ListOptions) -> ListPage:
         """Return one page of the objects that some node has a copy of."""
 
-    async def transform(self, call: TransformCall, reading: Reading) -> Made:
-        """Run an object through transforms and close it."""
+    async def transform(self, call: TransformCall, reading: Reading, begun: Begun | None = None) -> Made:
+        """Run an object through transforms and close it; ``begun``: it is on its way."""
 
     async def digests(self, call: TransformCall, *, again: bool = False) -> tuple[str, ...]:
         """Return the digests of transforms, as this process knows them or (``again``) asked for.
@@ -168,28 +206,82 @@ class _Tally:
 
 async def run_batch(objects: Objects, batch: Batch) -> BatchResult:
     """Work off a batch; an object's error is in the result. Nothing of it goes on when it is cancelled."""
-    tally, names = _Tally(go_on=batch.options.go_on), iter(batch.names)
-
-    async def work() -> None:
-        for name in names:
-            if tally.over:
-                return
-            await _work_off(objects, batch, name, tally)
-
-    window = min(batch.options.workers or _WINDOW, len(batch.names))
-    tasks = [asyncio.ensure_future(work()) for _ in range(window)]
+    tally = _Tally(go_on=batch.options.go_on)
+    lane, rest = objects.lane(batch), _OneByOne(objects, batch, tally)
     try:
-        await asyncio.gather(*tasks)
+        if lane is None:
+            for name in batch.names:
+                rest.take(name)
+        else:
+            counts = await lane.run(batch, rest)  # others add theirs meanwhile
+            tally.counts += counts
+        await rest.join()
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await rest.end()
     return tally.result()
 
 
-async def _work_off(objects: Objects, batch: Batch, name: str, tally: _Tally) -> None:
+class _OneByOne:
+    """Works off objects by themselves, a window of them at once beside those that were begun."""
+
+    def __init__(self, objects: Objects, batch: Batch, tally: _Tally) -> None:
+        self._objects = objects
+        self._batch = batch
+        self._tally = tally
+        self._room = batch.options.workers or _WINDOW
+        self._waiting: deque[str] = deque()
+        self._held: list[Begun] = []
+        self._tasks: list[asyncio.Task[None]] = []
+        self._ended = False
+        self.begun = 0
+
+    @property
+    def over(self) -> bool:
+        return self._tally.over
+
+    def take(self, name: str, begun: Begun | None = None) -> None:
+        """Work an object off when it is its turn; at once if it was begun."""
+        if self._ended:
+            if begun is not None:
+                begun.end()
+        elif begun is not None:
+            self._held.append(begun)
+            self.begun += 1
+            self._tasks.append(asyncio.ensure_future(self._go_on(name, begun)))
+        else:
+            self._waiting.append(name)
+            if self._room:
+                self._room -= 1
+                self._tasks.append(asyncio.ensure_future(self._work()))
+
+    async def _work(self) -> None:
+        while self._waiting and not self._tally.over:
+            await _work_off(self._objects, self._batch, self._waiting.popleft(), self._tally, None)
+        self._room += 1
+
+    async def _go_on(self, name: str, begun: Begun) -> None:
+        try:
+            await _work_off(self._objects, self._batch, name, self._tally, begun)
+        finally:
+            self.begun -= 1
+
+    async def join(self) -> None:
+        """Wait for all that was taken."""
+        await asyncio.gather(*self._tasks)
+
+    async def end(self) -> None:
+        """End what is under way, and what may still come."""
+        self._ended = True
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for begun in self._held:
+            begun.end()
+
+
+async def _work_off(objects: Objects, batch: Batch, name: str, tally: _Tally, begun: Begun | None) -> None:
     try:
-        counts = await _patiently(objects, batch, name)  # others add theirs meanwhile
+        counts = await _patiently(objects, batch, name, begun)  # others add theirs meanwhile
     except (BucketNotFoundError, EtlNotFoundError, EtlChangedError, OutOfSpaceError, BackendRefusedError) as error:
         tally.fatal = tally.fatal or error
     except NotHomeError:
@@ -215,23 +307,24 @@ def shortened(message: str) -> str:
     return f"{message[:half]} … {message[-half:]}"
 
 
-async def _patiently(objects: Objects, batch: Batch, name: str) -> Counts:
+async def _patiently(objects: Objects, batch: Batch, name: str, begun: Begun | None) -> Counts:
     """Do one object, again while it fails for a reason that passes; see ``_once``."""
     deadline = asyncio.get_running_loop().time() + _PATIENCE_SECONDS
     pause = _PAUSE_SECONDS
     while True:
         try:
-            return await _once(objects, batch, name)
+            return await _once(objects, batch, name, begun)
         except (OutOfSpaceError, NotHomeError, BackendRefusedError):
             raise
         except RetryLaterError as error:
             if error.status < 500 or asyncio.get_running_loop().time() + pause > deadline:
                 raise
+        begun = None
         await asyncio.sleep(pause)
         pause = min(2 * pause, _PAUSE_SECONDS_MAX)
 
 
-async def _once(objects: Objects, batch: Batch, name: str) -> Counts:
+async def _once(objects: Objects, batch: Batch, name: str, begun: Begun | None) -> Counts:
     """Do one object and return what has come of it."""
     if batch.removing:
         return await remove_left_over(objects, batch, name)
@@ -241,7 +334,7 @@ async def _once(objects: Objects, batch: Batch, name: str) -> Counts:
         size = await objects.evict(batch.source, name)
         return Counts(gone=1) if size is None else Counts(1, size)
     if batch.kind is not JobKind.PREFETCH:
-        return await _written(objects, batch, name)
+        return await _written(objects, batch, name, begun)
     try:
         return Counts(1, await objects.prefetch(batch.source, name, latest=batch.options.latest))
     except ObjectNotFoundError:
@@ -250,28 +343,20 @@ async def _once(objects: Objects, batch: Batch, name: str) -> Counts:
         return Counts(gone=1)
 
 
-async def _written(objects: Objects, batch: Batch, name: str) -> Counts:
+async def _written(objects: Objects, batch: Batch, name: str, begun: Begun | None) -> Counts:
     """Copy or transform an object, unless what is there is what would be written."""
     target = target_name(name, batch.options)
     for _ in range(_CONFLICTS_MAX):
-        seen = await _seen(objects, batch, target)
-        mine = _tag_of(seen)
-        if seen is not None and mine[:1] == [batch.job]:
-            if mine[1:2] != [digest_of(name)]:
-                raise ConflictError(f"another name of the source leads to {target!r} too", hint="its object was kept")
-            return Counts(1, seen.size)
-        if seen is not None and not batch.options.force and await _is_current(objects, batch, name, seen):
-            return Counts(skipped=1)
+        seen, going, begun = None, begun, None
+        if going is None:
+            found = await _opened(objects, batch, name, target)
+            if isinstance(found, Counts):
+                return found
+            reading, seen = found
+        else:
+            reading = going.reading
         try:
-            # What is here of it may be older than what was listed, which is why it is not current.
-            latest = batch.options.latest or (seen is not None and name in batch.facts)
-            reading = await objects.open(batch.source, name, latest=latest)
-        except ObjectNotFoundError:
-            if batch.named and not batch.options.sync:
-                raise
-            return await _without_source(objects, batch, target)
-        try:
-            return await _write(objects, batch, reading, target, seen)
+            return await _write(objects, batch, reading, target, seen, going)
         except EtlChangedError:
             raise
         except ConflictError:
@@ -279,6 +364,26 @@ async def _written(objects: Objects, batch: Batch, name: str) -> Counts:
         finally:
             reading.close()
     raise ConflictError(f"{target!r} is being written by others all the time", hint="run the job again")
+
+
+async def _opened(objects: Objects, batch: Batch, name: str, target: str) -> Counts | tuple[Reading, ObjectInfo | None]:
+    """Return the opened source and what is at the destination; or what came of it if nothing is to be written."""
+    seen = await _seen(objects, batch, target)
+    mine = _tag_of(seen)
+    if seen is not None and mine[:1] == [batch.job]:
+        if mine[1:2] != [digest_of(name)]:
+            raise ConflictError(f"another name of the source leads to {target!r} too", hint="its object was kept")
+        return Counts(1, seen.size)
+    if seen is not None and not batch.options.force and await _is_current(objects, batch, name, seen):
+        return Counts(skipped=1)
+    try:
+        # What is here of it may be older than what was listed, which is why it is not current.
+        latest = batch.options.latest or (seen is not None and name in batch.facts)
+        return await objects.open(batch.source, name, latest=latest), seen
+    except ObjectNotFoundError:
+        if batch.named and not batch.options.sync:
+            raise
+        return await _without_source(objects, batch, target)
 
 
 async def _seen(objects: Objects, batch: Batch, target: str) -> ObjectInfo | None:
@@ -328,18 +433,18 @@ async def _without_source(objects: Objects, batch: Batch, target: str) -> Counts
     return Counts(gone=1)
 
 
-async def _write(objects: Objects, batch: Batch, reading: Reading, target: str, seen: ObjectInfo | None) -> Counts:
+async def _write(
+    objects: Objects, batch: Batch, reading: Reading, target: str, seen: ObjectInfo | None, begun: Begun | None
+) -> Counts:
     source, wanted, call = reading.info, batch.options, batch.options.call
     if call is None and wanted.dry_run:
         return Counts(1, source.size)
-    custom = users_own(source.custom)
-    custom[TAG] = f"{batch.job} {digest_of(source.name)}"
-    custom[RECIPE] = spell(recipe_of(batch.way, source))
     size = source.size if call is None else None
+    custom = custom_of(batch.job, batch.way, source)
     options = PutOptions(custom=custom, if_version=seen.version if seen is not None else 0, size=size)
     if call is None:
         return Counts(1, (await objects.copy(reading, batch.destination, target, options)).size)
-    made = await objects.transform(call, reading)
+    made = await objects.transform(call, reading, begun)
     try:
         await _check_digests(objects, batch, call)
         if wanted.dry_run:
@@ -347,6 +452,14 @@ async def _write(objects: Objects, batch: Batch, reading: Reading, target: str, 
         return Counts(1, (await objects.put(made, batch.destination, target, options)).size)
     finally:
         made.close()
+
+
+def custom_of(job: str, way: Way, source: ObjectInfo) -> dict[str, str]:
+    """Return the custom metadata of what a job derives from ``source``: the user's own, the tag, the recipe."""
+    custom = users_own(source.custom)
+    custom[TAG] = f"{job} {digest_of(source.name)}"
+    custom[RECIPE] = spell(recipe_of(way, source))
+    return custom
 
 
 async def _check_digests(objects: Objects, batch: Batch, call: TransformCall) -> None:

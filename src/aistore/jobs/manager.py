@@ -113,9 +113,12 @@ class Manager:
     async def _list(self, arguments: dict[str, Any], report: ReportProgress) -> list[dict[str, Any]]:
         """Return the records of all jobs, or of one, with all that is known by now; the newest first.
 
-        Without ``errors`` their errors are left out: only the first is told.
+        Without ``errors`` their errors are left out: only the first is told. ``wait`` is how many seconds to wait for
+        the end of that one, if it runs here.
         """
         wanted = str(arguments["id"])
+        if arguments["wait"] and wanted in self._runs:
+            await asyncio.wait((self._runs[wanted][1],), timeout=float(arguments["wait"]))
         jobs = await self._all(wanted)
         found = [job for job in jobs.values() if wanted in ("", job.id)]
         found.sort(key=lambda job: job.started_ns, reverse=True)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import re
 from collections.abc import Mapping
 from typing import NamedTuple
 from urllib.parse import parse_qsl, quote
@@ -34,6 +35,7 @@ ARGS_BYTES_MAX = 300
 
 #: What may stand in a recipe as it is; no comma, which separates entries in a header.
 _SAFE = "/:@!*()"
+_PLAIN = re.compile(r"[\w.~/:@!*()-]*", re.ASCII).fullmatch
 
 
 class Stage(NamedTuple):
@@ -101,7 +103,7 @@ def way_of(bucket: str, call: TransformCall | None, digests: tuple[str, ...]) ->
     if call is None:
         return Way(bucket)
     args, seed, told = call.args, call.seed or "", ""
-    if len(quote(args, _SAFE)) + len(quote(seed, _SAFE)) > ARGS_BYTES_MAX:
+    if len(_quoted(args)) + len(_quoted(seed)) > ARGS_BYTES_MAX:
         args, seed, told = "", "", digest_of(f"{seed}\0{args}")
     stages = tuple(Stage(etl, digest) for etl, digest in zip(call.stages, digests, strict=True))
     return Way(bucket, stages, args, seed, told)
@@ -110,7 +112,7 @@ def way_of(bucket: str, call: TransformCall | None, digests: tuple[str, ...]) ->
 def recipe_of(way: Way, source: ObjectInfo) -> Recipe:
     """Return how an object is derived of ``source``."""
     name, name_digest = source.name, ""
-    if len(quote(name, _SAFE)) > NAME_BYTES_MAX:
+    if len(_quoted(name)) > NAME_BYTES_MAX:
         name, name_digest = "", digest_of(name)
     return Recipe(way, name, name_digest, source.version, checksum_of(source), source.etag)
 
@@ -121,15 +123,20 @@ def spell(recipe: Recipe) -> str:
         "name": recipe.name, "name-digest": recipe.name_digest, "version": str(recipe.version),
         "sum": recipe.checksum, "etag": recipe.etag,
     }  # fmt: skip
-    of = "".join(f"&{key}={quote(value, _SAFE)}" for key, value in fields.items() if value)
-    return f"from={quote(recipe.way.bucket, _SAFE)}{of}{_spell_way(recipe.way)}"
+    of = "".join(f"&{key}={_quoted(value)}" for key, value in fields.items() if value)
+    return f"from={_quoted(recipe.way.bucket)}{of}{_spell_way(recipe.way)}"
+
+
+def _quoted(text: str) -> str:
+    """Return ``quote(text, _SAFE)``, which takes twenty times as long where there is nothing to quote."""
+    return text if _PLAIN(text) else quote(text, _SAFE)
 
 
 @functools.lru_cache(maxsize=64)
 def _spell_way(way: Way) -> str:
     fields = [("etl", f"{stage.etl}:{stage.digest}") for stage in way.stages]
     fields += [("args", way.args), ("seed", way.seed), ("told", way.told)]
-    return "".join(f"&{key}={quote(value, _SAFE)}" for key, value in fields if value)
+    return "".join(f"&{key}={_quoted(value)}" for key, value in fields if value)
 
 
 def parse(text: str) -> Recipe | None:

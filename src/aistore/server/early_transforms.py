@@ -14,22 +14,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import select
 from time import monotonic, perf_counter_ns
 from typing import Any
 
-from ..errors import AisError, TransformError
-from ..etl import exchange
-from ..etl.counted import CountedObject, count_busy
+from ..errors import AisError
+from ..etl.early import EarlyObject
 from ..etl.sent import SentEarly
-from ..etl.warm import COPIED_RESULT_BYTES_MAX, WATCH_AFTER_SECONDS
+from ..etl.warm import WATCH_AFTER_SECONDS
 from ..fallbacks import lacks
 from ..model.etl import TransformCall
 from ..observe.layout import ETL
 from .asgi import Schedule
 from .at_once import AtOnce
-from .handlers.transform_calls import ETL_ARGS, ETL_NAME, ETL_NAME_2021, call_of_query
+from .handlers.transform_calls import ETL_ARGS, ETL_NAME, ETL_NAME_2021, SEED, call_of_query
 from .record import Recorder
 from .replies import Bytes
 from .request import EARLY, parse_query
@@ -40,12 +38,10 @@ _UNDER_WAY_MAX = 256
 #: How long an object is here that no worker has begun with.
 _WAIT_SECONDS = 1.0
 _LOOK_SECONDS = WATCH_AFTER_SECONDS
-#: What a worker says when the result is there, as it spells it (worker/failure.py); any other is looked at there.
-_DONE = b'{"ok": true}'
 #: Query strings whose calls are known. A program sends the same ones again and again.
 _CALLS_MAX = 256
 #: The query parameters that such a request may have.
-_PARAMETERS = frozenset({ETL_NAME, ETL_NAME_2021, ETL_ARGS, "provider"})
+_PARAMETERS = frozenset({ETL_NAME, ETL_NAME_2021, ETL_ARGS, SEED, "provider"})
 
 
 def can_be_early() -> bool:
@@ -137,8 +133,7 @@ class EarlyTransforms:
 
     def _answer(self, under_way: _UnderWay, data: bytes) -> None:
         watcher = under_way.watcher
-        under_way.end(len(data))
-        self._store.dispatcher.end_early(under_way.sent)
+        under_way.end(len(data))  # before anybody can ask how many there are
         try:
             messages = Bytes(data).messages(head=False)
             send = watcher.proto.send
@@ -148,6 +143,7 @@ class EarlyTransforms:
             watcher.err(error)
         else:
             watcher.done()
+        self._store.dispatcher.end_early(under_way.sent)
 
     def _leave(self, under_way: _UnderWay) -> None:
         """Have a request served the ordinary way, from where it is."""
@@ -179,46 +175,13 @@ class EarlyTransforms:
             self._look_later()
 
 
-class _UnderWay:
+class _UnderWay(EarlyObject):
     """A request whose object was sent."""
 
-    __slots__ = ("_counted", "leaves_at", "schedule", "sent", "started_ns", "watcher")
+    __slots__ = ("schedule", "started_ns", "watcher")
 
     def __init__(self, watcher: Any, schedule: Schedule, sent: SentEarly, started_ns: int) -> None:
+        super().__init__(sent, _WAIT_SECONDS, WATCH_AFTER_SECONDS)
         self.watcher = watcher
         self.schedule = schedule
-        self.sent = sent
         self.started_ns = started_ns
-        self.leaves_at = monotonic() + _WAIT_SECONDS
-        self._counted = CountedObject(sent.running.name, sent.running.uid, sent.size)
-        self._counted.__enter__()
-
-    def hear(self) -> bool:
-        """Read what the worker says; True if that was its answer."""
-        sent = self.sent
-        had_begun = sent.peer is not None
-        sent.receive()
-        if sent.peer is not None and not had_begun:
-            count_busy(sent.running.name, sent.running.uid, 1)
-            self.leaves_at = monotonic() + WATCH_AFTER_SECONDS
-        return sent.answer is not None
-
-    def result(self) -> bytes | None:
-        """Return the result, None if there is none or it takes more than to read it."""
-        sent = self.sent
-        if sent.answer != _DONE:
-            return None
-        size = os.fstat(sent.output).st_size
-        if size > COPIED_RESULT_BYTES_MAX:
-            return None
-        try:
-            return exchange.read_unsealed(sent.output, size)
-        except TransformError:
-            return None
-
-    def end(self, out_bytes: int = -1) -> None:
-        """Count the object; without a result it is counted where it goes on."""
-        if self.sent.peer is not None:
-            count_busy(self.sent.running.name, self.sent.running.uid, -1)
-        self._counted.out_bytes = out_bytes
-        self._counted.__exit__(None, None, None)

@@ -30,6 +30,11 @@ from .process import (
 )
 from .store import Store
 
+#: After so long a thread that works lets others have the interpreter, Python's own 5 ms being long for a thread that
+#: has only to ask for the next page of a listing: 100,000 names through a node at 0.93 of the object store's own rate
+#: instead of 0.81. Reads and transforms cost the same.
+_SWITCH_SECONDS = 0.0005
+
 
 async def _run(settings: ProcessSettings, listener: socket.socket, ready: int, place: str) -> None:
     stop = stop_on_signals()
@@ -71,6 +76,7 @@ def main() -> None:
     end_with_parent(lifeline)
     raise_descriptor_limit()
     keep_freed_memory()
+    sys.setswitchinterval(_SWITCH_SECONDS)
     settings = read_settings()
     begin(sys.argv[4], settings)
     with socket.socket(fileno=listen) as listener:

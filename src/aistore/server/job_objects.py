@@ -15,12 +15,13 @@ import xxhash
 
 from ..cluster.documents import BucketRecord
 from ..errors import BadRequestError, NotHomeError, OutOfSpaceError
-from ..jobs.batch import Made
+from ..jobs.batch import Batch, Begun, Lane, Made
 from ..model.etl import TransformCall
 from ..model.names import BucketRef, parse_bucket_uri
 from ..model.objects import ListOptions, ListPage, ObjectInfo, Only, PutOptions
 from ..storage.engine import Reading
 from ..storage.verified import VerifiedRead, verify
+from .job_lane import BegunObject, JobLane, is_for_lane
 from .node.copies import StagedCopy, cache_bucket
 from .node.listing import Listing
 from .node.worker import AnsweredElsewhere, SharedObjects
@@ -39,6 +40,7 @@ class StoreObjects:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._lane: JobLane | None = None
 
     async def open(self, bucket: str, name: str, *, latest: bool = False) -> Reading:
         """Open an object, with ``latest`` after a look at where it comes from.
@@ -97,9 +99,18 @@ class StoreObjects:
         objects, record = self._outside(bucket)
         return await objects.evict(record, name)
 
-    async def transform(self, call: TransformCall, reading: Reading) -> Made:
-        """Run an object through transforms and close it."""
-        return await self._store.dispatcher.transform(call, reading)
+    def lane(self, batch: Batch) -> Lane | None:
+        """Return the short way for a batch of new objects through one transform, all of them on this machine alone."""
+        if not is_for_lane(batch) or self._shared(batch.source) or self._shared(batch.destination):
+            return None
+        if self._lane is None:
+            self._lane = JobLane(self._store.engine, self._store.dispatcher)
+        return self._lane
+
+    async def transform(self, call: TransformCall, reading: Reading, begun: Begun | None = None) -> Made:
+        """Run an object through transforms and close it; ``begun``: it is on its way."""
+        assert begun is None or isinstance(begun, BegunObject)
+        return await self._store.dispatcher.transform(call, reading, sent=begun.take() if begun else None)
 
     async def digests(self, call: TransformCall, *, again: bool = False) -> tuple[str, ...]:
         """Return the digests of transforms, as this process knows them or (``again``) asked for."""

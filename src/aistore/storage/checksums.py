@@ -16,7 +16,7 @@ STORED_TYPE = "xxhash2"
 
 
 class _Hash(Protocol):
-    def update(self, data: bytes, /) -> None: ...
+    def update(self, data: bytes | memoryview, /) -> None: ...
     def hexdigest(self) -> str: ...
 
 
@@ -56,7 +56,7 @@ class Hasher:
             if maker is not xxhash.xxh64:
                 self._others.setdefault(checksum.type, maker())
 
-    def update(self, chunk: bytes) -> None:
+    def update(self, chunk: bytes | memoryview) -> None:
         """Take in the next bytes."""
         self._stored.update(chunk)
         for other in self._others.values():

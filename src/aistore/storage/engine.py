@@ -17,7 +17,7 @@ Promises, held by ``conformance.py`` on every engine:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, Protocol
@@ -42,6 +42,12 @@ class Reading(Protocol):
 
     def read_cached(self, start: int, length: int) -> bytes | None:
         """Return the bytes if that surely needs no disk, else None: then ``read`` belongs in a thread."""
+
+    def peek(self) -> bytes | memoryview | None:
+        """Return all bytes, verified, if that surely needs no disk and they are no more than 1 MiB, else None.
+
+        They are good until this thread peeks again, and nothing is kept in memory for others who read them.
+        """
 
     def damaged(self, problem: str) -> ObjectDamagedError:
         """Note that the stored bytes are bad, ``problem`` says how, and return the error to raise."""
@@ -71,7 +77,7 @@ class KeptReading(Reading, Protocol):
 class Staging(Protocol):
     """A write in progress. Nothing of it can be seen until ``commit``'s future is done."""
 
-    def write(self, chunk: bytes) -> None:
+    def write(self, chunk: bytes | memoryview) -> None:
         """Append ``chunk``; hashed on the way. Raises OutOfSpaceError."""
 
     def commit(self) -> Future[ObjectInfo]:
@@ -98,6 +104,15 @@ class Engine(Protocol):
 
     def get(self, bucket: str, name: str) -> Reading:
         """Open an object for reading; raises BucketNotFoundError, ObjectNotFoundError."""
+
+    def get_many(self, bucket: str, names: Sequence[str]) -> Mapping[str, Reading]:
+        """Open those of some hundred objects that are there; one that ``get`` has to say more about is left out.
+
+        Raises BucketNotFoundError, MountpathUnavailableError.
+        """
+
+    def absent(self, bucket: str, names: Sequence[str]) -> list[str]:
+        """Return those of some hundred names that have no object; raises as ``get_many``."""
 
     def kept(self, bucket: str, name: str) -> KeptReading | None:
         """Return an object that is in memory and unchanged, None for any other; never waits, raises nothing."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from types import TracebackType
 from typing import Any
@@ -37,6 +37,10 @@ class BytesReading:
         return self._data if length == len(self._data) else self._data[start : start + length]
 
     read_cached = read
+
+    def peek(self) -> bytes:
+        """Return all bytes."""
+        return self._data
 
     def damaged(self, problem: str) -> ObjectDamagedError:
         """Return the error for bytes that changed in memory."""
@@ -76,7 +80,7 @@ class MemoryStaging:
         self._data = bytearray()
         self._open = True
 
-    def write(self, chunk: bytes) -> None:
+    def write(self, chunk: bytes | memoryview) -> None:
         """Append ``chunk``."""
         if not self._open:
             raise InternalError("this write has ended already")
@@ -146,6 +150,17 @@ class MemoryEngine:
         with self._lock:
             info, data = self._object(bucket, name)
             return BytesReading(info, data)
+
+    def get_many(self, bucket: str, names: Sequence[str]) -> dict[str, BytesReading]:
+        """Open those of many objects that are there; raises BucketNotFoundError."""
+        absent = set(self.absent(bucket, names))
+        return {name: self.get(bucket, name) for name in names if name not in absent}
+
+    def absent(self, bucket: str, names: Sequence[str]) -> list[str]:
+        """Return those of many names that have no object; raises BucketNotFoundError."""
+        with self._lock:
+            objects = self._bucket(bucket).objects
+            return [name for name in names if encode_text(name) not in objects]
 
     def kept(self, bucket: str, name: str) -> None:
         """Return None: there is nothing faster than ``get``."""

@@ -61,6 +61,8 @@ _ACTIONS_2021 = ("copybck", "etlbck")
 QUERIES = ("status", "status_all", "running_all", "qryxstats", "job_errors")
 #: How long jobs on chosen objects stay among those that run when they have ended: in AIStore they wait for more.
 _IDLE_SECONDS = 60
+#: How long a question about a job may wait for its end. Guessed: no client's patience with a reply ends sooner.
+_WAIT_SECONDS_MAX = 10
 
 
 async def start_on_bucket(store: Store, request: Request, bucket: str, message: Action) -> Reply:
@@ -236,7 +238,7 @@ async def query(store: Store, request: Request, what: str) -> Reply:
     body = await request.body(store.limits.control_body_bytes_max)
     wanted = _wanted(body)
     job_id, kind = _text(wanted, "id"), kind_of(_text(wanted, "kind"))
-    jobs = await _list(store, job_id)
+    jobs = await _list(store, job_id, wait=_seconds(wanted, "wait"))
     found = [job for job in jobs if kind in ("", job.kind.value)]
     if job_id and not found:
         raise JobNotFoundError.of(job_id)
@@ -273,6 +275,13 @@ def _text(fields: dict[str, Any], key: str) -> str:
     value = fields.get(key) or ""
     if not isinstance(value, str):
         raise BadRequestError(f"{key!r} is {value!r}", hint="expected text")
+    return value
+
+
+def _seconds(fields: dict[str, Any], key: str) -> float:
+    value = fields.get(key) or 0
+    if not isinstance(value, (int, float)) or not 0 <= value <= _WAIT_SECONDS_MAX:
+        raise BadRequestError(f"{key!r} is {value!r}", hint=f"expected seconds, at most {_WAIT_SECONDS_MAX}")
     return value
 
 
@@ -317,9 +326,9 @@ async def _errors(store: Store, job_id: str) -> list[ObjectError]:
     ]
 
 
-async def _list(store: Store, job_id: str = "", *, errors: bool = False) -> list[Job]:
-    """Return the records of all jobs, or of one; the newest first."""
-    return msgspec.convert(await store.controller.call("job_list", id=job_id, errors=errors), list[Job])
+async def _list(store: Store, job_id: str = "", *, errors: bool = False, wait: float = 0.0) -> list[Job]:
+    """Return the records of all jobs, or of one, perhaps after a wait for its end; the newest first."""
+    return msgspec.convert(await store.controller.call("job_list", id=job_id, errors=errors, wait=wait), list[Job])
 
 
 def _status(job: Job) -> JobStatus:

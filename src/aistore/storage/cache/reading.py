@@ -16,7 +16,7 @@ from .facts import CachedFacts
 class OpenedCopy:
     """A CachedReading of what the engine has opened."""
 
-    __slots__ = ("_reading", "facts", "info", "path", "read", "read_cached")
+    __slots__ = ("_reading", "facts", "info", "path", "peek", "read", "read_cached")
 
     def __init__(self, reading: Reading, info: ObjectInfo, facts: CachedFacts) -> None:
         self._reading = reading
@@ -26,6 +26,7 @@ class OpenedCopy:
         self.path: str | None = None
         self.read = reading.read
         self.read_cached = reading.read_cached
+        self.peek = reading.peek
 
     def damaged(self, problem: str) -> ObjectDamagedError:
         """Note that the copy is bad, and return the error to raise."""

@@ -23,7 +23,7 @@ class CacheStaging:
         self._boot = boot
         self._recency = recency
 
-    def write(self, chunk: bytes) -> None:
+    def write(self, chunk: bytes | memoryview) -> None:
         """Append ``chunk``; raises OutOfSpaceError, and then nothing is left: read the store instead."""
         try:
             self._staging.write(chunk)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import heapq
 import os
 import threading
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack, closing
 from operator import itemgetter
@@ -15,7 +16,7 @@ from typing import Any, TypeVar
 
 import xxhash
 
-from ...errors import InternalError, MountpathUnavailableError, ObjectNotFoundError
+from ...errors import AisError, InternalError, MountpathUnavailableError, ObjectNotFoundError
 from ...model.buckets import BucketInfo
 from ...model.objects import Checksum, ListOptions, ListPage, ObjectInfo, Only, PutOptions
 from ...observe.counters import COUNTERS
@@ -91,29 +92,31 @@ class LocalEngine:
         key = _encode(bucket, name)
         for _ in range(_LOOKUPS_MAX):
             disk, row, ticket = self._find(bucket, name, key, to_keep=True)
-            info = _info(bucket, name, row)
-            if row[6] is not None:
-                _check_inline(disk, info, row[6])
-                if ticket is not None:
-                    self._hot.keep(info, row[6], ticket)
-                return BytesReading(info, row[6])
-            seen = None
-            if ticket is not None and self._hot.fits(info.size):
-                seen = functools.partial(self._hot.keep, info, ticket=ticket)
-            path = disk.data + row[5]
+            info, path = _info(bucket, name, row), disk.data + (row[5] or "")
             try:
-                # Opened before anything is promised: a descriptor outlives the file's name.
-                descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            except OSError as error:
-                if not isinstance(error, FileNotFoundError):
-                    raise disk.health.file_fault(error, f"ais://{bucket}/{name}") from error
+                return self._open(disk, info, row, ticket)
+            except FileNotFoundError:
                 if path == missing:
                     break
                 missing = path
-            else:
-                return FileReading(info, path, descriptor, disk.damage, disk.health.file_fault, seen)
         gone = disk.health.suspect(InternalError(f"{missing} is gone"), f"ais://{bucket}/{name}")
         raise gone if isinstance(gone, MountpathUnavailableError) else disk.damage.note(info, missing, "is gone")
+
+    def get_many(self, bucket: str, names: Sequence[str]) -> dict[str, BytesReading | FileReading]:
+        """Open those of many objects that are there; one that ``get`` has to say more about is left out.
+
+        Raises BucketNotFoundError, MountpathUnavailableError. Nothing of them is kept in memory.
+        """
+        found: dict[str, BytesReading | FileReading] = {}
+        for name, (disk, row) in self._settled(bucket, lambda catalog: self._rows(catalog, bucket, names)).items():
+            with contextlib.suppress(FileNotFoundError, AisError):
+                found[name] = self._open(disk, _info(bucket, name, row), row, None)
+        return found
+
+    def absent(self, bucket: str, names: Sequence[str]) -> list[str]:
+        """Return those of many names that have no object; raises as ``get_many``."""
+        rows = self._settled(bucket, lambda catalog: self._rows(catalog, bucket, names))
+        return [name for name in names if name not in rows]
 
     def kept(self, bucket: str, name: str) -> HotObject | None:
         """Return an object if it is in this process's memory and unchanged: no system call, raises nothing."""
@@ -187,6 +190,28 @@ class LocalEngine:
         self._hot.clear()
         self._mountpaths.close()
 
+    def _open(
+        self, disk: OpenMountpath, info: ObjectInfo, row: tuple[Any, ...], ticket: Ticket | None
+    ) -> BytesReading | FileReading:
+        """Open what a row tells of; raises FileNotFoundError, ObjectDamagedError, MountpathUnavailableError."""
+        if row[6] is not None:
+            _check_inline(disk, info, row[6])
+            if ticket is not None:
+                self._hot.keep(info, row[6], ticket)
+            return BytesReading(info, row[6])
+        seen = None
+        if ticket is not None and self._hot.fits(info.size):
+            seen = functools.partial(self._hot.keep, info, ticket=ticket)
+        path = disk.data + row[5]
+        try:
+            # Opened before anything is promised: a descriptor outlives the file's name.
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise disk.health.file_fault(error, f"ais://{info.bucket}/{info.name}") from error
+        return FileReading(info, path, descriptor, disk.damage, disk.health.file_fault, seen)
+
     def _new_write(self, bucket: str, name: str, options: PutOptions, hasher: Hasher) -> tuple[Write, bytes]:
         encode_text(bucket)
         key = encode_name(name)
@@ -245,6 +270,17 @@ class LocalEngine:
             return None
         finally:
             away = None  # or the error and this call would keep each other, and what the error came from
+
+    def _rows(
+        self, catalog: Snapshot, bucket: str, names: Sequence[str]
+    ) -> dict[str, tuple[OpenMountpath, tuple[Any, ...]]]:
+        """Look objects up where they can be; raises as ``_find_among``."""
+        keys = {_encode(bucket, name): name for name in names}
+        if catalog.placement.single:
+            rows = self._root.look_up_many(catalog.bucket(bucket).id, list(keys), bucket)
+            return {keys[row[0]]: (self._root, row[1:]) for row in rows}
+        found = ((name, self._find_among(catalog, bucket, name, key)) for key, name in keys.items())
+        return {name: one[:2] for name, one in found if one is not None}
 
     def _place(self, bucket: str, name: str, key: bytes) -> OpenMountpath:
         """Return where an object is, or where a new one belongs; what is found may change until the turn."""

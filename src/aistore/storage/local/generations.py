@@ -62,7 +62,7 @@ class NewFile:
         self.place = place
         self.size = 0
 
-    def write(self, chunk: bytes | bytearray) -> None:
+    def write(self, chunk: bytes | bytearray | memoryview) -> None:
         """Append to the object's bytes."""
         written = os.write(self._descriptor, chunk)
         if written != len(chunk):

@@ -58,6 +58,16 @@ ALTER TABLE trash ADD COLUMN version INTEGER;
 LOOK_UP = """SELECT size, version, checksum, created_ns, custom, place, data
     FROM objects WHERE bucket = ? AND name = ?"""
 
+
+def look_up_many(count: int) -> str:
+    """Return the statement that reads ``count`` objects at once, each row beginning with the name.
+
+    Who looks up one after the other reads the pages on the way there again whenever somebody has committed in between.
+    """
+    places = ", ".join("?" * count)
+    return f"SELECT name, {LOOK_UP[7:].replace('name = ?', f'name IN ({places})')}"
+
+
 #: One page. A statement of its own sees one state of the index.
 LIST = """SELECT name, size, version, checksum, created_ns, custom FROM objects
     WHERE bucket = ? AND name >= ? ORDER BY name LIMIT ?"""

@@ -66,6 +66,14 @@ class OpenMountpath:
             raise self.health.fault(error, f"ais://{bucket}/{name}") from error
         return row
 
+    def look_up_many(self, bucket_id: int, keys: list[bytes], bucket: str) -> list[tuple[Any, ...]]:
+        """Return rows of those objects that are there, each after its name."""
+        COUNTERS.words[INDEX_LOOKUPS] += len(keys)
+        try:
+            return self._readers.cursor.execute(index.look_up_many(len(keys)), (bucket_id, *keys)).fetchall()
+        except sqlite3.Error as error:
+            raise self.health.fault(error, f"ais://{bucket}") from error
+
     def page(self, bucket_id: int, first: bytes, end: bytes | None, limit: int, what: str) -> list[Row]:
         """Return rows of a listing in the order of names."""
         statement, bounds = _statement(first, end)

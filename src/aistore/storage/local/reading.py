@@ -88,6 +88,20 @@ class FileReading:
 
     def read_cached(self, start: int, length: int) -> bytes | None:
         """Return the bytes if the page cache has all of them, verified as by ``read``, else None."""
+        view = self._view_cached(start, length)
+        if view is None:
+            return None
+        data = bytes(view)
+        if length == self.info.size and self._seen is not None:
+            self._seen(data)
+        return data
+
+    def peek(self) -> memoryview | None:
+        """Return all bytes if the page cache has them, verified; good until this thread reads again."""
+        return self._view_cached(0, self.info.size)
+
+    def _view_cached(self, start: int, length: int) -> memoryview | None:
+        """Return the bytes in the memory of this thread, those of the whole object verified."""
         descriptor = self._checked(start, length)
         if _NOWAIT is None or length > _SCRATCH_BYTES:
             return None
@@ -98,13 +112,9 @@ class FileReading:
                 return None
         except OSError:  # EAGAIN: not cached; EOPNOTSUPP: this file system cannot tell
             return None
-        data = bytes(view)
-        if length == self.info.size:
-            if xxhash.xxh64_hexdigest(data) != self.info.checksum.value:
-                return None  # `read` will say so
-            if self._seen is not None:
-                self._seen(data)
-        return data
+        if length == self.info.size and xxhash.xxh64_hexdigest(view) != self.info.checksum.value:
+            return None  # `read` will say so
+        return view
 
     def damaged(self, problem: str) -> ObjectDamagedError:
         """Note that the file is damaged and return the error to raise."""

@@ -31,7 +31,7 @@ class LocalStaging:
         # A cancelled request aborts while its last chunk may still be on the way to the disk in another thread.
         self._lock = threading.Lock()
 
-    def write(self, chunk: bytes) -> None:
+    def write(self, chunk: bytes | memoryview) -> None:
         """Append ``chunk``; raises OutOfSpaceError, and then nothing is left of the write.
 
         Raises MountpathUnavailableError when its disk was let go.
@@ -99,7 +99,7 @@ class LocalStaging:
     def __del__(self) -> None:
         self._drop()
 
-    def _append(self, chunk: bytes) -> None:
+    def _append(self, chunk: bytes | memoryview) -> None:
         self._hasher.update(chunk)
         if self._file is None:
             if len(self._head) + len(chunk) <= self._in_memory_max:

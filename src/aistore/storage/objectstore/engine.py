@@ -6,10 +6,11 @@ engine contract is missing, and the conformance suite checks the stated error in
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -82,6 +83,26 @@ class ObjectStoreEngine:
             reading.close()
             raise
         return reading
+
+    def get_many(self, bucket: str, names: Sequence[str]) -> dict[str, StoredReading]:
+        """Open those of many objects that are there, one after the other; raises BucketNotFoundError."""
+        self.head_bucket(bucket)
+        found = {}
+        for name in names:
+            with contextlib.suppress(ObjectNotFoundError):
+                found[name] = self.get(bucket, name)
+        return found
+
+    def absent(self, bucket: str, names: Sequence[str]) -> list[str]:
+        """Return those of many names that have no object, asking for one after the other; raises as ``get_many``."""
+        self.head_bucket(bucket)
+        absent = []
+        for name in names:
+            try:
+                self.head(bucket, name)
+            except ObjectNotFoundError:
+                absent.append(name)
+        return absent
 
     def kept(self, bucket: str, name: str) -> None:
         """Return None: nothing is kept here."""

@@ -68,6 +68,10 @@ class StoredReading:
             self.keep()
         return self.read(start, length) if self._whole is not None or length == 0 else None
 
+    def peek(self) -> bytes | None:
+        """Return the bytes of an object that is here as a whole."""
+        return self.read_cached(0, self.info.size)
+
     def damaged(self, problem: str) -> ObjectDamagedError:
         """Return the error for bytes that are not those that were stored."""
         return ObjectDamagedError(

@@ -27,7 +27,7 @@ class StoredStaging:
         self._file: IO[bytes] | None = None
         self._open = True
 
-    def write(self, chunk: bytes) -> None:
+    def write(self, chunk: bytes | memoryview) -> None:
         """Append ``chunk``; raises OutOfSpaceError."""
         self._check_open()
         self._hasher.update(chunk)
