@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import socket
 import sys
 
@@ -46,6 +47,8 @@ async def _run(settings: ProcessSettings, listener: socket.socket, ready: int, p
     app = App(store)
     try:
         await app.start()
+        # What is there from the start stays: looking through it again and again took 30 ms at a time.
+        gc.freeze()
         await serve(
             app,
             listener,
