@@ -64,11 +64,26 @@ SCRIPTS = {
     "closes_stdout": "import sys\nprint('before')\nsys.stdout.close()",
     "detaches_stdout": "import sys\nout = sys.stdout.detach()\nout.write(b'raw')\nsys.stdout = None",
     "replaces_stdout": "import sys, io\nsys.stdout = io.TextIOWrapper(sys.stdout.buffer, 'utf-16-le')\nprint('wide')",
+    "reads_a_line": "import sys\nprint(sys.stdin.readline())",
+    "reads_a_line_of_bytes": "import sys\nprint(sys.stdin.buffer.readline(), sys.stdin.buffer.peek(1)[:1])",
+    "stays_open_for_reading": "import sys\nkept = sys.stdin.buffer\nprint(next(iter(sys.stdin)))",
+    "line_ends": "import sys\nprint('one', flush=True)\nsys.stdout.reconfigure(newline='\\r\\n')\nprint('two')",
+    "another_encoding": "import sys\nprint('one', flush=True)\nsys.stdout.reconfigure(encoding='utf-16-le')\nprint('two')",
+    "reads_with_line_ends": "import sys\nprint(repr(sys.stdin.newlines))\nsys.stdin.reconfigure(newline='')\nprint(sys.stdin.read())",
+    "attribute_of_stdout": "import sys\nprint(vars(sys.stdout)['mode'], hasattr(sys.stdout, 'mine'))\nsys.stdout.mine = 1",
+    "attribute_of_buffer": "import sys\nprint(vars(sys.stdout.buffer))\nsys.stdout.buffer.mine = 1",
+    "replaced_write": "import sys\nprint('one')\nsys.stdout.flush()\nsys.stdout.write = lambda text: 0\nprint('two')",
+    "renamed_stdin": "import sys\nprint(sys.stdin.name)\nsys.stdin.buffer.raw.name = 'x'",
+    "stdout_twice": "import sys\nprint(sys.stdout is sys.__stdout__)\nsys.__stdout__ = sys.stderr",
     "redirects_stdout": "import contextlib, io\nwith contextlib.redirect_stdout(io.StringIO()):\n    print('no')\nprint('yes')",
     "file_not_closed": "f = open(1, 'wb', closefd=False)\nf.write(b'never flushed by hand')",
     "file_in_object": (
         "class W:\n    def __init__(self):\n        self.f = open(1, 'w', closefd=False)\n        self.me = self\n"
         "w = W()\nw.f.write('held')"
+    ),
+    "file_in_cycle_among_others": (
+        "class W: pass\nw = W()\nw.f, w.me = open(1, 'w', closefd=False), w\nw.f.write('held')\n"
+        "many = [[] for _ in range(20_000)]"
     ),
     "gzip_not_closed": "import gzip, sys\nf = gzip.GzipFile(fileobj=sys.stdout.buffer, mode='wb', mtime=0)\nf.write(b'z')\nf.close()",
     "destructor": "class D:\n    def __del__(self):\n        print('gone')\nd = D()",

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import textwrap
+import time
 
 import pytest
 from hosts import needs
@@ -76,6 +77,41 @@ def test_text_of_one_object_does_not_reach_the_next() -> None:
         assert etl.run(args="write").output.decode().split("\n")[:2] == [
             "I/O operation on closed file.", "write to closed file"
         ]  # fmt: skip
+
+
+def test_what_a_library_keeps_open_is_written_with_each_object() -> None:
+    """Whatever of it is new or old, in a cycle or not, and however often the interpreter itself has collected."""
+    code = script("""
+        import sys, types
+        keeper = sys.modules.setdefault("keeper", types.ModuleType("keeper"))
+        if "early" in sys.argv[1] or not hasattr(keeper, "file"):
+            keeper.file = open(1, "w", closefd=False)
+        print(sys.argv[1], file=keeper.file)
+        class Cycle: pass
+        cycle = Cycle()
+        cycle.me, cycle.file = cycle, open(1, "w", closefd=False)
+        print(sys.argv[1], file=cycle.file)
+        if "many" in sys.argv[1]:
+            many = [[] for _ in range(20_000)]
+    """)
+    with RunningEtl(code) as etl:
+        for number in range(120):
+            word = f"{number}" + " many" * (number % 7 == 0) + " early" * (number in (0, 30))
+            assert etl.run(args=word).output.decode() == f"{word}\n" * 2
+
+
+def test_directory_that_was_not_changed_for_long_is_emptied_when_it_is() -> None:
+    code = script("""
+        import os, sys
+        print(os.listdir("."))
+        if len(sys.argv) > 1:
+            open(sys.argv[1], "w").close()
+    """)
+    with RunningEtl(code) as etl:
+        etl.run()
+        time.sleep(2.5)  # not listed after that, unless it changes (leftovers.py)
+        for name in ("", "", "left", "", "left", "left", ""):
+            assert etl.run(args=name).output == b"[]\n"
 
 
 def test_library_that_kept_standard_output_at_its_import() -> None:

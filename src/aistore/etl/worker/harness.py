@@ -7,29 +7,32 @@ import fcntl
 import gc
 import json
 import os
-import resource
 import select
 import signal
 import socket
 import sys
-import tempfile
 import types
 from typing import Any, Dict, List, NoReturn, Optional
 
-from . import clearing, failure, state, streams
+from . import failure, state, streams
+from .descriptors import HighNumbers, close_all
+from .garbage import Collector, release
 from .lacking import lacks
+from .leftovers import DescriptorWatch, MemoryWatch, OwnDirectory, children_left
 from .messages import Messages, descriptors_of
 from .program import Program
 from .randomness import RANDOMNESS
-from .sandbox import landlock, namespaces
 from .slots import BUSY, IDLE, RETIRED, Slot
 from .threads import ThreadWatch
 
 _LOG_BYTES_MAX = 4096  # of one object; what a pipe takes in one piece (PIPE_BUF)
-_DESCRIPTORS_LEFT_MAX = 32  # guessed: caches of libraries stay below, a leak per object does not
 _FREEZE_OBJECTS = 3  # after so many objects what lazy imports made is taken out of garbage collection
 _REQUEST_BYTES_MAX = 64 << 10
 _DISMISSED_SECONDS = 5.0  # until an idle worker sees at the latest that it is dismissed
+_DONE = b'{"ok": true}'
+_DESCRIPTORS_ROOM = socket.CMSG_SPACE(3 * 4)
+_decode = json.JSONDecoder().raw_decode
+_NO_SIGNAL = getattr(socket, "MSG_NOSIGNAL", 0)
 
 
 class Settings:
@@ -60,14 +63,18 @@ class Worker:
         self._program = program
         self._settings = settings
         self._slot = slot
-        self._high = _high_descriptor()
-        self._listener = socket.socket(fileno=self._keep(listener))
-        self._life = self._keep(life) if life >= 0 else -1
-        self._null = self._keep(os.open(os.devnull, os.O_RDWR))
-        self._log = self._keep(os.dup(2))
-        self._memory = _MemoryWatch(self._keep)
+        high = HighNumbers()
+        self._listener = _socket(high.keep(listener))
+        self._life = high.keep(life) if life >= 0 else -1
+        self._null = high.keep(os.open(os.devnull, os.O_RDWR))
+        self._log = high.keep(os.dup(2))
+        self._memory = MemoryWatch(high.keep)
         self._parent_streams = (sys.stdout, sys.stderr)
-        self._own_directory = _private_directory(settings.readable)
+        self._directory = OwnDirectory(settings.readable, high.keep)
+        # What an object has open beside 0, 1 and 2 is at the same numbers each time: connection, result, errors.
+        self._number = high.row(3, self._null)
+        self._output, self._errors = self._number + 1, self._number + 2
+        self._messages = self._any_connection()
         self._pid = os.getpid()
         RANDOMNESS.reseed()
         for number in (0, 1):
@@ -75,16 +82,24 @@ class Worker:
         self._state = state.InterpreterState(program.uses_logging)
         self._hooks = state.ExitHooks()
         self._threads = ThreadWatch()
+        self._collector = Collector()
+        self._streams: Optional[streams.Streams] = None  # that the next object can have
         self._tainted = ""
-        self._descriptor = os.dup(self._null)  # the lowest free number
-        os.close(self._descriptor)
+        self._descriptors = DescriptorWatch(self._null)
+
+    def _any_connection(self) -> Messages:
+        """Return what talks to any connection that has ``self._number``: to make it for each takes 10 us."""
+        os.dup2(self._listener.fileno(), self._number, False)
+        messages = Messages(_socket(self._number))
+        os.close(self._number)
+        return messages
 
     def serve(self) -> NoReturn:
         """Take objects until the worker has to be replaced; never returns."""
         while not (self._tainted or self._slot.leaves):
             self._slot.become(IDLE)
             try:
-                connection = self._accept()
+                accepted = self._accept()
             except _ParentGoneError:
                 break
             except OSError as error:
@@ -93,14 +108,16 @@ class Worker:
                     continue
                 raise
             self._slot.become(BUSY)
-            self._connection(connection)
+            os.dup2(accepted, self._number, False)
+            os.close(accepted)
+            self._connected()
         self._slot.become(RETIRED)  # not crashed
-        clearing.remove_tree(self._own_directory)
+        self._directory.remove()
         os._exit(0)
 
-    def _accept(self) -> socket.socket:
+    def _accept(self) -> int:
         if self._life < 0:
-            return self._listener.accept()[0]
+            return _accept(self._listener)
         poll = select.poll()
         poll.register(self._listener, select.POLLIN)
         poll.register(self._life, select.POLLIN)
@@ -111,21 +128,15 @@ class Worker:
             if not ready:
                 raise BlockingIOError(errno.EAGAIN, "nothing to accept")
             try:
-                connection, _ = self._listener.accept()
+                accepted = _accept(self._listener)
             except BlockingIOError:  # another worker was sooner
                 continue
-            connection.setblocking(True)
-            return connection
+            os.set_blocking(accepted, True)
+            return accepted
 
-    def _keep(self, fd: int) -> int:
-        """Move ``fd`` out of the way of programs that close every descriptor they can think of."""
-        moved = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, self._high)
-        os.close(fd)
-        return moved
-
-    def _connection(self, accepted: socket.socket) -> None:
-        connection = socket.socket(fileno=self._keep(accepted.detach()))
-        messages = Messages(connection)
+    def _connected(self) -> None:
+        messages = self._messages
+        messages.begin()
         try:
             request, descriptors = _receive(messages)
             begun = b"S"
@@ -138,67 +149,72 @@ class Worker:
             self._slot.take()
             if self._settings.objects_max == 1:  # then this object has no business with those that wait there
                 self._listener.close()
-            self._object(messages, connection, request, descriptors)
+            self._object(messages, request, descriptors)
         finally:
-            connection.close()
+            os.closerange(self._number, self._number + 3)
         if self._slot.turns >= self._settings.objects_max:
             self._tainted = "enough objects"
 
-    def _object(
-        self, messages: Messages, connection: socket.socket, request: Dict[str, Any], descriptors: List[int]
-    ) -> None:
+    def _object(self, messages: Messages, request: Dict[str, Any], descriptors: List[int]) -> None:
         """Run the program on one object, reply, and put everything back."""
-        kept = self._keep(descriptors[1]), self._keep(descriptors[2])
-        is_script = self._program.transform is None
-        streams.point(descriptors[0], 0)
-        streams.point(kept[0 if is_script else 1], 1)  # what a function prints is no part of its result
-        streams.point(kept[1], 2)
-        os.close(descriptors[0])
-        current = streams.Streams()
-        current.install()
+        source, output, errors = descriptors
+        os.dup2(output, self._output, False)
+        os.dup2(errors, self._errors, False)
+        streams.point(source, 0)
+        # What a function prints is no part of its result.
+        streams.point(output if self._program.transform is None else errors, 1)
+        streams.point(errors, 2)
+        close_all(descriptors)
+        current = self._streams or streams.Streams()
         self._hooks.begin()
         self._threads.begin()
+        self._collector.begin()
         run = _Run(self._program, self._settings, request, current)
-        reply = run.execute(kept[0])
-        run.finish(self._hooks, self._threads, reply)
+        reply = run.execute(self._output)
+        run.finish(self._hooks, self._threads, self._collector, reply)
         if os.getpid() != self._pid:  # a child that the program forked and that fell off its end
             os._exit(reply.get("exit_code", 0))
         self._flush_parent_streams()
-        _send(messages, failure.encode(self._check_output(reply, kept[0])))
-        connection.close()
-        self._after(request, current, kept)
+        _send(messages, _DONE if reply["ok"] else failure.encode(self._check_output(reply)))
+        self._after(request, current)
 
-    def _check_output(self, reply: Dict[str, Any], output: int) -> Dict[str, Any]:
+    def _check_output(self, reply: Dict[str, Any]) -> Dict[str, Any]:
         limit = self._settings.output_bytes_max
-        if not reply["ok"] and os.fstat(output).st_size >= limit:
+        if os.fstat(self._output).st_size >= limit:
             reply.update(
                 kind="output",
                 message="the result is larger than the limit of {:,} bytes".format(limit),
             )
         return reply
 
-    def _after(self, request: Dict[str, Any], current: streams.Streams, kept: Any) -> None:
+    def _after(self, request: Dict[str, Any], current: streams.Streams) -> None:
         """Put everything back, and decide whether this worker may take another object."""
         self._hooks.end()
-        current.close()
-        self._write_log(request, kept[1])
+        self._streams = current if current.can_be_renewed() else None
+        if self._streams is None:
+            current.close()
+        self._write_log(request)
         for number in (0, 1):
             streams.point(self._null, number)
         streams.point(self._log, 2)
-        for fd in kept:
-            os.close(fd)
+        if self._streams is not None and not self._streams.renew():
+            self._streams.close()
+            self._streams = None
+        self._directory.enter()
         self._state.restore()
         if self._slot.turns == _FREEZE_OBJECTS:
             gc.freeze()
         if self._threads.left():
             self._tainted = "a thread is left"
-        if _children_left():
+        if children_left():
             self._tainted = "a child process is left"
-        if self._descriptors_left():
+        if self._descriptors.left():
             self._tainted = "descriptors are left open"
-        if self._memory.growth() > self._settings.memory_growth_bytes_max:
+        growth = self._memory.growth()
+        if growth > self._settings.memory_growth_bytes_max:
             self._tainted = "memory has grown"
-        _empty(self._own_directory)
+        self._collector.note_growth(growth)
+        self._directory.clear()
 
     def _flush_parent_streams(self) -> None:
         """Flush what a library wrote to a stream that it has kept since its import; it belongs to this object."""
@@ -208,27 +224,14 @@ class Worker:
             except (OSError, ValueError):
                 pass
 
-    def _descriptors_left(self) -> bool:
-        """Return whether many descriptors are open that were not at the start.
-
-        The kernel gives the lowest free number, so when many are open at once a number some way up is taken.
-        """
-        number = self._descriptor + _DESCRIPTORS_LEFT_MAX
-        try:
-            fd = fcntl.fcntl(self._null, fcntl.F_DUPFD_CLOEXEC, number)
-        except OSError:  # EMFILE
-            return True
-        os.close(fd)
-        return fd != number
-
-    def _write_log(self, request: Dict[str, Any], errors: int) -> None:
+    def _write_log(self, request: Dict[str, Any]) -> None:
         """Copy the object's standard error to the ETL's log, if it fits; the log never holds up an object."""
-        size = os.fstat(errors).st_size
+        size = os.fstat(self._errors).st_size
         if size == 0:
             return
         head = "[{}/{}] ".format(request.get("bucket", ""), request.get("object", "")).encode("utf-8", "replace")[:512]
         room = _LOG_BYTES_MAX - len(head) - 40
-        text = os.pread(errors, min(size, room), 0)
+        text = os.pread(self._errors, min(size, room), 0)
         if size > room:
             text += b"\n[%d more bytes]" % (size - room)
         poll = select.poll()
@@ -277,11 +280,7 @@ class _Run:
         exec(self._program.code, module.__dict__)
 
     def _function(self, output: int) -> None:
-        available = {
-            "path": "{}/{}".format(self._request.get("bucket", ""), self._request.get("object", "")),
-            "etl_args": self._request.get("args") or "",
-        }
-        keywords = {name: available[name] for name in self._program.keywords}
+        keywords = {name: self._keyword(name) for name in self._program.keywords}
         assert self._program.transform is not None
         result = self._program.transform(_read_all(0), **keywords)
         if not isinstance(result, (bytes, bytearray, memoryview)):
@@ -289,6 +288,11 @@ class _Run:
             raise failure.ResultError(message, failure.place_of(self._program.transform))
         view = memoryview(result)
         _write_all(output, view.cast("B") if view.c_contiguous and view.nbytes else memoryview(bytes(view)))
+
+    def _keyword(self, name: str) -> str:
+        if name == "path":
+            return "{}/{}".format(self._request.get("bucket", ""), self._request.get("object", ""))
+        return self._request.get("args") or ""
 
     def _exited(self, error: SystemExit) -> Dict[str, Any]:
         code = error.code
@@ -315,7 +319,7 @@ class _Run:
             "traceback": text, "exit_code": 1,
         }  # fmt: skip
 
-    def finish(self, hooks: state.ExitHooks, threads: ThreadWatch, reply: Dict[str, Any]) -> None:
+    def finish(self, hooks: state.ExitHooks, threads: ThreadWatch, collector: Collector, reply: Dict[str, Any]) -> None:
         """Do what the end of a process does: wait for threads, run exit hooks, flush; note in ``reply`` what fails."""
         try:
             running = threads.wait(self._settings.thread_seconds_max)
@@ -327,10 +331,10 @@ class _Run:
             hooks.run()
             self._flush(reply)
             if self._module is not None:
-                state.release(self._module)
+                release(self._module)
                 self._module = None
                 sys.modules["__main__"] = _IDLE
-                state.collect()
+                collector.collect(self._streams.own())
                 self._flush(reply)
         except BaseException as error:  # a handler or destructor of the program's own
             if reply["ok"]:
@@ -350,47 +354,37 @@ class _Run:
 _IDLE = types.ModuleType("__main__")  # stands in for the program's module between two objects
 
 
-class _MemoryWatch:
-    """Tells how much the anonymous memory of this process has grown; without ``/proc``, how much its peak has."""
+def _socket(fd: int) -> socket.socket:
+    """Return the socket of a descriptor. It waits, even if the program has said ``socket.setdefaulttimeout``."""
+    seconds = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(None)
+    try:
+        return socket.socket(fileno=fd)
+    finally:
+        socket.setdefaulttimeout(seconds)
 
-    def __init__(self, keep: Any) -> None:
-        try:
-            if lacks("proc"):
-                raise FileNotFoundError
-            self._statm = keep(os.open("/proc/self/statm", os.O_RDONLY))
-        except OSError:
-            self._statm = -1
-        self._start = self._now()
 
-    def _now(self) -> int:
-        if self._statm < 0:
-            unit = 1 if sys.platform == "darwin" else 1024
-            return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-        fields = os.pread(self._statm, 128, 0).split()
-        return (int(fields[1]) - int(fields[2])) * resource.getpagesize()
-
-    def growth(self) -> int:
-        """Return the growth since the worker started, in bytes."""
-        return self._now() - self._start
+def _accept(listener: socket.socket) -> int:
+    """Return the descriptor of a new connection: ``accept`` would make an object of it first."""
+    fd: int = listener._accept()[0]  # type: ignore[attr-defined]
+    return fd
 
 
 def _receive(messages: Messages) -> Any:
     """Return the request and its descriptors, none of them below 3."""
-    data, ancillary = messages.receive(_REQUEST_BYTES_MAX, socket.CMSG_SPACE(3 * 4))
-    safe = []
-    for fd in descriptors_of(ancillary):
+    data, ancillary = messages.receive(_REQUEST_BYTES_MAX, _DESCRIPTORS_ROOM)
+    descriptors = descriptors_of(ancillary)
+    for place, fd in enumerate(descriptors):
         if fd < 3:
-            moved = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
+            descriptors[place] = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
             os.close(fd)
-            fd = moved
-        safe.append(fd)
-    return (json.loads(data.decode("utf-8")) if data else None), safe
+    return (_decode(data.decode("utf-8"))[0] if data else None), descriptors
 
 
 def _send(messages: Messages, data: bytes) -> bool:
     """Send one message; False if the HTTP worker has gone (nobody waits for this any more)."""
     try:
-        messages.send(data, flags=getattr(socket, "MSG_NOSIGNAL", 0))
+        messages.send(data, flags=_NO_SIGNAL)
     except OSError:
         return False
     return True
@@ -427,54 +421,6 @@ def _print_error(text: str) -> None:
         stream.flush()
     except Exception:  # the program replaced or closed it
         pass
-
-
-def _high_descriptor() -> int:
-    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    return max(16, min(soft, 4096) - 64)
-
-
-def _private_directory(readable: Optional[List[str]]) -> str:
-    """Make this worker's own working and temporary directory under the ETL's scratch directory, and go there.
-
-    With ``readable``, what an ETL may read, this becomes the only one that it can write to, and the directories of
-    other workers cannot be read.
-    """
-    base = os.environ.get("TMPDIR") or tempfile.gettempdir()
-    directory = os.path.join(base, directory_of(os.getpid()))
-    os.makedirs(directory, mode=0o700, exist_ok=True)
-    os.chdir(directory)
-    os.environ["TMPDIR"] = directory
-    tempfile.tempdir = None  # asked for again when next needed
-    if readable is not None:
-        os.environ["HOME"] = directory
-        shared = [os.path.join(base, name) for name in os.listdir(base) if not name.startswith(_DIRECTORY_PREFIX)]
-        landlock.restrict_worker([*readable, "/proc", "/dev", *shared], directory, namespaces.DEVICES)
-    return directory
-
-
-_DIRECTORY_PREFIX = "worker-"
-
-
-def directory_of(pid: int) -> str:
-    """Return the name of a worker's directory; its parent removes it."""
-    return _DIRECTORY_PREFIX + str(pid)
-
-
-def _empty(directory: str) -> None:
-    if os.listdir(directory):
-        clearing.clear(directory)
-
-
-def _children_left() -> bool:
-    """Reap children that have ended; return whether one still runs (descendants count: see ``become_subreaper``)."""
-    while True:
-        try:
-            pid, _ = os.waitpid(-1, os.WNOHANG)
-        except ChildProcessError:
-            return False
-        if pid == 0:
-            return True
 
 
 def prepare_process() -> None:

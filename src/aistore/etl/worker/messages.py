@@ -31,11 +31,15 @@ class Messages:
     def __init__(self, connection: socket.socket) -> None:
         self._socket = connection
         self._framed = connection.type == socket.SOCK_STREAM
+        self.begin()
+
+    def begin(self) -> None:
+        """Be at the first message; also of another connection, when the socket's descriptor has become that."""
         self._partial = b""
         self._broken = False
         self._ancillary: Ancillary = []
         if self._framed:
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
 
     def send(self, data: bytes, descriptors: Sequence[int] = (), flags: int = 0) -> None:
         """Send one message, with descriptors; raises OSError as the socket does.

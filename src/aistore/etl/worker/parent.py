@@ -12,7 +12,7 @@ import traceback
 import warnings
 from typing import Any, Dict, NoReturn
 
-from . import clearing, harness, lacking, process
+from . import clearing, harness, lacking, leftovers, process
 from .control import Control
 from .demand import Demand
 from .lacking import lacks
@@ -240,7 +240,7 @@ class _Pool:
             retired = slot.state == RETIRED
             self._note_death(status, quick=not slot.turns and not retired)
             process.kill_orphans(self._own_children.union(self._workers))
-            clearing.remove_tree(os.path.join(self._scratch, harness.directory_of(pid)))
+            clearing.remove_tree(os.path.join(self._scratch, leftovers.directory_of(pid)))
             self._control.send("exited", pid=pid, status=status, reason="retired" if retired else "crashed")
 
     def _note_death(self, status: int, *, quick: bool) -> None:

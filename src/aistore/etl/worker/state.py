@@ -8,67 +8,55 @@ import _signal  # type: ignore[import-not-found]  # signal wraps these in enums,
 import builtins
 import ctypes
 import gc
-import io
 import os
-import re
 import signal
 import sys
 import threading
-import types
 import warnings
 import weakref
 from typing import Any, Dict, List, Tuple
 
+from .loggers import Loggers
+
 _SIGNALS = tuple(
     number for number in range(1, 32) if number not in (getattr(signal, "SIGKILL", 9), getattr(signal, "SIGSTOP", 19))
 )
-#: Values that a dying ``__main__`` keeps: they hold no resource, and code that outlives the run may still read them.
-_HARMLESS = (
-    types.ModuleType, types.FunctionType, types.BuiltinFunctionType, type, int, float, complex, str, bytes, type(None),
-    tuple, frozenset, re.Pattern,
-)  # fmt: skip
-
-
-_BUFFERING = (io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom)
 
 
 class InterpreterState:
     """A snapshot of the interpreter as an object finds it; ``restore`` puts everything back that has changed."""
 
     def __init__(self, uses_logging: bool) -> None:
-        self._uses_logging = uses_logging
         self._environ = dict(os.environ)
         self._environ_raw = dict(_raw_environ())
         self._environ_of_c = _EnvironmentOfC()
-        self._directory = os.getcwd()
         self._umask = os.umask(0o077)
         os.umask(self._umask)
-        self._handlers = [(number, _signal.getsignal(number)) for number in _SIGNALS]
+        self._handlers = list(map(_signal.getsignal, _SIGNALS))
         self._filters = list(warnings.filters)
         self._showwarning = warnings.showwarning
         self._hooks = [(module, name, getattr(module, name)) for module, name in _hooks()]
         self._path = list(sys.path)
         self._recursion_limit = sys.getrecursionlimit()
         self._builtins = dict(builtins.__dict__)
-        self._logging = _logging_state(self._uses_logging)
+        self._loggers = Loggers(uses_logging)
 
     def restore(self) -> None:
-        """Put back environment, directory, umask, signal handlers, warnings, hooks, builtins, path and logging."""
+        """Put back environment, umask, signal handlers, warnings, hooks, builtins, path and logging."""
         if _raw_environ() != self._environ_raw or self._environ_of_c.changed():
             os.environ.clear()
             self._environ_of_c.clear()
             os.environ.update(self._environ)
             self._environ_of_c.note()
-        os.chdir(self._directory)
         os.umask(self._umask)
         signal.setitimer(signal.ITIMER_REAL, 0)
-        for number, handler in self._handlers:
-            if handler is not None and _signal.getsignal(number) is not handler:
-                _signal.signal(number, handler)
+        if list(map(_signal.getsignal, _SIGNALS)) != self._handlers:
+            for number, handler in zip(_SIGNALS, self._handlers):  # noqa: B905 - Python 3.8 has no ``strict``
+                if handler is not None and _signal.getsignal(number) is not handler:
+                    _signal.signal(number, handler)
         _signal.pthread_sigmask(signal.SIG_SETMASK, ())
         self._restore_interpreter()
-        if "logging" in sys.modules:
-            _restore_logging(self._logging, self._uses_logging)
+        self._loggers.restore()
 
     def _restore_interpreter(self) -> None:
         if warnings.filters != self._filters:
@@ -98,7 +86,7 @@ class InterpreterState:
 class _EnvironmentOfC:
     """The environment that programs inherit, which a library can change past ``os.environ`` (``setenv(3)``).
 
-    Every change but one in place changes the table of pointers, which is quickly compared: 2 us.
+    Every change but one in place changes the table of pointers, which is quickly compared.
     """
 
     def __init__(self) -> None:
@@ -107,22 +95,21 @@ class _EnvironmentOfC:
             self._table: Any = ctypes.c_void_p.in_dll(self._libc, "environ")
         except ValueError:  # not everywhere is it a symbol of the program
             self._table = None
-        self._noted = b""
         self.note()
 
     def note(self) -> None:
         """Take it as it is for what it has to be."""
-        self._bytes = (len(os.environ) + 1) * ctypes.sizeof(ctypes.c_void_p)
-        self._noted = self._now()
-
-    def _now(self) -> bytes:
-        if self._table is None or not self._table.value:
-            return b""
-        return ctypes.string_at(self._table.value, self._bytes)
+        self._address = self._table.value if self._table is not None else None
+        pointers = len(os.environ) + 1 if self._address else 0
+        kind = ctypes.c_char * (pointers * ctypes.sizeof(ctypes.c_void_p))
+        self._pointers = kind.from_address(self._address) if self._address else kind()
+        self._noted = self._pointers.raw
 
     def changed(self) -> bool:
         """Return whether it is not as it was noted."""
-        return self._now() != self._noted
+        if self._table is None:
+            return False
+        return self._table.value != self._address or self._pointers.raw != self._noted
 
     def clear(self) -> None:
         """Remove everything from it."""
@@ -140,45 +127,6 @@ def _hooks() -> List[Tuple[Any, str]]:
     if hasattr(threading, "excepthook"):
         names.append((threading, "excepthook"))
     return names
-
-
-def _logging_state(full: bool) -> Dict[Any, Any]:
-    """Return the state of the loggers: of the root alone, or of all that exist."""
-    logging = sys.modules.get("logging")
-    if logging is None:
-        return {}
-    root = logging.getLogger()
-    loggers = [root]
-    if full:
-        loggers += [logger for logger in root.manager.loggerDict.values() if hasattr(logger, "handlers")]
-    return {
-        logger: (list(logger.handlers), logger.level, logger.propagate, logger.disabled, list(logger.filters))
-        for logger in loggers
-    }
-
-
-def _restore_logging(state: Dict[Any, Any], full: bool) -> None:
-    logging = sys.modules["logging"]
-    default: Tuple[List[Any], int, bool, bool, List[Any]] = ([], 0, True, False, [])
-    for logger, now in _logging_state(full).items():
-        if logger not in state and logger is logging.getLogger():
-            before: Any = ([], logging.WARNING, True, False, [])  # logging was first imported by this program
-        else:
-            before = state.get(logger, default)
-        if now == before:
-            continue
-        for handler in [handler for handler in logger.handlers if handler not in before[0]]:
-            logger.removeHandler(handler)
-            try:
-                handler.close()
-            except Exception:  # a handler of the program's own; its stream is closed anyway
-                pass
-        logger.handlers[:] = before[0]
-        logger.setLevel(before[1])  # also drops the loggers' caches of what is enabled
-        logger.propagate, logger.disabled = before[2], before[3]
-        logger.filters[:] = before[4]
-    if logging.root.manager.disable:
-        logging.disable(logging.NOTSET)
 
 
 class ExitHooks:
@@ -245,43 +193,3 @@ def _is_importing() -> bool:
             return True
         frame = frame.f_back
     return False
-
-
-def release(module: types.ModuleType) -> None:
-    """Let go of what a finished ``__main__`` holds, in an order in which files flush before they close.
-
-    Values are dropped one by one: a file object that only the garbage collector finds may have its descriptor closed
-    before its buffer is written.
-    """
-    names = module.__dict__
-    for name in [name for name, value in names.items() if not isinstance(value, _HARMLESS)]:
-        value = names.pop(name, None)
-        if isinstance(value, io.IOBase):
-            try:
-                value.flush() if _is_standard(value) else value.close()
-            except Exception:  # a close() of the program's own
-                pass
-
-
-def collect() -> None:
-    """Collect garbage: files in reference cycles write what they hold now, not into the next object.
-
-    The collector may close a descriptor before the buffer on top of it is written, so all buffers are flushed first.
-    """
-    files = [value for value in gc.get_objects() if type(value) in _BUFFERING]
-    for kind in _BUFFERING:  # text above bytes
-        for file in files:
-            if type(file) is kind:
-                try:
-                    if not file.closed:
-                        file.flush()
-                except (OSError, ValueError):  # full, read-only, detached
-                    pass
-    del files
-    gc.collect()
-
-
-def _is_standard(stream: Any) -> bool:
-    return stream in (sys.stdin, sys.stdout, sys.stderr) or stream in [
-        getattr(standard, "buffer", None) for standard in (sys.__stdin__, sys.__stdout__, sys.__stderr__)
-    ]

@@ -12,11 +12,12 @@ class ThreadWatch:
 
     def __init__(self) -> None:
         self._before: Set[Any] = set()
+        self._alone = {threading.current_thread()}
         self._count = _thread._count()  # when the worker starts: a late one is found after the next object
 
     def begin(self) -> None:
         """Note which threads there are."""
-        self._before = set(threading.enumerate()) if threading.active_count() > 1 else {threading.current_thread()}
+        self._before = set(threading.enumerate()) if threading.active_count() > 1 else self._alone
 
     def wait(self, seconds: float) -> str:
         """Wait for new threads that are not daemons; return the name of one that still runs after ``seconds``."""
