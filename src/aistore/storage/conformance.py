@@ -206,28 +206,6 @@ def every_verb_names_a_missing_object(engine: Engine) -> None:
 
 
 @_check
-def many_objects_are_opened_at_once(engine: Engine) -> None:
-    """Those that are there are opened, whatever their sizes, and the names of the others are told."""
-    engine.create_bucket("b", {})
-    contents = {f"ä/{size}": _content(size) for size in SIZES}
-    infos = {name: _put(engine, "b", name, data) for name, data in contents.items()}
-    asked = ["missing", *reversed(contents), "ä"]
-    assert engine.absent("b", asked) == ["missing", "ä"]
-    assert engine.absent("b", []) == []
-    readings = engine.get_many("b", asked)
-    assert set(readings) == set(contents)
-    for name, reading in readings.items():
-        with reading:
-            assert reading.info == infos[name]
-            seen = reading.peek()
-            assert seen is None or bytes(seen) == contents[name]
-            assert reading.read(0, reading.info.size) == contents[name]
-    for verb in (engine.get_many, engine.absent):
-        with _raises(BucketNotFoundError, "none"):
-            verb("none", ["o"])
-
-
-@_check
 def objects_of_every_size_come_back(engine: Engine) -> None:
     """What was put or staged is read back whole and in parts, with its checksum."""
     engine.create_bucket("b", {})
