@@ -11,6 +11,7 @@ Beside the tag is the recipe (``recipes.py``): what has the recipe that this job
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Protocol
@@ -28,6 +29,7 @@ from ..errors import (
     NotHomeError,
     ObjectNotFoundError,
     OutOfSpaceError,
+    OverloadedError,
     RetryLaterError,
 )
 from ..model.etl import TransformCall
@@ -308,16 +310,22 @@ def shortened(message: str) -> str:
 
 
 async def _patiently(objects: Objects, batch: Batch, name: str, begun: Begun | None) -> Counts:
-    """Do one object, again while it fails for a reason that passes; see ``_once``."""
-    deadline = asyncio.get_running_loop().time() + _PATIENCE_SECONDS
-    pause = _PAUSE_SECONDS
+    """Do one object, again while it fails for a reason that passes; see ``_once``.
+
+    Where too many objects wait for a transform it waits for as long as that takes: those of one job may be many.
+    """
+    loop = asyncio.get_running_loop()
+    pause, deadline = _PAUSE_SECONDS, math.inf
     while True:
         try:
             return await _once(objects, batch, name, begun)
         except (OutOfSpaceError, NotHomeError, BackendRefusedError):
             raise
+        except OverloadedError:
+            deadline = math.inf
         except RetryLaterError as error:
-            if error.status < 500 or asyncio.get_running_loop().time() + pause > deadline:
+            deadline = min(deadline, loop.time() + _PATIENCE_SECONDS)
+            if error.status < 500 or loop.time() + pause > deadline:
                 raise
         begun = None
         await asyncio.sleep(pause)
