@@ -76,6 +76,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             os._exit(3)
         if data.startswith(b"slow"):
             time.sleep(30)
+        if data.startswith(b"where?"):
+            return self.say(200, b"there" if self.headers.get("Ais-Node-Url") else b"here")
         if data.startswith(b"url"):
             return self.say(200, TARGET.encode())
         if data.startswith(b"ask "):
@@ -324,13 +326,25 @@ def test_a_jobs_objects_go_through_a_server(
 ) -> None:
     for number in range(40):
         put(f"job/{number}", b"words %d" % number)
-    for kind in ("talk-hpull", "talk-ws"):
+    for kind in ("talk-hpull", "talk-hpull-put", "talk-hpush-put", "talk-ws"):
         with Client(served.endpoint) as client:
             copies = client.bucket(f"{bucket}-{kind}")
             job = client.bucket(bucket).transform(to=copies, etl=kind, prefix="job/")
             job.wait()
             for number in range(40):
                 assert copies.object(f"job/{number}").get().read() == b"WORDS %d" % number
+
+
+@pytest.mark.parametrize("kind", ["talk-hpush-put", "talk-hpull-put"])
+def test_only_what_is_for_a_bucket_is_put(
+    served: StoreProcess, put: Callable[[str, bytes], None], get: Read, bucket: str, kind: str
+) -> None:
+    put("where", b"where?")
+    assert get("where", etl_name=kind) == (200, b"here")
+    with Client(served.endpoint) as client:
+        copies = client.bucket(f"{bucket}-{kind}-where")
+        client.bucket(bucket).transform(to=copies, etl=kind, prefix="where").wait()
+        assert copies.object("where").get().read() == b"there"
 
 
 def test_nothing_is_left(served: StoreProcess) -> None:

@@ -276,6 +276,8 @@ class Dispatcher:
         ask = Ask(info.bucket, info.name, call.args, seed)
         if call.seconds:
             running = msgspec.structs.replace(running, object_timeout_seconds=call.seconds)
+        if running.direct_put and not call.offline:  # nobody gets sooner what is put here first
+            running = msgspec.structs.replace(running, direct_put=False)
         try:
             with CountedObject(running.name, running.uid, source.size) as counted:
                 try:

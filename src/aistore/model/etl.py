@@ -168,6 +168,7 @@ class TransformCall:
 
     ``seconds`` replaces the time that each transform was made with for one object, unless it is 0. ``seed`` fixes what
     they draw at random; None leaves every call different. ``fresh`` has all of it computed, whatever results are kept.
+    ``offline``: the result is for a bucket, so that a transform which can put its results itself may be asked to.
     """
 
     etl: str
@@ -176,6 +177,7 @@ class TransformCall:
     seconds: float = 0.0
     seed: str | None = None
     fresh: bool = False
+    offline: bool = False
 
     @property
     def stages(self) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ Both hide which it is behind the URI of the bucket.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import functools
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -110,6 +111,7 @@ class StoreObjects:
     async def transform(self, call: TransformCall, reading: Reading, begun: Begun | None = None) -> Made:
         """Run an object through transforms and close it; ``begun``: it is on its way."""
         assert begun is None or isinstance(begun, BegunObject)
+        call = dataclasses.replace(call, offline=True)
         return await self._store.dispatcher.transform(call, reading, sent=begun.take() if begun else None)
 
     async def digests(self, call: TransformCall, *, again: bool = False) -> tuple[str, ...]:

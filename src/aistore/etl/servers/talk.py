@@ -115,12 +115,12 @@ class ServerTransforms:
         """Return a pool that may have a connection on which an object can be sent at this moment, else None.
 
         For one thread that is not the event loop's. Objects go early where all that a transform gets of one is bytes
-        in a request.
+        in a request, and none of them is for a bucket.
         """
         server = self._servers.get((running.name, running.uid))
         if server is None or server.socket_path != running.socket_path or not server.connections.idle:
             return None
-        if running.communication != "hpush://" or running.direct_put or running.direct_file:
+        if running.communication != "hpush://" or running.direct_file:
             return None
         server.used = self._loop.time()
         return server.connections
@@ -207,7 +207,9 @@ class ServerTransforms:
     async def _find_again(self, running: Running) -> Running:
         """Ask the controller where the ETL is now; waits while it is started again."""
         found = await self._find(running.name, again=True)
-        return msgspec.structs.replace(found, object_timeout_seconds=running.object_timeout_seconds)
+        return msgspec.structs.replace(
+            found, object_timeout_seconds=running.object_timeout_seconds, direct_put=running.direct_put
+        )
 
     async def _server(self, running: Running) -> _Server:
         """Return what there is of the server of ``running``, made if it is new here."""
