@@ -29,6 +29,14 @@ def module_store() -> Iterator[StoreProcess]:
         assert "Traceback" not in process.errors(), process.errors()
 
 
+@pytest.fixture(scope="session")
+def classes_store() -> Iterator[StoreProcess]:
+    """Return a store for all transforms that are made of classes: what these are installed with is there once."""
+    with StoreProcess() as process:
+        yield process
+        assert "Traceback" not in process.errors(), process.errors()
+
+
 @pytest.fixture(scope="module")
 def module_shell(module_store: StoreProcess, tmp_path_factory: pytest.TempPathFactory) -> Shell:
     """Return a shell beside the module's store."""

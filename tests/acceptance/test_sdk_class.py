@@ -10,6 +10,8 @@ from package_index import SDK_SERVERS
 from person import Index, Shell
 from test_sdk import run
 
+from aistore.testing import StoreProcess
+
 pytestmark = pytest.mark.slow
 
 
@@ -18,11 +20,12 @@ def md5(text: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def sdk(index: Index, module_shell: Shell) -> dict[str, Any]:
+def sdk(index: Index, classes_store: StoreProcess, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Return what NVIDIA's SDK 2.0.0 says of a store in which it makes transforms of its own."""
-    (module_shell.directory / "code.py").write_text("def transform(data):\n    return b'<' + data + b'>'\n")
-    module_shell("ais etl init code --name sdk-code --from-file code.py")
-    return run(index.environment("sdk-etl-2.0.0", *SDK_SERVERS), "sdk_class.py", module_shell.endpoint)
+    shell = Shell(tmp_path_factory.mktemp("shell"), classes_store.endpoint)
+    (shell.directory / "code.py").write_text("def transform(data):\n    return b'<' + data + b'>'\n")
+    shell("ais etl init code --name sdk-code --from-file code.py")
+    return run(index.environment("sdk-etl-2.0.0", *SDK_SERVERS), "sdk_class.py", shell.endpoint)
 
 
 def test_classes_and_images_are_made(sdk):

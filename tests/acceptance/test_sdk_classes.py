@@ -25,11 +25,11 @@ PATIENCE = 900.0
 
 
 @pytest.fixture(scope="module")
-def said(index: Index, module_store: StoreProcess) -> dict[str, Any]:
+def said(index: Index, classes_store: StoreProcess) -> dict[str, Any]:
     """Return what the SDK gets."""
     python = index.environment("sdk-etl-2.0.0", *SDK_SERVERS)
     script = Path(__file__).parent / "clients" / "sdk_classes.py"
-    done = subprocess.run([python, script, module_store.endpoint], capture_output=True, text=True, timeout=PATIENCE)
+    done = subprocess.run([python, script, classes_store.endpoint], capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     printed: dict[str, Any] = json.loads(done.stdout)
     return printed

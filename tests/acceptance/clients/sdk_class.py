@@ -141,6 +141,9 @@ def main() -> None:
     with client.etl("class-reverse") as entered:
         found["entered"] = read(entered)
     found["left"] = sorted(info.id for info in client.cluster().list_etls())
+    for name in found["left"]:
+        client.etl(name).stop()
+        client.etl(name).delete()
     print(json.dumps(found))
 
 
