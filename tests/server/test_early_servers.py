@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlsplit
 
 import pytest
-import urllib3
+from early import EarlyStore, is_early
 from hosts import needs
 
 from aistore.testing import StoreProcess
@@ -101,22 +101,8 @@ while True:
 pytestmark = [needs("memfd"), needs("namespaces")]
 
 
-class Transform:
-    """A store of one HTTP worker with a transform that is a server."""
-
-    def __init__(self, store: StoreProcess) -> None:
-        self.store = store
-        self.pool = urllib3.PoolManager(retries=False, timeout=60, maxsize=32)
-        assert self.call("POST", "/v1/buckets/b", b'{"action":"create-bck"}').status == 200
-        self.put(b"x" * 20_000)
-        self.init("1 ")
-        self.warm()
-
-    def call(self, method: str, path: str, body: bytes | None = None) -> urllib3.BaseHTTPResponse:
-        return self.pool.request(method, f"{self.store.endpoint}{path}", body=body)
-
-    def put(self, data: bytes, name: str = "o") -> None:
-        assert self.call("PUT", f"/v1/objects/b/{name}", data).status == 200
+class Transform(EarlyStore):
+    """With a transform that is a server."""
 
     def init(self, mark: str) -> None:
         message = {
@@ -127,44 +113,11 @@ class Transform:
         reply = self.call("PUT", "/v1/etl", json.dumps(message).encode())
         assert reply.status == 200, reply.data
 
-    def get(self, args: str = "", name: str = "o") -> urllib3.BaseHTTPResponse:
-        fields = {"etl_name": "does-it", **({"etl_args": args} if args else {})}
-        return self.pool.request("GET", f"{self.store.endpoint}/v1/objects/b/{name}", fields=fields)
-
-    def warm(self) -> None:
-        """Leave an idle connection to the server, on which the next object can go early."""
-        assert self.get().status == 200
-
-    def get_early(self, args: str = "", **fields: str) -> urllib3.BaseHTTPResponse:
-        """Return a reply that was made early; on a busy machine one may take too long for that."""
-        url, fields = f"{self.store.endpoint}/v1/objects/b/o", {"etl_name": "does-it", "etl_args": args, **fields}
-        deadline = time.monotonic() + 30
-        while time.monotonic() < deadline:
-            reply = self.pool.request("GET", url, fields=fields)
-            assert reply.status == 200, reply.data
-            if is_early(reply):
-                return reply
-            self.warm()
-        raise AssertionError("no reply was made early")
-
-    def numbers(self) -> dict[str, float]:
-        """Return what is counted of the transform."""
-        found = {}
-        for line in self.call("GET", "/metrics").data.decode().splitlines():
-            if line.startswith("ais_etl_") and 'etl="does-it"' in line and "_bucket" not in line:
-                name, _, value = line.rpartition(" ")
-                found[name.partition("{")[0]] = found.get(name.partition("{")[0], 0.0) + float(value)
-        return found
-
 
 @pytest.fixture(scope="module")
 def transform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Transform]:
     with StoreProcess(str(tmp_path_factory.mktemp("data")), arguments=("--workers", "1")) as store:
         yield Transform(store)
-
-
-def is_early(reply: urllib3.BaseHTTPResponse) -> bool:
-    return "x-request-id" not in reply.headers
 
 
 def test_a_quick_result_is_the_reply(transform: Transform) -> None:

@@ -1,7 +1,4 @@
-"""Objects that are sent to a transform before the event loop hears of them: every end that such a request can take.
-
-Replies that are made early have no id of their request; the ordinary way gives one.
-"""
+"""Objects that are sent to a transform before the event loop hears of them: every end that such a request can take."""
 
 from __future__ import annotations
 
@@ -17,6 +14,7 @@ from urllib.parse import urlsplit
 
 import pytest
 import urllib3
+from early import EarlyStore, is_early
 from hosts import needs
 
 from aistore.testing import StoreProcess
@@ -51,41 +49,15 @@ def transform(data, etl_args):
 pytestmark = needs("memfd")
 
 
-class Transform:
-    """A store of one HTTP worker with a transform of two workers."""
+class Transform(EarlyStore):
+    """With a transform made of code, of two workers."""
 
-    def __init__(self, store: StoreProcess) -> None:
-        self.store = store
-        self.pool = urllib3.PoolManager(retries=False, timeout=60, maxsize=16)
-        assert self.call("POST", "/v1/buckets/b", b'{"action":"create-bck"}').status == 200
-        self.put(b"x" * 20_000)
-        self.init(CODE)
-        self.get()  # the first asks the controller where the transform is
-
-    def call(self, method: str, path: str, body: bytes | None = None) -> urllib3.BaseHTTPResponse:
-        return self.pool.request(method, f"{self.store.endpoint}{path}", body=body)
-
-    def put(self, data: bytes) -> None:
-        assert self.call("PUT", "/v1/objects/b/o", data).status == 200
-
-    def init(self, code: str, **fields: object) -> None:
+    def init(self, mark: str) -> None:
+        code = CODE.replace('b"1 "', f"{mark.encode()!r}")
         message = {"id": "does-it", "code": encode_base64(code), "communication_type": "hpush://", "workers": 2}
-        body = json.dumps({**message, "obj_timeout": "2s", "sandbox": "off", **fields}).encode()
+        body = json.dumps({**message, "obj_timeout": "2s", "sandbox": "off"}).encode()
         reply = self.call("POST", "/v1/etl/init_code", body)
         assert reply.status == 200, reply.data
-
-    def get(self, args: str = "", object_: str = "o") -> urllib3.BaseHTTPResponse:
-        fields = {"etl_name": "does-it", **({"etl_args": args} if args else {})}
-        return self.pool.request("GET", f"{self.store.endpoint}/v1/objects/b/{object_}", fields=fields)
-
-    def numbers(self) -> dict[str, float]:
-        """Return what is counted of the transform."""
-        found = {}
-        for line in self.call("GET", "/metrics").data.decode().splitlines():
-            if line.startswith("ais_etl_") and 'etl="does-it"' in line and "_bucket" not in line:
-                name, _, value = line.rpartition(" ")
-                found[name.partition("{")[0]] = found.get(name.partition("{")[0], 0.0) + float(value)
-        return found
 
 
 @pytest.fixture(scope="module")
@@ -94,15 +66,10 @@ def transform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Transform]:
         yield Transform(store)
 
 
-def is_early(reply: urllib3.BaseHTTPResponse) -> bool:
-    return "x-request-id" not in reply.headers
-
-
 def test_a_quick_result_is_the_reply(transform: Transform) -> None:
-    reply = transform.get()
-    assert (reply.status, reply.data) == (200, b"1 " + b"x" * 20)
+    reply = transform.get_early()
+    assert reply.data == b"1 " + b"x" * 20
     assert reply.headers["content-length"] == "22"
-    assert is_early(reply)
     assert transform.get("with arguments").data == reply.data
 
 
@@ -111,7 +78,7 @@ def test_many_at_once_get_their_own(transform: Transform) -> None:
         assert transform.call("PUT", f"/v1/objects/b/many-{number}", b"%03d" % number * 5000).status == 200
     before = transform.numbers()["ais_etl_object_count"]
     with ThreadPoolExecutor(16) as threads:
-        replies = list(threads.map(lambda number: transform.get(object_=f"many-{number % 50}"), range(1000)))
+        replies = list(threads.map(lambda number: transform.get(name=f"many-{number % 50}"), range(1000)))
     for number, reply in enumerate(replies):
         assert reply.data == b"1 " + (b"%03d" % (number % 50) * 7)[:20]
     after = transform.numbers()
@@ -128,7 +95,7 @@ def test_one_that_takes_too_long(transform: Transform) -> None:
     reply = transform.get("sleep 100")
     assert reply.status == 422
     assert "longer than 2 s" in reply.json()["message"]
-    assert is_early(transform.get())
+    transform.get_early()
 
 
 def test_one_that_fails(transform: Transform) -> None:
@@ -197,7 +164,7 @@ def test_a_transform_that_is_made_anew_under_its_objects(transform: Transform) -
     try:
         for number in range(2, 5):
             assert transform.call("DELETE", "/v1/etl/does-it").status == 200
-            transform.init(CODE.replace('b"1 "', f'b"{number} "'))
+            transform.init(f"{number} ")
             reply = transform.get()
             assert reply.data[:2] == b"%d " % number
     finally:
@@ -205,7 +172,7 @@ def test_a_transform_that_is_made_anew_under_its_objects(transform: Transform) -
         for thread in threads:
             thread.join()
         assert transform.call("DELETE", "/v1/etl/does-it").status == 200
-        transform.init(CODE)
+        transform.init("1 ")
         transform.get()
     assert {reply.status for reply in replies} <= {200, 404, 409, 503}
     assert {reply.data[:2] for reply in replies if reply.status == 200} <= {b"1 ", b"2 ", b"3 ", b"4 "}
@@ -229,26 +196,19 @@ def test_a_seed_is_the_same_either_way(transform: Transform) -> None:
     """What takes its time ends the ordinary way, and the first one of a store begins there."""
     transform.put(b"drawn for")
 
-    def draw(of: Transform, args: str, seed: str) -> tuple[bool, bytes]:
-        fields = {"etl_name": "does-it", "etl_args": args, "seed": seed}
-        reply = of.pool.request("GET", f"{of.store.endpoint}/v1/objects/b/o", fields=fields)
-        assert reply.status == 200
-        return is_early(reply), reply.data
-
-    drawn = draw(transform, "random 0", "1")
-    assert drawn[0]
-    assert draw(transform, "random 0", "1") == drawn
-    assert draw(transform, "random 0", "2") != drawn
-    slow = draw(transform, "random 0.3", "1")
-    assert not slow[0]
-    assert draw(transform, "random 0.3", "1") == slow
+    drawn = transform.get_early("random 0", seed="1").data
+    assert transform.get_early("random 0", seed="1").data == drawn
+    assert transform.get_early("random 0", seed="2").data != drawn
+    slow = transform.get("random 0.3", seed="1")
+    assert not is_early(slow)
+    assert transform.get("random 0.3", seed="1").data == slow.data
     with StoreProcess(arguments=("--workers", "1")) as store:
         other = Transform(store)
         other.put(b"drawn for")
         assert other.call("DELETE", "/v1/etl/does-it").status == 200
-        other.init(CODE)
-        assert draw(other, "random 0.3", "1") == slow
-        assert draw(other, "random 0", "1") == drawn
+        other.init("1 ")
+        assert other.get("random 0.3", seed="1").data == slow.data
+        assert other.get_early("random 0", seed="1").data == drawn
 
 
 def test_no_descriptor_is_left(transform: Transform) -> None:
